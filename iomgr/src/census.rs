@@ -1,0 +1,121 @@
+//! Every live request can be listed, at any time, from any thread (T-122a).
+//!
+//! Each processor lists its own, on its own thread, in its next turn; one that does not answer in
+//! time is itself the finding: its thread is busy with something else.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::counters::MajorCounts;
+use crate::irp::slot::{Route, flags};
+use crate::major::Major;
+use crate::processor::{Core, Remote};
+
+/// One request in flight, or finished and not looked at yet.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LiveRequest {
+    /// The processor that owns it.
+    pub processor: u32,
+    /// The operation.
+    pub major: Major,
+    /// The file object's id.
+    pub file: u64,
+    /// The file object's name.
+    pub file_name: String,
+    /// The driver that has it now, and its place in the stack (0 is the top of the route).
+    pub driver: String,
+    /// Where it is: `"dispatching"`, `"hardware"`, `"held"`, `"unwinding"`, `"complete"`.
+    pub state: &'static str,
+    /// How it will report: `"future"`, `"port"`, `"wait"`, `"parent"`, `"none"`.
+    pub route: &'static str,
+    /// Cancel has been requested.
+    pub cancelled: bool,
+    /// Time since it was issued, to the length of a turn.
+    pub age: Duration,
+}
+
+/// What the processors answered.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Census {
+    /// The live requests of the processors that answered.
+    pub requests: Vec<LiveRequest>,
+    /// Names of the threads whose processors did not answer in time: they are busy in a task, a
+    /// driver or a blocking call.
+    pub silent: Vec<String>,
+    /// Finished requests, by major.
+    pub counts: MajorCounts,
+}
+
+pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
+    core.live_slots()
+        .into_iter()
+        .filter_map(|slot| {
+            // SAFETY: owner's thread; live slots with a file are in flight or unread, and either
+            // way count on their file, which keeps stack and devices.
+            unsafe {
+                let header = &*slot.0.as_ptr();
+                let file = header.file?.as_ref();
+                Some(LiveRequest {
+                    processor: core.remote().id(),
+                    major: header.major,
+                    file: file.id(),
+                    file_name: file.name().to_owned(),
+                    driver: slot.device().name().to_owned(),
+                    state: header.phase.name(),
+                    route: match header.route {
+                        Route::None => "none",
+                        Route::Future(_) => "future",
+                        Route::Port(..) | Route::Packet(_) => "port",
+                        Route::Wait => "wait",
+                        Route::Parent(_) => "parent",
+                    },
+                    cancelled: header.flags.has(flags::CANCEL),
+                    age: Duration::from_millis(core.now().saturating_sub(header.issued)),
+                })
+            }
+        })
+        .collect()
+}
+
+/// Lists the live requests of every processor of the process, waiting at most `patience` for those
+/// of other threads.
+///
+/// ```
+/// let census = overlapped_iomgr::live_requests(std::time::Duration::from_millis(100));
+/// assert!(census.requests.is_empty());
+/// ```
+pub fn live_requests(patience: Duration) -> Census {
+    let mut census = Census::default();
+    let end = Instant::now() + patience;
+    let mut waiting = Vec::new();
+    for remote in Remote::all() {
+        if remote.is_current() {
+            Core::with_current(|core| {
+                census.requests.extend(list(core));
+                census.counts.add(&core.counters().snapshot());
+            });
+            continue;
+        }
+        let (send, receive) = mpsc::sync_channel(1);
+        let answer = move |core: &Core| {
+            // The asker may have lost its patience.
+            let _ = send.try_send((list(core), core.counters().snapshot()));
+        };
+        if remote.run(Box::new(answer)).is_ok() {
+            waiting.push((remote, receive));
+        }
+    }
+    for (remote, receive) in waiting {
+        let left = end.saturating_duration_since(Instant::now());
+        match receive.recv_timeout(left) {
+            Ok((list, counts)) => {
+                census.requests.extend(list);
+                census.counts.add(&counts);
+            }
+            Err(_) => census.silent.push(remote.thread().to_owned()),
+        }
+    }
+    census
+}

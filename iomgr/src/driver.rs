@@ -1,0 +1,104 @@
+//! Level-1 drivers: what a filter or a bottom implements.
+//!
+//! A driver sees a request twice: in [`Driver::dispatch`] on its way down, as an [`Irp`] it owns
+//! and must pass on in one of the listed ways, and, if it asked for that, in
+//! [`Driver::completed`] on its way up. The types make NT's classic mistakes impossible: an `Irp`
+//! is moved by whatever ends the driver's turn, and only those calls yield the [`Disposition`]
+//! that `dispatch` must return (I-12, I-14, I-21).
+//!
+//! The smallest useful filter:
+//!
+//! ```
+//! use overlapped_iomgr::{Disposition, Driver, Irp, Lower, Major, MajorSet};
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! #[derive(Default)]
+//! struct CountWrites(AtomicU64);
+//!
+//! impl Driver for CountWrites {
+//!     fn name(&self) -> &str {
+//!         "count-writes"
+//!     }
+//!     fn hooks(&self) -> MajorSet {
+//!         MajorSet::of(&[Major::Write])
+//!     }
+//!     fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
+//!         self.0.fetch_add(1, Ordering::Relaxed);
+//!         lower.skip(irp)
+//!     }
+//! }
+//! ```
+
+use crate::file::FileObject;
+use crate::hal;
+use crate::irp::{Completion, Disposition, Irp, Late, Lower, Unwinding};
+use crate::major::MajorSet;
+use crate::status::Status;
+
+/// What a driver does with operations it does not hook.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Looks and passes on. Unknown operations pass.
+    Observe,
+    /// Sends requests to other places. Unknown operations pass.
+    Router,
+    /// Changes the data. Operations that carry data and that it does not hook are refused with
+    /// [`Status::NOT_SUPPORTED`]: letting them through would mix plain and transformed bytes.
+    Transform,
+}
+
+/// A level-1 driver. All methods may run on any processor's thread, several at once; they must not
+/// block.
+///
+/// A panic in any of them completes the request with [`Status::DRIVER_INTERNAL_ERROR`], marks the
+/// device as faulted, and leaves every other request alone.
+pub trait Driver: Send + Sync + 'static {
+    /// A short name, for listings and reports.
+    fn name(&self) -> &str;
+
+    /// The majors this driver wants to see. For the others it costs nothing.
+    fn hooks(&self) -> MajorSet;
+
+    /// What becomes of operations outside [`Driver::hooks`].
+    fn class(&self) -> Class {
+        Class::Observe
+    }
+
+    /// Handles a request on its way down. See [`Irp`] for what may be done with it.
+    fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition;
+
+    /// The completion routine (I-22 to I-24): runs when a request this driver forwarded with
+    /// [`Lower::forward`] comes back up with an outcome the driver selected. It runs on the
+    /// thread of the processor that owns the request.
+    fn completed(&self, irp: Unwinding<'_>) -> Completion {
+        irp.proceed()
+    }
+
+    /// Bottom drivers: the hardware has finished the operation given to [`Irp::submit`]. The
+    /// default turns the result into a status: negative is an errno, anything else is the number
+    /// of bytes.
+    fn hardware(&self, irp: Irp<'_>, done: hal::Completion) -> Disposition {
+        match done.result {
+            n if n < 0 => irp.complete(Status::from_errno(-n), 0),
+            n => irp.complete(Status::SUCCESS, n as usize),
+        }
+    }
+
+    /// Bottom drivers: one of several results of a multishot operation, which goes on.
+    fn more(&self, file: &FileObject, done: hal::Completion) {
+        let _ = (file, done);
+    }
+
+    /// Bottom drivers: a request succeeded after its requester had left (X-35). What the result
+    /// owns is put back or disposed of here, so that nothing is lost. The payload is dropped
+    /// afterwards.
+    fn abandoned(&self, file: &FileObject, late: Late<'_>) {
+        let _ = (file, late);
+    }
+
+    /// Bottom drivers: closes what the file object's descriptor stands for, at once and without a
+    /// processor. Called when the processor that would do it is gone.
+    fn close_now(&self, file: &FileObject) {
+        let _ = file;
+    }
+}

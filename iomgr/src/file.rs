@@ -1,0 +1,351 @@
+//! File objects: one per open (O-31).
+//!
+//! A [`FileObject`] knows its stack, its descriptor and its bottom driver's own context. It lives as
+//! long as there are handles to it ([`FileHandle`]) or requests in flight on it; then, and only
+//! then, it is closed: CLEANUP when the last handle goes, CLOSE when the last request has
+//! gone too.
+//!
+//! **Counting.** Every request counts on its file, and two atomic operations for each would be
+//! most of the cost of a fast one. So the count is biased: requests issued on the file's *home*
+//! processor (where it was opened) use `local`, a plain number that only the home's thread touches;
+//! requests of other processors and all handles use the atomic `uses`. **Invariant:** `uses` falls
+//! to zero only on the home's thread, or, when the home is gone, wherever the last one leaves:
+//! whoever would make it zero elsewhere sends its reference home instead. So the home, and nobody
+//! else, sees the moment when both are zero.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::fmt;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use crate::major::Major;
+use crate::processor::{Core, Remote};
+use crate::request;
+use crate::stack::Stack;
+use crate::status::Status;
+
+/// In `uses`: one handle.
+const HANDLE: u64 = 1;
+/// In `uses`: one request of another processor.
+const FOREIGN: u64 = 1 << 32;
+const HANDLES: u64 = FOREIGN - 1;
+
+/// What the home's thread knows of the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Open,
+    /// The last handle has gone; requests may be left.
+    Cleaned,
+    /// The close request is on its way.
+    Closing,
+}
+
+/// An open file, socket or the like. See the module's header.
+pub struct FileObject {
+    id: u64,
+    name: Box<str>,
+    stack: Arc<Stack>,
+    fd: AtomicI32,
+    context: Box<dyn Any + Send + Sync>,
+    home: Arc<Remote>,
+    uses: AtomicU64,
+    local: Cell<u32>,
+    ending: Cell<Ending>,
+}
+
+// SAFETY: `local` and `ending` are touched by the home's thread alone (module invariant), the rest
+// is `Sync`.
+unsafe impl Sync for FileObject {}
+// SAFETY: as above.
+unsafe impl Send for FileObject {}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl FileObject {
+    /// Makes a file object whose home is the calling thread's processor, not open yet (its
+    /// descriptor is −1). `context` is the bottom driver's own, per open.
+    ///
+    /// # Errors
+    /// [`Status::DEVICE_NOT_READY`] when the thread has no processor and none can be made,
+    /// [`Status::SHUTDOWN_IN_PROGRESS`] when its runtime is ending.
+    pub fn new(
+        stack: Arc<Stack>,
+        name: &str,
+        context: Box<dyn Any + Send + Sync>,
+    ) -> Result<FileHandle, Status> {
+        Core::with_or_create(|core| {
+            core.check_running()?;
+            let file = FileObject {
+                id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+                name: name.into(),
+                stack,
+                fd: AtomicI32::new(-1),
+                context,
+                home: core.remote().clone(),
+                uses: AtomicU64::new(HANDLE),
+                local: Cell::new(0),
+                ending: Cell::new(Ending::Open),
+            };
+            Ok(FileHandle(NonNull::from(Box::leak(Box::new(file)))))
+        })?
+    }
+
+    /// A number no other file object of this process ever had.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What it was opened as: a path, an address; may be empty.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The stack that requests on this file travel.
+    pub fn stack(&self) -> &Arc<Stack> {
+        &self.stack
+    }
+
+    /// The descriptor, or −1 while not open.
+    #[inline]
+    pub fn fd(&self) -> i32 {
+        self.fd.load(Ordering::Relaxed)
+    }
+
+    /// Bottom drivers: sets the descriptor once it is open; −1 once it is closed.
+    pub fn set_fd(&self, fd: i32) {
+        self.fd.store(fd, Ordering::Relaxed);
+    }
+
+    /// The bottom driver's context, if it is of this type.
+    #[inline]
+    pub fn context<T: Any>(&self) -> Option<&T> {
+        self.context.downcast_ref::<T>()
+    }
+
+    /// Runs `work` on the home processor's thread: at once if that is the calling one. Gives it
+    /// back when the home is gone.
+    pub fn run_at_home(
+        &self,
+        work: impl FnOnce(&FileObject) + Send + 'static,
+    ) -> Result<(), Status> {
+        if self.home.is_current() {
+            work(self);
+            return Ok(());
+        }
+        let handle = self.handle();
+        self.home.run(Box::new(move |_| work(&handle))).map_err(|_| Status::DELETE_PENDING)
+    }
+
+    /// Another handle to this file object; only called while a handle or request keeps it.
+    pub fn handle(&self) -> FileHandle {
+        self.uses.fetch_add(HANDLE, Ordering::Relaxed);
+        FileHandle(NonNull::from(self))
+    }
+}
+
+impl fmt::Debug for FileObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileObject")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("stack", &self.stack)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handle to a file object; clones share it, the last one to go closes it.
+pub struct FileHandle(NonNull<FileObject>);
+
+// SAFETY: `FileObject` is `Send + Sync`, and the count is atomic.
+unsafe impl Send for FileHandle {}
+// SAFETY: as above.
+unsafe impl Sync for FileHandle {}
+
+impl Deref for FileHandle {
+    type Target = FileObject;
+    #[inline]
+    fn deref(&self) -> &FileObject {
+        // SAFETY: this handle is counted.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for FileHandle {
+    fn clone(&self) -> FileHandle {
+        self.handle()
+    }
+}
+
+impl fmt::Debug for FileHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl Drop for FileHandle {
+    fn drop(&mut self) {
+        // The last handle must not simply be subtracted: see the module's invariant.
+        let mut now = self.uses.load(Ordering::Relaxed);
+        while now & HANDLES > 1 {
+            match self.uses.compare_exchange_weak(
+                now,
+                now - HANDLE,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(other) => now = other,
+            }
+        }
+        // SAFETY: the reference goes along.
+        unsafe { send_home(self.0, HANDLE) };
+    }
+}
+
+struct Parcel(NonNull<FileObject>);
+// SAFETY: `FileObject` is `Send + Sync`; the parcel carries one counted reference.
+unsafe impl Send for Parcel {}
+
+/// Gives one reference of the given kind up, on the home's thread.
+///
+/// # Safety
+/// The caller owns it.
+unsafe fn send_home(file: NonNull<FileObject>, kind: u64) {
+    // SAFETY: the reference keeps it.
+    let home = unsafe { file.as_ref() }.home.clone();
+    if home.is_current() {
+        // SAFETY: on the home's thread, with the reference.
+        return unsafe { arrive(file, kind) };
+    }
+    let parcel = Parcel(file);
+    let work = move |core: &Core| {
+        let parcel = parcel;
+        let _ = core;
+        // SAFETY: `run` calls this on the home's thread.
+        unsafe { arrive(parcel.0, kind) };
+    };
+    if home.run(Box::new(work)).is_err() {
+        // The home is gone and all its requests with it. Whoever takes the last reference closes.
+        // SAFETY: the reference is ours; no thread touches `local` any more.
+        unsafe {
+            if file.as_ref().uses.fetch_sub(kind, Ordering::AcqRel) == kind {
+                close_without_home(file);
+            }
+        }
+    }
+}
+
+/// A reference has come home to die.
+unsafe fn arrive(file: NonNull<FileObject>, kind: u64) {
+    // SAFETY: on the home's thread; the reference keeps the file until it is subtracted, and after
+    // that, as only this thread can see zero, until `maybe_close`.
+    unsafe {
+        let object = file.as_ref();
+        if kind == HANDLE
+            && object.uses.load(Ordering::Acquire) & HANDLES == 1
+            && object.ending.get() == Ending::Open
+        {
+            object.ending.set(Ending::Cleaned);
+            cleanup(object);
+        }
+        object.uses.fetch_sub(kind, Ordering::AcqRel);
+        maybe_close(file);
+    }
+}
+
+/// the last handle has gone; what is in flight ends early, filters that care are told.
+fn cleanup(file: &FileObject) {
+    Core::with_current(|core| {
+        if file.local.get() > 0 {
+            core.cancel_file(file.id);
+        }
+    });
+    if file.uses.load(Ordering::Relaxed) >= FOREIGN {
+        let id = file.id;
+        Remote::broadcast(move |core| core.cancel_file(id));
+    }
+    if file.fd() >= 0 && file.stack.hooks(Major::Cleanup) {
+        request::detached(NonNull::from(file), Major::Cleanup);
+    }
+}
+
+unsafe fn maybe_close(file: NonNull<FileObject>) {
+    // SAFETY: on the home's thread, which alone sees both counts (module invariant).
+    unsafe {
+        let object = file.as_ref();
+        if object.local.get() != 0 || object.uses.load(Ordering::Acquire) != 0 {
+            return;
+        }
+        if object.ending.get() == Ending::Closing || object.fd() < 0 {
+            drop(Box::from_raw(file.as_ptr()));
+            return;
+        }
+        object.ending.set(Ending::Closing);
+        // `file` may be gone when this returns: the request was the last to leave.
+        if !request::detached(file, Major::Close) {
+            close_without_home(file);
+        }
+    }
+}
+
+unsafe fn close_without_home(file: NonNull<FileObject>) {
+    // SAFETY: the last reference is ours, and there is no request: one was refused or none can be
+    // made.
+    unsafe {
+        let object = file.as_ref();
+        if object.local.get() == 0 {
+            if object.fd() >= 0 {
+                object.stack.bottom().driver().close_now(object);
+            }
+            drop(Box::from_raw(file.as_ptr()));
+        }
+        // Otherwise its home leaked requests past the deadline of its shutdown: leak it too.
+    }
+}
+
+/// Counts a new request on the file. The result goes to [`leave`].
+#[inline]
+pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
+    if file.home.is(core) {
+        file.local.set(file.local.get() + 1);
+        true
+    } else {
+        file.uses.fetch_add(FOREIGN, Ordering::Relaxed);
+        false
+    }
+}
+
+/// Counts a request off.
+///
+/// # Safety
+/// It was counted by [`enter`] with the given result, on this thread.
+#[inline]
+pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool) {
+    // SAFETY: the count keeps the file until it is taken off; see `arrive`.
+    unsafe {
+        let object = file.as_ref();
+        if local {
+            object.local.set(object.local.get() - 1);
+            if object.ending.get() != Ending::Open {
+                maybe_close(file);
+            }
+            return;
+        }
+        let mut now = object.uses.load(Ordering::Relaxed);
+        while now != FOREIGN {
+            match object.uses.compare_exchange_weak(
+                now,
+                now - FOREIGN,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(other) => now = other,
+            }
+        }
+        send_home(file, FOREIGN);
+    }
+}

@@ -1,0 +1,297 @@
+//! The hardware contract: what the I/O manager asks of io_uring or epoll.
+//!
+//! The I/O manager is plain code over memory. Everything it needs from the machine passes through
+//! [`Hal`], one object per processor, driven by that processor's thread: *submit* an operation,
+//! *cancel* one, *turn* the crank with a time limit, and a [`Wake`] handle that other threads may
+//! use. Reads next: [`crate::processor`], which owns one `Hal`; the implementations live in the
+//! `overlapped-drivers` crate.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::buf::Lease;
+
+/// The name under which an operation is known to the hardware: the IRP's own address.
+///
+/// The three low bits are always zero, so that an implementation can tag its own entries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(u64);
+
+impl Token {
+    /// Makes a token from a value whose three low bits are zero.
+    ///
+    /// # Panics
+    /// When one of the three low bits is set.
+    ///
+    /// ```
+    /// let token = overlapped_iomgr::hal::Token::new(0x1000);
+    /// assert_eq!(token.get(), 0x1000);
+    /// ```
+    pub fn new(value: u64) -> Token {
+        assert_eq!(value & 7, 0, "a token's three low bits must be zero");
+        Token(value)
+    }
+
+    /// The value, for use as an SQE's `user_data`.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the address itself (rule S-6): a token printed in an error must not help an attacker.
+        f.write_str("Token(..)")
+    }
+}
+
+/// One hardware operation. Pointers stay valid until its final [`Completion`].
+///
+/// Whoever calls [`Hal::submit`] keeps that promise; in this crate it is the IRP, which owns every
+/// byte the operation names (design: "kernel-visible memory belongs to the IRP until its final
+/// CQE").
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Op {
+    /// Does nothing and completes with 0; measures the framework itself.
+    Nop,
+    /// Positional read; `offset == u64::MAX` reads at the file's own position.
+    Read {
+        /// Descriptor.
+        fd: c_int,
+        /// First byte to fill.
+        buf: *mut u8,
+        /// Bytes at `buf`.
+        len: u32,
+        /// Byte offset in the file.
+        offset: u64,
+    },
+    /// Positional write; `offset == u64::MAX` writes at the file's own position (or appends).
+    Write {
+        /// Descriptor.
+        fd: c_int,
+        /// First byte to write.
+        buf: *const u8,
+        /// Bytes at `buf`.
+        len: u32,
+        /// Byte offset in the file.
+        offset: u64,
+    },
+    /// Positional vectored read.
+    ReadV {
+        /// Descriptor.
+        fd: c_int,
+        /// Array of `struct iovec`.
+        iov: *const c_void,
+        /// Elements in the array.
+        count: u32,
+        /// Byte offset in the file, or `u64::MAX`.
+        offset: u64,
+    },
+    /// Positional vectored write.
+    WriteV {
+        /// Descriptor.
+        fd: c_int,
+        /// Array of `struct iovec`.
+        iov: *const c_void,
+        /// Elements in the array.
+        count: u32,
+        /// Byte offset in the file, or `u64::MAX`.
+        offset: u64,
+    },
+    /// Receives from a socket into the given memory.
+    Recv {
+        /// Socket.
+        fd: c_int,
+        /// First byte to fill.
+        buf: *mut u8,
+        /// Bytes at `buf`.
+        len: u32,
+        /// `MSG_*` flags.
+        flags: c_int,
+    },
+    /// Receives from a socket into a buffer of the processor's pool, chosen when data is there.
+    /// The completion carries the [`Lease`]; `-ENOBUFS` when the pool is empty.
+    RecvPooled {
+        /// Socket.
+        fd: c_int,
+        /// Most bytes wanted; 0 means one whole pool buffer.
+        len: u32,
+    },
+    /// Sends to a connected socket; implementations add `MSG_NOSIGNAL`.
+    Send {
+        /// Socket.
+        fd: c_int,
+        /// First byte to send.
+        buf: *const u8,
+        /// Bytes at `buf`.
+        len: u32,
+        /// `MSG_*` flags.
+        flags: c_int,
+    },
+    /// `recvmsg`.
+    RecvMsg {
+        /// Socket.
+        fd: c_int,
+        /// A `struct msghdr`.
+        msg: *mut c_void,
+        /// `MSG_*` flags.
+        flags: c_int,
+    },
+    /// `sendmsg`; implementations add `MSG_NOSIGNAL`.
+    SendMsg {
+        /// Socket.
+        fd: c_int,
+        /// A `struct msghdr`.
+        msg: *const c_void,
+        /// `MSG_*` flags.
+        flags: c_int,
+    },
+    /// Accepts connections again and again: every completion with [`Completion::more`] set is one
+    /// socket (close-on-exec); the last one, without it, is an error or a socket after which the
+    /// operation has ended.
+    AcceptMulti {
+        /// Listening socket.
+        fd: c_int,
+    },
+    /// Connects a socket.
+    Connect {
+        /// Socket.
+        fd: c_int,
+        /// A `struct sockaddr`.
+        addr: *const c_void,
+        /// Its length in bytes.
+        len: u32,
+    },
+    /// Shuts down one or both directions of a socket.
+    Shutdown {
+        /// Socket.
+        fd: c_int,
+        /// `SHUT_*`.
+        how: c_int,
+    },
+    /// Opens a path relative to the working directory; the result is the descriptor. Implementations
+    /// add `O_CLOEXEC`.
+    Open {
+        /// NUL-terminated path.
+        path: *const c_char,
+        /// `O_*` flags.
+        flags: c_int,
+        /// Permission bits for a new file.
+        mode: u32,
+    },
+    /// Closes a descriptor.
+    Close {
+        /// Descriptor; not used by anybody else any more.
+        fd: c_int,
+    },
+    /// Flushes a file to the medium.
+    Sync {
+        /// Descriptor.
+        fd: c_int,
+        /// Data only (`fdatasync`).
+        data_only: bool,
+    },
+    /// `statx` on an open descriptor (`AT_EMPTY_PATH`), basic fields and birth time.
+    Stat {
+        /// Descriptor.
+        fd: c_int,
+        /// A `struct statx` to fill.
+        out: *mut c_void,
+    },
+    /// Sets a file's length.
+    SetLength {
+        /// Descriptor.
+        fd: c_int,
+        /// New length in bytes.
+        len: u64,
+    },
+    /// Waits once until the descriptor is ready; the result is the mask of `POLL*` bits.
+    Poll {
+        /// Descriptor.
+        fd: c_int,
+        /// `POLL*` bits asked for.
+        events: u32,
+    },
+    /// Runs a blocking function on the thread pool; its return value is the result
+    /// (negative = errno). It cannot be cancelled once it runs.
+    Call {
+        /// The function.
+        run: unsafe fn(*mut c_void) -> i32,
+        /// Its argument.
+        arg: *mut c_void,
+    },
+}
+
+/// What came back from the hardware.
+#[derive(Debug)]
+pub struct Completion {
+    /// Which operation.
+    pub token: Token,
+    /// Result: as the system call's, or the negated errno.
+    pub result: i32,
+    /// More completions of this operation will follow (multishot).
+    pub more: bool,
+    /// The pool buffer that holds the data of [`Op::RecvPooled`], cut to the bytes received.
+    pub lease: Option<Lease>,
+}
+
+/// How long [`Hal::turn`] may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: hand over what is there.
+    No,
+    /// Until something completes or [`Wake::wake`] is called.
+    Forever,
+    /// As `Forever`, but at most this long.
+    For(Duration),
+}
+
+/// The hardware of one processor. Owned and called by that processor's thread alone.
+pub trait Hal {
+    /// The backend's name: `"io_uring"`, `"epoll"`, ….
+    fn name(&self) -> &'static str;
+
+    /// Starts an operation.
+    ///
+    /// `Some(result)` means that it was finished on the spot and no completion will follow; `None`
+    /// that exactly one final completion will be delivered by [`Hal::turn`], whatever happens: a
+    /// full queue makes the operation wait inside the implementation and is never an error.
+    ///
+    /// `alone` says that nothing else on this thread is runnable, so that doing a short operation
+    /// inline delays nobody.
+    ///
+    /// # Safety
+    /// The memory `op` names must stay valid, and not be used by anybody else in a conflicting way,
+    /// until the final completion has been delivered. `token` must not name another operation in
+    /// flight.
+    unsafe fn submit(&mut self, token: Token, op: Op, alone: bool) -> Option<i32>;
+
+    /// Asks that an operation end early. A message, never a promise (X-5): its final completion
+    /// still comes, with `-ECANCELED` or any other result. Must not be lost. Unknown tokens are
+    /// ignored.
+    fn cancel(&mut self, token: Token);
+
+    /// Submits what is queued, sleeps as `wait` allows, and appends what has completed to `done`:
+    /// at most a bounded number (some hundreds) a call.
+    ///
+    /// # Errors
+    /// Only when the backend itself is broken; an operation's own failure is its completion.
+    fn turn(&mut self, wait: Wait, done: &mut Vec<Completion>) -> io::Result<()>;
+
+    /// Operations submitted whose final completion has not been delivered. The processor is torn
+    /// down only when this is zero; otherwise the `Hal` and all its memory are leaked.
+    fn in_flight(&self) -> usize;
+
+    /// The handle by which other threads end a sleep of [`Hal::turn`].
+    fn wake_handle(&self) -> Arc<dyn Wake>;
+}
+
+/// Ends a processor's sleep from any thread.
+pub trait Wake: Send + Sync {
+    /// Makes the current or the next [`Hal::turn`] that would sleep return. Never blocks.
+    fn wake(&self);
+}

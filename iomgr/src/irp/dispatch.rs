@@ -1,0 +1,512 @@
+//! The way of a request: down ([`issue`], [`skip`], [`forward`]), to the hardware and back
+//! ([`to_hardware`], [`hardware_done`]), up ([`unwind`], I-22 to I-24) and out ([`finalize`], I-27
+//! to I-34).
+//!
+//! **When unwinding happens.** A driver that completes inside dispatch only marks the IRP; the
+//! completion routines run when the chain of dispatch calls has returned to [`issue`], on the same
+//! stack frame (I-27). This bounds the stack, makes "pending" a fact instead of a flag (a request
+//! pends exactly if dispatch returned before it was finished, I-14 to I-18), and lets a routine
+//! retry without recursion. The order among the routines is NT's.
+//!
+//! **Invariant.** All functions here run on the thread of the processor that owns the slot, except
+//! [`resume`] and [`release`], which check and send mail. Each takes the driver side of the slot
+//! over from its caller and leaves it with a token, the hardware, or nobody (`Phase::Final`).
+
+use std::marker::PhantomData;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::held::Resume;
+use super::slot::{IoStatus, Phase, Route, SlotPtr, control, flags};
+use super::state::Completed;
+use super::token::{Disposition, Irp, Late, Lower, Next, Outcome, Unwinding};
+use super::{child, view::View};
+use crate::hal::{self, Op, Token};
+use crate::major::Major;
+use crate::processor::Core;
+use crate::status::Status;
+
+const PANICKED: &str = "a driver panicked";
+
+fn token(slot: SlotPtr) -> Token {
+    Token::new(slot.0.as_ptr() as u64)
+}
+
+unsafe fn core<'a>(slot: SlotPtr) -> &'a Core {
+    // SAFETY: a core outlives its slots (see `processor`).
+    unsafe { (*slot.0.as_ptr()).core.as_ref() }
+}
+
+/// Calls the driver of the current location.
+#[inline]
+unsafe fn call(slot: SlotPtr) -> Disposition {
+    // SAFETY: the caller owns the driver side, and the stack is alive.
+    unsafe {
+        let device = slot.device();
+        device.driver().dispatch(Irp::new(slot), Lower { scope: PhantomData })
+    }
+}
+
+/// Runs driver code. A panic is reported and leaves the request finished with an error.
+#[inline]
+unsafe fn guarded(slot: SlotPtr, run: impl FnOnce() -> Disposition) -> Outcome {
+    // SAFETY: slots stay readable as long as their core lives, even while free.
+    let before = unsafe { (*slot.0.as_ptr()).generation };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(disposition) => disposition.0,
+        // SAFETY: as above; the generation says whether the request still exists.
+        Err(_) => unsafe { after_panic(slot, before) },
+    }
+}
+
+#[cold]
+unsafe fn after_panic(slot: SlotPtr, generation: u32) -> Outcome {
+    // SAFETY: see `guarded`.
+    unsafe {
+        if !core(slot).is_live(slot, generation) {
+            // The driver passed it on before it panicked, and it has completed since.
+            tracing::error!("{PANICKED}");
+            return Outcome::Pended;
+        }
+        slot.device().report_bug(PANICKED, true);
+        match (*slot.0.as_ptr()).phase {
+            Phase::Finished => Outcome::Finished,
+            // It was passed on before the panic: whoever has it finishes it.
+            Phase::Hardware | Phase::Held | Phase::Final => Outcome::Pended,
+            Phase::Driver => {
+                (*slot.0.as_ptr()).result =
+                    IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+                (*slot.0.as_ptr()).phase = Phase::Finished;
+                Outcome::Finished
+            }
+        }
+    }
+}
+
+/// A token was dropped: finishes the request for its driver.
+#[cold]
+pub(crate) unsafe fn driver_bug(slot: SlotPtr, what: &'static str) {
+    // SAFETY: the token's ownership of the driver side comes to us.
+    unsafe {
+        slot.device().report_bug(what, false);
+        (*slot.0.as_ptr()).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+        (*slot.0.as_ptr()).phase = Phase::Finished;
+    }
+}
+
+/// Starts a prepared request at its top location. `true`: it is already complete (I-27), and its
+/// route was not told.
+#[inline]
+pub(crate) unsafe fn issue(slot: SlotPtr) -> bool {
+    // SAFETY: the caller made the slot and owns both sides of it. While dispatch runs, the
+    // requester's reference keeps it alive.
+    unsafe {
+        match guarded(slot, || call(slot)) {
+            Outcome::Finished if unwind_to_top(slot) => {
+                finalize(slot, true);
+                true
+            }
+            Outcome::Finished | Outcome::Pended => false,
+        }
+    }
+}
+
+/// Copies the current location to the next one, once (I-8).
+pub(crate) unsafe fn prepare_next(slot: SlotPtr) {
+    // SAFETY: the caller owns the driver side; the slab keeps one location more than the depth.
+    unsafe {
+        let header = &mut *slot.0.as_ptr();
+        if header.flags.has(flags::NEXT_READY) {
+            return;
+        }
+        header.flags.set(flags::NEXT_READY);
+        let current = &*slot.location(header.cursor);
+        let next = current.copy_for_next(current.level + 1);
+        *slot.location(header.cursor + 1) = next;
+    }
+}
+
+/// Whether there is a driver below the current location's.
+unsafe fn has_lower(slot: SlotPtr) -> bool {
+    // SAFETY: the caller owns the driver side.
+    unsafe { (*slot.current()).level + 1 < (*slot.0.as_ptr()).depth }
+}
+
+/// Finishes a request that its driver sent below the bottom (V-13 cannot happen: depth is exact).
+#[cold]
+unsafe fn nothing_below(slot: SlotPtr) -> Disposition {
+    // SAFETY: the caller owns the driver side.
+    unsafe {
+        (*slot.0.as_ptr()).flags.clear(flags::NEXT_READY);
+        (*slot.0.as_ptr()).result = IoStatus { status: Status::INVALID_DEVICE_REQUEST, info: 0 };
+        (*slot.0.as_ptr()).phase = Phase::Finished;
+    }
+    Disposition(Outcome::Finished)
+}
+
+/// I-9: the driver below gets this location.
+#[inline]
+pub(crate) unsafe fn skip(slot: SlotPtr) -> Disposition {
+    // SAFETY: the caller passes the driver side on.
+    unsafe {
+        if !has_lower(slot) {
+            return nothing_below(slot);
+        }
+        if (*slot.0.as_ptr()).flags.has(flags::NEXT_READY) {
+            // The driver changed the next location, and then chose not to watch it.
+            return forward(slot, 0);
+        }
+        (*slot.current()).level += 1;
+        call(slot)
+    }
+}
+
+/// I-7, I-10: the driver below gets a location of its own, with this driver's selectors.
+#[inline]
+pub(crate) unsafe fn forward(slot: SlotPtr, on: u8) -> Disposition {
+    // SAFETY: the caller passes the driver side on.
+    unsafe {
+        if !has_lower(slot) {
+            return nothing_below(slot);
+        }
+        prepare_next(slot);
+        let header = &mut *slot.0.as_ptr();
+        header.flags.clear(flags::NEXT_READY);
+        header.cursor += 1;
+        (*slot.current()).control = on;
+        call(slot)
+    }
+}
+
+/// The bottom hands the request to the hardware.
+#[inline]
+pub(crate) unsafe fn to_hardware(slot: SlotPtr, op: Op) -> Disposition {
+    // SAFETY: the driver side goes to the hardware; `op`'s memory is the caller's promise.
+    unsafe {
+        let header = &mut *slot.0.as_ptr();
+        if header.flags.has(flags::CANCEL) && header.major != Major::Close {
+            // the cancel came while no hardware had it.
+            header.result = IoStatus { status: Status::CANCELLED, info: 0 };
+            header.phase = Phase::Finished;
+            return Disposition(Outcome::Finished);
+        }
+        header.phase = Phase::Hardware;
+        match core(slot).submit(token(slot), op) {
+            None => Disposition(Outcome::Pended),
+            Some(result) => {
+                let done = hal::Completion { token: token(slot), result, more: false, lease: None };
+                slot.device().driver().hardware(Irp::new(slot), done)
+            }
+        }
+    }
+}
+
+/// The hardware reports.
+pub(crate) unsafe fn hardware_done(slot: SlotPtr, done: hal::Completion) {
+    // SAFETY: the token names a slot whose driver side the hardware had; final completions give it
+    // back, the others lend a look at it.
+    unsafe {
+        if done.more {
+            let device = slot.device();
+            let view = View::of(&slot);
+            let more = AssertUnwindSafe(|| device.driver().more(view.file(), done));
+            if catch_unwind(more).is_err() {
+                device.report_bug(PANICKED, true);
+            }
+            return;
+        }
+        let device = slot.device();
+        if guarded(slot, || device.driver().hardware(Irp::new(slot), done)) == Outcome::Finished {
+            unwind(slot);
+        }
+    }
+}
+
+/// Completes a finished, pended request as far up as its drivers let it.
+pub(crate) unsafe fn unwind(slot: SlotPtr) {
+    // SAFETY: the driver side is ours.
+    unsafe {
+        if unwind_to_top(slot) {
+            finalize(slot, false);
+        }
+    }
+}
+
+/// I-22 to I-24. `false`: a driver has it again.
+#[inline]
+unsafe fn unwind_to_top(slot: SlotPtr) -> bool {
+    // SAFETY: the driver side is ours; locations up to the cursor are initialised.
+    unsafe {
+        let header = slot.0.as_ptr();
+        while (*header).cursor > 0 {
+            let below = slot.current();
+            let on = (*below).control;
+            // I-23d: the lower location is cleared before the routine runs.
+            (*below).scratch.clear();
+            (*header).cursor -= 1;
+            // I-23: the status selects, or the cancel mark (not the status) does.
+            let success = (*header).result.status.is_success();
+            let wanted = if success { control::SUCCESS } else { control::ERROR };
+            let cancelled = (*header).flags.has(flags::CANCEL) && on & control::CANCEL != 0;
+            if on & wanted == 0 && !cancelled {
+                continue;
+            }
+            match run_routine(slot) {
+                Next::Up => {}
+                Next::Stop => return false,
+                Next::Again => {
+                    (*header).flags.clear(flags::NEXT_READY);
+                    (*header).cursor += 1;
+                    if guarded(slot, || call(slot)) == Outcome::Pended {
+                        return false;
+                    }
+                }
+            }
+        }
+        (*slot.current()).scratch.clear();
+        true
+    }
+}
+
+/// Runs the completion routine of the current location's driver.
+unsafe fn run_routine(slot: SlotPtr) -> Next {
+    // SAFETY: as `unwind_to_top`; after a panic the generation says whether the request exists.
+    unsafe {
+        let header = slot.0.as_ptr();
+        let generation = (*header).generation;
+        let device = slot.device();
+        let run = AssertUnwindSafe(|| device.driver().completed(Unwinding::new(slot)).0);
+        catch_unwind(run).unwrap_or_else(|_| {
+            if !core(slot).is_live(slot, generation) {
+                tracing::error!("{PANICKED}");
+                return Next::Stop;
+            }
+            device.report_bug(PANICKED, true);
+            if (*header).phase != Phase::Finished {
+                // It had reclaimed the request: whoever holds it goes on.
+                return Next::Stop;
+            }
+            (*header).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+            Next::Up
+        })
+    }
+}
+
+/// A held request goes on: here, or by mail on its owner's thread.
+pub(crate) unsafe fn resume(slot: SlotPtr, how: Resume) {
+    // SAFETY: the holder passes its ownership of the driver side on.
+    unsafe {
+        (*slot.0.as_ptr()).resume = how;
+        let core = core(slot);
+        if core.is_current() {
+            resume_here(slot);
+        } else if (*slot.0.as_ptr()).state.finish_remote() {
+            core.remote().push(slot);
+        }
+    }
+}
+
+/// The owner's half of [`resume`].
+pub(crate) unsafe fn resume_here(slot: SlotPtr) {
+    // SAFETY: as `resume`, on the owner's thread.
+    unsafe {
+        let outcome = match (*slot.0.as_ptr()).resume {
+            Resume::Complete => {
+                (*slot.0.as_ptr()).phase = Phase::Finished;
+                Outcome::Finished
+            }
+            Resume::Forward(on) => {
+                (*slot.0.as_ptr()).phase = Phase::Driver;
+                guarded(slot, || forward(slot, on))
+            }
+            Resume::Park => {
+                crate::csq::park_here(slot);
+                Outcome::Pended
+            }
+        };
+        if outcome == Outcome::Finished {
+            unwind(slot);
+        }
+    }
+}
+
+/// Final completion. `inline`: the issuing call is still on the stack and tells its caller itself.
+unsafe fn finalize(slot: SlotPtr, inline: bool) {
+    // SAFETY: the driver side ends here; the requester's half is handed over by `state`.
+    unsafe {
+        let header = &mut *slot.0.as_ptr();
+        let core = core(slot);
+        header.phase = Phase::Final;
+        if let Some(key) = header.timer.take() {
+            core.cancel_deadline(key);
+        }
+        if header.flags.has(flags::TIMED_OUT) && header.result.status == Status::CANCELLED {
+            header.result.status = Status::IO_TIMEOUT;
+        }
+        clamp_information(slot);
+        core.count(header.major, header.result.status);
+        if inline {
+            header.state.complete_inline();
+            return;
+        }
+        match header.state.complete() {
+            Completed::Notify => notify(slot),
+            Completed::Noticed | Completed::FreeByMail => {}
+            Completed::Free => free(slot),
+        }
+    }
+}
+
+/// I-29, V-19: more bytes reported than asked for is a driver bug, cut here.
+#[inline]
+unsafe fn clamp_information(slot: SlotPtr) {
+    // SAFETY: as `finalize`.
+    unsafe {
+        let header = &mut *slot.0.as_ptr();
+        if !matches!(header.major, Major::Read | Major::Write) {
+            return;
+        }
+        let top = &*slot.location(0);
+        if top.minor != crate::minor::VECTORED && header.result.info > top.len as usize {
+            slot.device().report_bug("more bytes were reported than asked for", false);
+            header.result.info = top.len as usize;
+        }
+    }
+}
+
+/// Tells the requester of a pended request.
+unsafe fn notify(slot: SlotPtr) {
+    // SAFETY: the slot is `DONE` and its requester has not left; only this thread frees it, so it
+    // stays valid throughout.
+    unsafe {
+        let header = &mut *slot.0.as_ptr();
+        match mem::replace(&mut header.route, Route::None) {
+            Route::Future(Some(waker)) => {
+                // A waker is foreign code.
+                if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                    tracing::error!("a waker panicked");
+                }
+            }
+            Route::Port(port, key) => {
+                leave_file(slot);
+                header.route = Route::Packet(key);
+                port.insert_packet(slot);
+            }
+            Route::Parent(parent) => child::child_done(parent, slot),
+            Route::Future(None) | Route::None | Route::Wait | Route::Packet(_) => {}
+        }
+    }
+}
+
+/// asks for an early end. Owner's thread. Returns whether there was anything to ask for.
+pub(crate) unsafe fn cancel(slot: SlotPtr) -> bool {
+    // SAFETY: the slot is in use and ours to look at; nothing is taken from its holder.
+    unsafe {
+        let header = &mut *slot.0.as_ptr();
+        if header.phase == Phase::Final || header.flags.has(flags::CANCEL) {
+            return false;
+        }
+        header.flags.set(flags::CANCEL);
+        if header.children > 0 {
+            child::cancel_children(slot);
+        }
+        match header.phase {
+            Phase::Hardware => core(slot).cancel_hardware(token(slot)),
+            Phase::Held => {
+                if let Some(parking) = header.parking.clone() {
+                    parking.cancel(slot);
+                }
+            }
+            Phase::Driver | Phase::Finished | Phase::Final => {}
+        }
+        true
+    }
+}
+
+/// The requester lets go. Drops what it did not take, asks for an early end of what is in flight.
+pub(crate) unsafe fn release(slot: SlotPtr) {
+    // SAFETY: the requester's reference ends here.
+    unsafe {
+        let state = &(*slot.0.as_ptr()).state;
+        let core = core(slot);
+        if core.is_current() {
+            if state.release_local() {
+                free(slot);
+            } else {
+                cancel(slot);
+            }
+        } else if state.release_remote() && !core.remote().push(slot) {
+            Core::free_orphan(slot);
+        }
+    }
+}
+
+/// Lets go of a request that nobody waits for, without asking for an early end.
+pub(crate) unsafe fn forget(slot: SlotPtr) {
+    // SAFETY: the requester's reference ends here, on the owner's thread.
+    unsafe {
+        if (*slot.0.as_ptr()).state.release_local() {
+            free(slot);
+        }
+    }
+}
+
+/// Mail for a slot, read by its owner.
+pub(crate) unsafe fn read_mail(slot: SlotPtr) {
+    // SAFETY: mail keeps the slot alive until here.
+    unsafe {
+        let mail = (*slot.0.as_ptr()).state.take_mail();
+        if mail.finish {
+            let generation = (*slot.0.as_ptr()).generation;
+            resume_here(slot);
+            // If it completed, the state word saw the requester's departure and freed the slot.
+            if !mail.parting || !core(slot).is_live(slot, generation) {
+                return;
+            }
+            if !(*slot.0.as_ptr()).state.is_done() {
+                cancel(slot);
+            }
+        } else if mail.parting {
+            if mail.done { free(slot) } else { _ = cancel(slot) }
+        }
+    }
+}
+
+/// Counts the request off its file.
+pub(crate) unsafe fn leave_file(slot: SlotPtr) {
+    // SAFETY: owner's thread; the file is counted until here.
+    unsafe {
+        let header = &mut *slot.0.as_ptr();
+        header.stack = None;
+        if let Some(file) = header.file.take() {
+            crate::file::leave(file, header.flags.has(flags::LOCAL_USE));
+        }
+    }
+}
+
+/// Frees a slot that is `DONE` and has no requester: disposes of a result nobody took.
+unsafe fn free(slot: SlotPtr) {
+    // SAFETY: both sides are finished, on the owner's thread.
+    unsafe {
+        let header = &mut *slot.0.as_ptr();
+        if !header.flags.has(flags::TAKEN) {
+            if let (Some(file), Some(stack)) = (header.file, header.stack)
+                && !header.result.status.is_error()
+            {
+                let late = Late { slot, scope: PhantomData };
+                let bottom = stack.as_ref().bottom();
+                let run = AssertUnwindSafe(|| bottom.driver().abandoned(file.as_ref(), late));
+                if catch_unwind(run).is_err() {
+                    bottom.report_bug(PANICKED, true);
+                }
+            }
+        }
+        let payload = mem::take(&mut header.payload);
+        header.route = Route::None;
+        header.parking = None;
+        leave_file(slot);
+        core(slot).free_slot(slot);
+        // Last, because dropping the payload may run code of the user's.
+        drop(payload);
+    }
+}

@@ -1,0 +1,100 @@
+//! A request that a driver keeps for later.
+
+use std::mem;
+use std::ops::Deref;
+
+use super::dispatch;
+use super::slot::{IoStatus, SlotPtr};
+use super::token::On;
+use super::view::View;
+use crate::status::Status;
+
+/// How a held request goes on, when its owner's thread learns of it.
+#[derive(Clone, Copy)]
+pub(crate) enum Resume {
+    /// Unwind from the current location.
+    Complete,
+    /// To the driver below, with these control bits.
+    Forward(u8),
+    /// Into the queue that `Slot::parking` names.
+    Park,
+}
+
+/// An IRP out of dispatch, held by a driver on any thread.
+///
+/// Dropping it completes the request with [`Status::DRIVER_INTERNAL_ERROR`] and is reported
+/// (V-43). The work itself always happens on the thread of the processor that owns the request;
+/// from other threads these methods send it there.
+pub struct Held {
+    slot: SlotPtr,
+}
+
+// SAFETY: a `Held` is the only driver-side owner; it reads and writes only what `slot.rs` grants to
+// it on foreign threads, and posts through the mailbox.
+unsafe impl Send for Held {}
+
+impl Held {
+    /// # Safety
+    /// The caller gives up the only driver-side ownership.
+    pub(crate) unsafe fn new(slot: SlotPtr) -> Held {
+        Held { slot }
+    }
+
+    pub(crate) fn slot(&self) -> SlotPtr {
+        self.slot
+    }
+
+    pub(crate) fn into_slot(self) -> SlotPtr {
+        let slot = self.slot;
+        mem::forget(self);
+        slot
+    }
+
+    /// Into the queue that the slot's `parking` names.
+    pub(crate) fn park(self) {
+        // SAFETY: the only driver-side owner.
+        unsafe { dispatch::resume(self.into_slot(), Resume::Park) };
+    }
+
+    /// Completes the request for the driver that holds it; the drivers above see it next.
+    pub fn complete(self, status: Status, info: usize) {
+        let slot = self.into_slot();
+        // SAFETY: the only driver-side owner; `result` is ours until posted.
+        unsafe {
+            (*slot.0.as_ptr()).result = IoStatus { status, info };
+            dispatch::resume(slot, Resume::Complete);
+        }
+    }
+
+    /// Passes the request on to the driver below, as [`crate::Lower::forward`].
+    pub fn forward(self, on: On) {
+        // SAFETY: the only driver-side owner.
+        unsafe { dispatch::resume(self.into_slot(), Resume::Forward(on.0)) };
+    }
+
+    /// Passes the request on and forgets it, as [`crate::Lower::skip`].
+    pub fn skip(self) {
+        // SAFETY: the only driver-side owner.
+        unsafe { dispatch::resume(self.into_slot(), Resume::Forward(0)) };
+    }
+}
+
+impl Deref for Held {
+    type Target = View;
+    fn deref(&self) -> &View {
+        View::of(&self.slot)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let slot = self.slot;
+        // SAFETY: neither completed nor passed on, so still the only driver-side owner.
+        unsafe {
+            slot.device().report_bug("a held IRP was dropped", false);
+            (*slot.0.as_ptr()).result =
+                IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+            dispatch::resume(slot, Resume::Complete);
+        }
+    }
+}

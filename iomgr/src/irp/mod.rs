@@ -1,0 +1,26 @@
+//! The I/O request packet: its memory, its state word, its tokens and its way.
+//!
+//! - `state`: the atomic word and the protocol between owner and requester.
+//! - `slot`, `slab`: layout and memory.
+//! - `token`: what drivers hold ([`Irp`], [`Held`], [`Unwinding`], [`Late`]) and what they must
+//!   give back ([`Disposition`], [`Completion`]).
+//! - `dispatch`: down the stack, up again, and the final completion.
+//! - `child`: requests that a driver makes out of one it was given.
+//!
+//! Read `token` first to write a driver, `dispatch` first to follow a request.
+
+pub(crate) mod child;
+pub(crate) mod dispatch;
+mod held;
+pub(crate) mod slab;
+pub(crate) mod slot;
+#[doc(hidden)]
+pub mod state;
+mod token;
+mod view;
+
+pub use child::Part;
+pub use held::Held;
+pub use slot::MAX_LOCATIONS;
+pub use token::{Completion, Disposition, Irp, Late, Lower, NextLocation, On, Unwinding};
+pub use view::{Segments, View};

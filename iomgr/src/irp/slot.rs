@@ -1,0 +1,243 @@
+//! The memory of an IRP: a header, and one location per driver on its way.
+//!
+//! The header's first cache line is what a request without filters touches; the address of the
+//! slot is the hardware's token. **Invariant:** everything except `state` belongs to the owner's
+//! thread, with three exceptions that the protocol of [`super::state`] hands over: `result` and
+//! `payload` go to the requester once the slot is `DONE`; the waker in `route` is the requester's
+//! while it holds the `WAKER` bit; `result` is the driver's that holds the IRP as a
+//! [`super::Held`] on another thread until it posts `FINISH`.
+
+use std::cell::UnsafeCell;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Waker;
+
+use super::held::Resume;
+use super::state::State;
+use crate::buf::Payload;
+use crate::csq::Parking;
+use crate::file::FileObject;
+use crate::major::Major;
+use crate::port::PortRef;
+use crate::processor::Core;
+use crate::stack::{Device, Stack};
+use crate::status::Status;
+use crate::wheel::TimerKey;
+
+/// Locations that an IRP of each size class has (I-5): most requests are small.
+pub(crate) const CLASS_LOCATIONS: [usize; 3] = [3, 8, MAX_LOCATIONS];
+
+/// Most drivers one request can pass: filters and bottom together.
+pub const MAX_LOCATIONS: usize = 64;
+
+/// Where an IRP's result goes. Exactly one (I-34).
+pub(crate) enum Route {
+    /// Nobody asks: driver-made requests, close by drop.
+    None,
+    /// A future; the waker of the task that polled it last, once it has been polled.
+    Future(Option<Waker>),
+    /// A completion port and the key of the association.
+    Port(PortRef, u64),
+    /// A thread of the owner waits and drives the processor itself.
+    Wait,
+    /// A child: its parent counts it.
+    Parent(SlotPtr),
+    /// In a port's queue, with its key.
+    Packet(u64),
+}
+
+/// Where the driver side is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// A token exists: in dispatch, or in a completion routine.
+    Driver,
+    /// The current location's driver has finished it; ready to unwind.
+    Finished,
+    /// With the hardware.
+    Hardware,
+    /// Held by a driver.
+    Held,
+    /// Final completion has begun.
+    Final,
+}
+
+impl Phase {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Phase::Driver => "dispatching",
+            Phase::Finished => "unwinding",
+            Phase::Hardware => "hardware",
+            Phase::Held => "held",
+            Phase::Final => "complete",
+        }
+    }
+}
+
+/// The result so far (NT's IoStatus).
+#[derive(Clone, Copy)]
+pub(crate) struct IoStatus {
+    pub status: Status,
+    /// Bytes transferred, or what the major defines.
+    pub info: usize,
+}
+
+/// One driver's view of the request: NT's stack location.
+///
+/// A filter that forwards gets a fresh copy for the driver below (I-8); a filter that skips passes
+/// its own on (I-9). Control bits are those set by the driver *above*, for this location's
+/// completion.
+#[repr(C)]
+pub(crate) struct Location {
+    pub minor: u8,
+    pub control: u8,
+    /// Index in the route of the driver that owns this location.
+    pub level: u8,
+    /// Bytes at `data`; segments for vectored requests.
+    pub len: u32,
+    pub data: *mut u8,
+    pub offset: u64,
+    /// A parameter of the major's own.
+    pub arg: u64,
+    /// The owner's scratch, or the buffer lent to the drivers below. Dropped when unwound.
+    pub scratch: Payload<3>,
+}
+
+impl Location {
+    pub(crate) const EMPTY: Location = Location {
+        minor: 0,
+        control: 0,
+        level: 0,
+        len: 0,
+        data: ptr::null_mut(),
+        offset: 0,
+        arg: 0,
+        scratch: Payload::empty(),
+    };
+
+    /// I-8: everything except routine and control goes down.
+    pub(crate) fn copy_for_next(&self, level: u8) -> Location {
+        Location { control: 0, level, scratch: Payload::empty(), ..*self }
+    }
+}
+
+/// I-23's selectors, as bits of `Location::control`.
+pub(crate) mod control {
+    pub const SUCCESS: u8 = 1;
+    pub const ERROR: u8 = 2;
+    pub const CANCEL: u8 = 4;
+}
+
+/// Marks of `Header::flags`.
+pub(crate) mod flags {
+    /// Cancel has been requested; never cleared.
+    pub const CANCEL: u8 = 1;
+    /// The deadline asked for the cancel.
+    pub const TIMED_OUT: u8 = 2;
+    /// The location below has been filled in by `Irp::next`.
+    pub const NEXT_READY: u8 = 4;
+    /// The file's use is counted on its home processor.
+    pub const LOCAL_USE: u8 = 32;
+    /// The requester has read the result.
+    pub const TAKEN: u8 = 64;
+    /// In use; clear while on the free list.
+    pub const LIVE: u8 = 128;
+}
+
+/// The marks: written by the owner alone, read by a [`super::Held`] elsewhere too.
+pub(crate) struct Flags(AtomicU8);
+
+impl Flags {
+    pub(crate) fn new(bits: u8) -> Flags {
+        Flags(AtomicU8::new(bits))
+    }
+    pub(crate) fn has(&self, bit: u8) -> bool {
+        self.0.load(Ordering::Relaxed) & bit != 0
+    }
+    pub(crate) fn set(&self, bit: u8) {
+        self.0.store(self.0.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
+    }
+    pub(crate) fn clear(&self, bit: u8) {
+        self.0.store(self.0.load(Ordering::Relaxed) & !bit, Ordering::Relaxed);
+    }
+}
+
+/// The slot's header; `class`'s locations follow it in memory.
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    // First line: every request touches these.
+    pub state: State,
+    pub phase: Phase,
+    pub flags: Flags,
+    pub class: u8,
+    pub major: Major,
+    /// Index of the current location.
+    pub cursor: u8,
+    /// Locations in use by this request: the length of its route.
+    pub depth: u8,
+    pub generation: u32,
+    pub result: IoStatus,
+    pub core: NonNull<Core>,
+    pub file: Option<NonNull<FileObject>>,
+    pub stack: Option<NonNull<Stack>>,
+    /// The major's devices, top first; points into `stack`.
+    pub devices: *const NonNull<Device>,
+    /// Free list, or a packet in a port's queue: never both (I-1).
+    pub link: *mut Slot,
+    /// The mailbox list.
+    pub mail: UnsafeCell<*mut Slot>,
+    pub route: Route,
+    pub payload: Payload,
+    pub timer: Option<TimerKey>,
+    /// Tick of the issue, for the age shown in listings.
+    pub issued: u64,
+    /// The queue a held IRP was parked in last, so that a cancel finds it.
+    pub parking: Option<Parking>,
+    /// What a driver on another thread wants done with the IRP it held.
+    pub resume: Resume,
+    /// Children not finished, plus one while the parent still makes them.
+    pub children: u32,
+}
+
+/// A slot by address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotPtr(pub NonNull<Slot>);
+
+// SAFETY: an address only; every access goes through the protocol of `state`, which says who may.
+unsafe impl Send for SlotPtr {}
+
+impl SlotPtr {
+    /// The location with the given index.
+    ///
+    /// # Safety
+    /// `index` is below the class's number of locations, and the caller is the one who may touch
+    /// the slot (module invariant).
+    pub(crate) unsafe fn location(self, index: u8) -> *mut Location {
+        // SAFETY: the slab lays `CLASS_LOCATIONS[class]` locations out behind the header.
+        unsafe {
+            debug_assert!(usize::from(index) < CLASS_LOCATIONS[usize::from((*self.0.as_ptr()).class)]);
+            self.0.as_ptr().add(1).cast::<Location>().add(usize::from(index))
+        }
+    }
+
+    /// The current location.
+    ///
+    /// # Safety
+    /// As [`SlotPtr::location`].
+    pub(crate) unsafe fn current(self) -> *mut Location {
+        // SAFETY: the cursor is below the depth, which is at most the class's number.
+        unsafe { self.location((*self.0.as_ptr()).cursor) }
+    }
+
+    /// The device that owns the current location.
+    ///
+    /// # Safety
+    /// As [`SlotPtr::location`]; the slot is in flight, so that its file keeps its stack alive.
+    pub(crate) unsafe fn device<'a>(self) -> &'a Device {
+        // SAFETY: `level` is an index into the route that `devices` points to (kept by dispatch),
+        // and the stack lives as long as the request counts on its file.
+        unsafe {
+            let level = (*self.current()).level;
+            (*(*self.0.as_ptr()).devices.add(usize::from(level))).as_ref()
+        }
+    }
+}

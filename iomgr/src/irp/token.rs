@@ -1,0 +1,396 @@
+//! The tokens a driver works with.
+//!
+//! **Invariant.** For every IRP in flight there is exactly one driver-side owner: one token
+//! ([`Irp`], [`Unwinding`], [`Held`]), or the hardware, or the I/O manager between two of these.
+//! Every method that ends a token's life takes it by value and changes `Slot::phase` to say who
+//! comes next; a token that is dropped instead finishes the request with an error and is reported.
+
+use std::marker::PhantomData;
+use std::mem;
+use std::ops::Deref;
+
+use super::dispatch;
+use super::held::Held;
+use super::slot::{IoStatus, Phase, SlotPtr, control};
+use super::view::View;
+use crate::buf::{IoBuf, Payload};
+use crate::csq::CancelSafeQueue;
+use crate::hal::Op;
+use crate::status::Status;
+
+/// What became of the token: the value `dispatch` must return, obtainable only by ending it.
+#[must_use = "return it from `dispatch`"]
+#[derive(Debug)]
+pub struct Disposition(pub(crate) Outcome);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// The current location's driver has completed it; it can unwind.
+    Finished,
+    /// Somebody finishes it later (I-14).
+    Pended,
+}
+
+/// What a completion routine decided: the value `completed` must return.
+#[must_use = "return it from `completed`"]
+#[derive(Debug)]
+pub struct Completion(pub(crate) Next);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// On to the driver above.
+    Up,
+    /// MORE_PROCESSING_REQUIRED: somebody holds it (I-24f).
+    Stop,
+    /// Down again (I-42).
+    Again,
+}
+
+/// Which outcomes call the completion routine (I-23).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct On(pub(crate) u8);
+
+impl On {
+    /// `NT_SUCCESS`: success and informational statuses.
+    pub const SUCCESS: On = On(control::SUCCESS);
+    /// Everything else: warnings too.
+    pub const ERROR: On = On(control::ERROR);
+    /// Cancel was requested, whatever the status.
+    pub const CANCEL: On = On(control::CANCEL);
+    /// Any outcome.
+    pub const ALL: On = On(control::SUCCESS | control::ERROR | control::CANCEL);
+}
+
+impl std::ops::BitOr for On {
+    type Output = On;
+    fn bitor(self, other: On) -> On {
+        On(self.0 | other.0)
+    }
+}
+
+/// A request on its way down, owned by the driver whose `dispatch` received it.
+///
+/// It must end in one of these ways, each of which consumes it: [`Irp::complete`],
+/// [`Lower::skip`], [`Lower::forward`], [`Irp::hold`] or [`Irp::park`], [`Irp::split`], and for
+/// bottom drivers [`Irp::submit`]. Dropping it completes the request with
+/// [`Status::DRIVER_INTERNAL_ERROR`] and is reported as a driver bug (V-43).
+///
+/// Reading access is through [`View`].
+pub struct Irp<'a> {
+    slot: SlotPtr,
+    /// Neither `Send` nor longer-lived than the dispatch that lent it.
+    scope: PhantomData<(&'a (), *mut ())>,
+}
+
+impl<'a> Irp<'a> {
+    /// # Safety
+    /// The caller is the IRP's only driver-side owner and gives the ownership up.
+    pub(crate) unsafe fn new(slot: SlotPtr) -> Irp<'a> {
+        // SAFETY: the caller owns the driver side.
+        unsafe { (*slot.0.as_ptr()).phase = Phase::Driver };
+        Irp { slot, scope: PhantomData }
+    }
+
+    pub(crate) fn into_slot(self) -> SlotPtr {
+        let slot = self.slot;
+        mem::forget(self);
+        slot
+    }
+
+    fn slot_mut(&mut self) -> &mut super::slot::Slot {
+        // SAFETY: this token is the only driver-side owner (module invariant), on the owner's
+        // thread; the requester touches only `state` and the waker meanwhile.
+        unsafe { self.slot.0.as_mut() }
+    }
+
+    /// Completes the request with a status and the number of bytes transferred (or whatever the
+    /// major defines as its information). The drivers above see it next (I-22).
+    pub fn complete(mut self, status: Status, info: usize) -> Disposition {
+        let slot = self.slot_mut();
+        slot.result = IoStatus { status, info };
+        slot.phase = Phase::Finished;
+        self.into_slot();
+        Disposition(Outcome::Finished)
+    }
+
+    /// Keeps the request for later, on any thread. Prefer [`Irp::park`]: a held request hears of a
+    /// cancel only by asking ([`View::is_cancelled`]).
+    pub fn hold(mut self) -> (Held, Disposition) {
+        self.slot_mut().phase = Phase::Held;
+        let slot = self.into_slot();
+        // SAFETY: the ownership moves from this token to the new one.
+        (unsafe { Held::new(slot) }, Disposition(Outcome::Pended))
+    }
+
+    /// Parks the request in a queue where a cancel finds it.
+    pub fn park(self, queue: &CancelSafeQueue) -> Disposition {
+        let (held, disposition) = self.hold();
+        queue.insert(held);
+        disposition
+    }
+
+    /// Bottom drivers: hands the request to the processor's hardware. [`crate::Driver::hardware`]
+    /// of the same driver gets the result, now or later.
+    ///
+    /// # Safety
+    /// The memory that `op` names is owned by this IRP (its data, its payload) or lives until its
+    /// completion by other means, and nobody else uses it in a conflicting way.
+    pub unsafe fn submit(self, op: Op) -> Disposition {
+        let slot = self.into_slot();
+        // SAFETY: we own the driver side and pass it to the hardware; the caller answers for `op`.
+        unsafe { dispatch::to_hardware(slot, op) }
+    }
+
+    /// The parameters that the next driver down will see: a copy of this driver's (I-8), to be
+    /// changed as wanted. Takes effect with [`Lower::forward`].
+    pub fn next(&mut self) -> NextLocation<'_> {
+        // SAFETY: owner of the driver side; `prepare_next` checks the bound.
+        unsafe { dispatch::prepare_next(self.slot) };
+        NextLocation { slot: self.slot, scope: PhantomData }
+    }
+
+    /// Keeps a value in this driver's location until the request has unwound past it. Up to three
+    /// words are stored in place. Replaces an earlier value, or a lent buffer.
+    pub fn set_scratch<T: Send + 'static>(&mut self, value: T) {
+        // SAFETY: as in `slot_mut`; the location is the current driver's own.
+        unsafe { (*self.slot.current()).scratch = Payload::new(value) };
+    }
+
+    /// Bottom drivers: puts a value into the request's payload for the requester to take, in place
+    /// of what is there (which is dropped).
+    pub fn set_payload<T: Send + 'static>(&mut self, value: T) {
+        self.slot_mut().payload = Payload::new(value);
+    }
+
+    /// Bottom drivers: the payload's value, if it is of this type.
+    pub fn payload_mut<T: 'static>(&mut self) -> Option<&mut T> {
+        self.slot_mut().payload.get_mut::<T>()
+    }
+
+    /// Makes a received buffer this request's data, for the drivers above to see.
+    pub fn set_data(&mut self, data: &[u8]) {
+        let (start, len) = (data.as_ptr().cast_mut(), data.len() as u32);
+        let slot = self.slot;
+        // SAFETY: every location up to the current one is initialised and ours (I-23: routines of
+        // the drivers above look at their own locations).
+        unsafe {
+            for i in 0..=(*slot.0.as_ptr()).cursor {
+                let location = slot.location(i);
+                (*location).data = start;
+                (*location).len = len;
+            }
+        }
+    }
+}
+
+impl Deref for Irp<'_> {
+    type Target = View;
+    fn deref(&self) -> &View {
+        View::of(&self.slot)
+    }
+}
+
+impl Drop for Irp<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the token was neither completed nor passed on, so it still owns the driver side.
+        unsafe { dispatch::driver_bug(self.slot, "an IRP was dropped") };
+    }
+}
+
+/// The way to the driver below.
+pub struct Lower<'a> {
+    pub(crate) scope: PhantomData<&'a ()>,
+}
+
+impl Lower<'_> {
+    /// Passes the request on and forgets it (I-9): the driver below gets this driver's own
+    /// location, and no completion routine runs here.
+    pub fn skip(&self, irp: Irp<'_>) -> Disposition {
+        // SAFETY: the token's ownership goes to the driver below.
+        unsafe { dispatch::skip(irp.into_slot()) }
+    }
+
+    /// Passes the request on and asks for [`crate::Driver::completed`] to be called when it comes
+    /// back with one of the outcomes given (I-10).
+    pub fn forward(&self, irp: Irp<'_>, on: On) -> Disposition {
+        // SAFETY: the token's ownership goes to the driver below.
+        unsafe { dispatch::forward(irp.into_slot(), on.0) }
+    }
+}
+
+/// The location of the driver below, before it is called.
+pub struct NextLocation<'a> {
+    slot: SlotPtr,
+    scope: PhantomData<&'a mut ()>,
+}
+
+impl NextLocation<'_> {
+    fn location(&mut self) -> &mut super::slot::Location {
+        // SAFETY: `Irp::next` prepared it, and the token it borrows from is the only owner.
+        unsafe { &mut *self.slot.location((*self.slot.0.as_ptr()).cursor + 1) }
+    }
+
+    /// Changes the byte offset.
+    pub fn set_offset(&mut self, offset: u64) -> &mut Self {
+        self.location().offset = offset;
+        self
+    }
+
+    /// Shortens the data. A longer length than the data's is cut to it.
+    pub fn set_len(&mut self, len: u32) -> &mut Self {
+        let location = self.location();
+        location.len = location.len.min(len);
+        self
+    }
+
+    /// Gives the drivers below another buffer: they write from it, or read into it, in place of
+    /// the caller's. It lives in this driver's location until the request has unwound past it,
+    /// where [`View::lent`] finds it; the caller's own buffer is back in place by then.
+    pub fn lend<B: IoBuf>(&mut self, buffer: B) -> &mut Self {
+        let slot = self.slot;
+        // SAFETY: current location: ours. The buffer's bytes keep their address while the handle
+        // moves into the scratch (the contract of `IoBuf`), and stay until unwound.
+        unsafe {
+            let own = slot.current();
+            (*own).scratch = Payload::new(buffer);
+            let lent = (*own).scratch.get_ref::<B>().expect("just stored");
+            let (start, len) = (lent.as_ptr().cast_mut(), lent.len());
+            let next = self.location();
+            next.data = start;
+            next.len = u32::try_from(len).unwrap_or(u32::MAX);
+            if matches!(next.minor, crate::major::minor::VECTORED | crate::major::minor::POOLED) {
+                next.minor = crate::major::minor::NONE;
+            }
+        }
+        self
+    }
+}
+
+/// A request on its way up, in the hands of a completion routine.
+///
+/// Ends as [`Unwinding::proceed`], [`Unwinding::reclaim`] or [`Unwinding::retry`], which alone
+/// yield the [`Completion`] that the routine must return. Reading access
+/// is through [`View`]; the location is the routine's own again (I-22.2).
+pub struct Unwinding<'a> {
+    slot: SlotPtr,
+    scope: PhantomData<(&'a (), *mut ())>,
+}
+
+impl Unwinding<'_> {
+    /// # Safety
+    /// The caller is the IRP's only driver-side owner and gives the ownership up.
+    pub(crate) unsafe fn new(slot: SlotPtr) -> Self {
+        Unwinding { slot, scope: PhantomData }
+    }
+
+    fn slot_mut(&mut self) -> &mut super::slot::Slot {
+        // SAFETY: as `Irp::slot_mut`.
+        unsafe { self.slot.0.as_mut() }
+    }
+
+    /// The status the drivers below gave.
+    pub fn status(&self) -> Status {
+        // SAFETY: as `Irp::slot_mut`; reading.
+        unsafe { (*self.slot.0.as_ptr()).result.status }
+    }
+
+    /// The information the drivers below gave: bytes transferred for reads and writes.
+    pub fn info(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.slot.0.as_ptr()).result.info }
+    }
+
+    /// Changes the result that the drivers above and the requester see.
+    pub fn set_result(&mut self, status: Status, info: usize) {
+        self.slot_mut().result = IoStatus { status, info };
+    }
+
+    /// The bytes that were read, to be changed in place: one slice for each segment, together
+    /// [`Unwinding::info`] bytes long. Empty unless the request is a read that succeeded.
+    pub fn received_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let limit = if self.status().is_error() { 0 } else { self.info() };
+        // SAFETY: the hardware is done with the memory and filled `info` bytes of it; this token,
+        // borrowed mutably, is the only one.
+        unsafe { View::of(&self.slot).segments_mut(limit) }
+    }
+
+    /// Lets the completion go on to the driver above.
+    pub fn proceed(self) -> Completion {
+        Completion(Next::Up)
+    }
+
+    /// Takes the request back (MORE_PROCESSING_REQUIRED, I-24f): the completion stops here, and
+    /// goes on above this driver when the [`Held`] is completed.
+    pub fn reclaim(mut self) -> (Held, Completion) {
+        self.slot_mut().phase = Phase::Held;
+        let slot = self.slot;
+        // SAFETY: the ownership moves to the new token.
+        (unsafe { Held::new(slot) }, Completion(Next::Stop))
+    }
+
+    /// The parameters for a [`Unwinding::retry`]; see [`Irp::next`].
+    pub fn next(&mut self) -> NextLocation<'_> {
+        // SAFETY: as in `Irp::next`.
+        unsafe { dispatch::prepare_next(self.slot) };
+        NextLocation { slot: self.slot, scope: PhantomData }
+    }
+
+    /// Sends the request down once more, with the same completion routine (I-42).
+    pub fn retry(mut self, on: On) -> Completion {
+        let slot = self.slot_mut();
+        slot.result = IoStatus { status: Status::SUCCESS, info: 0 };
+        // SAFETY: owner of the driver side.
+        unsafe {
+            dispatch::prepare_next(self.slot);
+            (*self.slot.location((*self.slot.0.as_ptr()).cursor + 1)).control = on.0;
+        }
+        Completion(Next::Again)
+    }
+}
+
+impl Deref for Unwinding<'_> {
+    type Target = View;
+    fn deref(&self) -> &View {
+        View::of(&self.slot)
+    }
+}
+
+/// A result that came after its requester had gone; see [`crate::Driver::abandoned`].
+pub struct Late<'a> {
+    pub(crate) slot: SlotPtr,
+    pub(crate) scope: PhantomData<(&'a (), *mut ())>,
+}
+
+impl Late<'_> {
+    /// Bytes transferred.
+    pub fn info(&self) -> usize {
+        // SAFETY: final completion or release hands the slot to us alone for the call.
+        unsafe { (*self.slot.0.as_ptr()).result.info }
+    }
+
+    /// Takes the payload's value, if it is of this type.
+    pub fn take_payload<T: 'static>(&mut self) -> Option<T> {
+        // SAFETY: as above.
+        unsafe { (*self.slot.0.as_ptr()).payload.take::<T>() }
+    }
+
+    /// The bytes that were received, segment by segment. They stay where they are while the
+    /// payload, taken by [`Late::take_any`], lives.
+    pub fn received(&self) -> impl Iterator<Item = &[u8]> {
+        // SAFETY: as in `Unwinding::received_mut`, for reading.
+        unsafe { View::of(&self.slot).segments_mut(self.info()) }.map(|s| &*s)
+    }
+
+    /// Takes the payload whole, type unknown: the owner of the bytes received.
+    pub fn take_any(&mut self) -> Payload {
+        // SAFETY: as above.
+        unsafe { mem::replace(&mut (*self.slot.0.as_ptr()).payload, Payload::empty()) }
+    }
+}
+
+impl Deref for Late<'_> {
+    type Target = View;
+    fn deref(&self) -> &View {
+        View::of(&self.slot)
+    }
+}

@@ -1,0 +1,190 @@
+//! What every holder of an IRP may read: parameters, data, file, cancel mark.
+
+use std::slice;
+
+use super::slot::{Slot, SlotPtr, flags};
+use crate::file::FileObject;
+use crate::major::{Major, minor};
+
+/// A driver's reading access to its request: the parameters of its own location.
+///
+/// Got by dereferencing [`crate::Irp`], [`crate::Unwinding`] or [`crate::Held`].
+#[repr(transparent)]
+pub struct View(SlotPtr);
+
+impl View {
+    pub(crate) fn of(slot: &SlotPtr) -> &View {
+        // SAFETY: `View` is a transparent wrapper of `SlotPtr`. Whoever calls this holds a token,
+        // which keeps the slot alive and is its only driver-side owner for the reference's life.
+        unsafe { &*std::ptr::from_ref(slot).cast::<View>() }
+    }
+
+    fn slot(&self) -> &Slot {
+        // SAFETY: see `of`.
+        unsafe { self.0.0.as_ref() }
+    }
+
+    fn location(&self) -> &super::slot::Location {
+        // SAFETY: see `of`; the current location is initialised.
+        unsafe { &*self.0.current() }
+    }
+
+    /// The operation.
+    pub fn major(&self) -> Major {
+        self.slot().major
+    }
+
+    /// The operation's variant; see [`crate::minor`].
+    pub fn minor(&self) -> u8 {
+        self.location().minor
+    }
+
+    /// The open file the request is for.
+    pub fn file(&self) -> &FileObject {
+        let file = self.slot().file.expect("an IRP in flight has a file object");
+        // SAFETY: the request counts on the file until its final completion.
+        unsafe { file.as_ref() }
+    }
+
+    /// Byte offset in the file; `u64::MAX` means the current position.
+    pub fn offset(&self) -> u64 {
+        self.location().offset
+    }
+
+    /// Bytes of data asked for.
+    pub fn len(&self) -> usize {
+        if self.minor() == minor::VECTORED {
+            return self.raw_segments().map(|s| s.len).sum();
+        }
+        self.location().len as usize
+    }
+
+    /// Whether no data was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The major's own parameter: `how` of a shutdown, the control code of a device control, ….
+    pub fn arg(&self) -> u64 {
+        self.location().arg
+    }
+
+    /// Whether the requester asked for the request to end early.
+    pub fn is_cancelled(&self) -> bool {
+        self.slot().flags.has(flags::CANCEL)
+    }
+
+    /// First byte and number of bytes (or of segments, for vectored requests), for bottom drivers
+    /// that build an [`crate::hal::Op`].
+    pub fn raw_data(&self) -> (*mut u8, u32) {
+        (self.location().data, self.location().len)
+    }
+
+    /// The data of a write, segment by segment. Empty for operations that receive.
+    pub fn segments(&self) -> Segments<'_> {
+        if matches!(self.major(), Major::Write | Major::SendTo | Major::DeviceControl) {
+            Segments(self.raw_segments())
+        } else {
+            Segments(RawSegments { first: None, rest: [].iter() })
+        }
+    }
+
+    fn raw_segments(&self) -> RawSegments<'_> {
+        let location = self.location();
+        if location.minor == minor::VECTORED {
+            // SAFETY: vectored requests keep `len` iovec-shaped elements at `data`, owned by the
+            // payload (kept by `Vectored`).
+            let array = unsafe {
+                slice::from_raw_parts(location.data.cast::<RawSegment>(), location.len as usize)
+            };
+            RawSegments { first: None, rest: array.iter() }
+        } else if location.data.is_null() {
+            RawSegments { first: None, rest: [].iter() }
+        } else {
+            let first = RawSegment { base: location.data, len: location.len as usize };
+            RawSegments { first: Some(first), rest: [].iter() }
+        }
+    }
+
+    /// The first `limit` bytes of the data, writable.
+    ///
+    /// # Safety
+    /// The caller holds the request's only token, mutably for as long as the slices live if it
+    /// writes; the first `limit` bytes are initialised.
+    pub(crate) unsafe fn segments_mut(&self, limit: usize) -> impl Iterator<Item = &mut [u8]> {
+        let mut left = limit;
+        self.raw_segments().map_while(move |s| {
+            let n = s.len.min(left);
+            left -= n;
+            // SAFETY: the memory belongs to the request; segments do not overlap; the rest is the
+            // caller's promise.
+            (n > 0).then(|| unsafe { slice::from_raw_parts_mut(s.base, n) })
+        })
+    }
+
+    /// Copies bytes into a read's memory, starting `skip` bytes into it; returns how many fitted.
+    /// For drivers that answer a read themselves.
+    pub fn copy_in(&self, mut skip: usize, mut bytes: &[u8]) -> usize {
+        if self.major() != Major::Read {
+            return 0;
+        }
+        let mut copied = 0;
+        for s in self.raw_segments() {
+            if skip >= s.len {
+                skip -= s.len;
+                continue;
+            }
+            let n = (s.len - skip).min(bytes.len());
+            // SAFETY: inside the segment, which the request owns and the hardware does not have
+            // (a token exists).
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), s.base.add(skip), n) };
+            bytes = &bytes[n..];
+            copied += n;
+            skip = 0;
+        }
+        copied
+    }
+
+    /// The value kept in this driver's location by [`crate::Irp::set_scratch`].
+    pub fn scratch<T: 'static>(&self) -> Option<&T> {
+        self.location().scratch.get_ref::<T>()
+    }
+
+    /// The buffer this driver lent to those below ([`crate::NextLocation::lend`]).
+    pub fn lent<B: 'static>(&self) -> Option<&B> {
+        self.scratch::<B>()
+    }
+}
+
+/// One element of a vectored request, laid out as `struct iovec`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct RawSegment {
+    pub base: *mut u8,
+    pub len: usize,
+}
+
+/// The memory of a request's data, piece by piece.
+struct RawSegments<'a> {
+    first: Option<RawSegment>,
+    rest: slice::Iter<'a, RawSegment>,
+}
+
+impl Iterator for RawSegments<'_> {
+    type Item = RawSegment;
+    fn next(&mut self) -> Option<RawSegment> {
+        self.first.take().or_else(|| self.rest.next().copied())
+    }
+}
+
+/// The segments of a write's data. See [`View::segments`].
+pub struct Segments<'a>(RawSegments<'a>);
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a [u8];
+    fn next(&mut self) -> Option<&'a [u8]> {
+        // SAFETY: a write's memory is initialised (the contract of `IoBuf`) and belongs to the
+        // request, whose token the lifetime borrows.
+        self.0.next().map(|s| unsafe { slice::from_raw_parts(s.base, s.len) })
+    }
+}

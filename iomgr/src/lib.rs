@@ -1,0 +1,50 @@
+//! The I/O manager of `overlapped`: Windows NT's, as plain Rust over memory.
+//!
+//! ```text
+//!   request ──▶ irp ──▶ stack of drivers ──▶ hal            processor: slab, wheel, mailbox, hal
+//!                ▲            │                │
+//!                └── unwind ◀─┴── completion ◀─┘            ──▶ future | port | waiting thread
+//! ```
+//!
+//! Every operation is a packet, an **IRP**. It is made on the calling thread's [`processor`],
+//! travels down the [`stack`] of its [file object](file) from one [`Driver`] to the next, does its
+//! work at the bottom through the hardware contract ([`hal`]), travels back up through completion
+//! routines, and reports by the route its caller chose.
+//!
+//! This crate makes no system call for I/O and knows neither io_uring nor tasks. Rule IDs in
+//! comments (I-23, X-4, …) are those of the project's catalogue of NT's I/O semantics.
+//!
+//! To follow one request, read [`request`] → `irp::dispatch` → [`processor`]. To write a driver,
+//! read [`driver`] and [`irp`].
+
+pub mod buf;
+mod census;
+mod counters;
+mod csq;
+pub mod driver;
+pub mod file;
+pub mod hal;
+pub mod irp;
+mod major;
+mod port;
+pub mod processor;
+pub mod request;
+pub mod stack;
+mod status;
+mod wheel;
+
+pub use census::{Census, LiveRequest, live_requests};
+pub use counters::MajorCounts;
+pub use csq::CancelSafeQueue;
+pub use driver::{Class, Driver};
+pub use file::{FileHandle, FileObject};
+pub use irp::{
+    Completion, Disposition, Held, Irp, Late, Lower, MAX_LOCATIONS, NextLocation, On, Part,
+    Unwinding, View,
+};
+pub use major::{Major, MajorSet, minor};
+pub use port::{CompletionPort, Packet};
+pub use processor::{Processor, ProcessorHandle, ShutdownReport, TimerId};
+pub use request::{Cancel, Done, Operation, Request, Setup};
+pub use stack::{Device, Stack, StackError};
+pub use status::{Class as StatusClass, Status, StatusError};

@@ -1,0 +1,333 @@
+//! A processor: one hardware backend, one IRP slab, one timer wheel, one mailbox, one thread.
+//!
+//! The thread that creates a [`Processor`] drives it with [`Processor::turn`]. Requests issued on
+//! the thread belong to it from issue to final completion. Other threads reach it through its
+//! [`ProcessorHandle`], whose mailbox (`remote.rs`) wakes it only if it sleeps.
+//!
+//! Runtime workers make their processors themselves. A plain thread gets one when it first issues
+//! or waits (`thread.rs`); it is driven while the thread waits, and torn down when the thread ends
+//!
+//!
+//! **Lifetime.** [`Core`] outlives every slot of its slab. It is freed when the processor has been
+//! torn down *and* the last requester elsewhere has let go of its slot: see `orphans`. Tearing down
+//! is: refuse new requests, cancel all, reap to zero, close the mailbox, and only then drop the
+//! hardware. Past its deadline everything the hardware may still write to is leaked, never freed.
+
+mod remote;
+mod thread;
+mod timers;
+mod turn;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) use remote::Remote;
+pub use remote::ProcessorHandle;
+pub use thread::set_hardware_factory;
+pub use timers::TimerId;
+
+use crate::counters::Counters;
+use crate::hal::{self, Hal, Op, Token};
+use crate::irp::dispatch;
+use crate::irp::slab::Slab;
+use crate::irp::slot::{SlotPtr, flags};
+use crate::major::Major;
+use crate::status::Status;
+use crate::wheel::Wheel;
+use timers::Timer;
+
+/// Who drives a processor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Driven {
+    /// A loop that always comes back to `turn`: a runtime's worker or `block_on`.
+    Loop,
+    /// The thread itself, only while it waits.
+    Thread,
+}
+
+/// The state of a processor. Everything but `remote` and `orphans` belongs to its thread.
+pub(crate) struct Core {
+    remote: Arc<Remote>,
+    driven: Driven,
+    /// `None` once torn down.
+    hal: RefCell<Option<Box<dyn Hal>>>,
+    slab: RefCell<Slab>,
+    wheel: RefCell<Wheel<Timer>>,
+    /// Milliseconds since the process's epoch, read once a turn.
+    now: Cell<u64>,
+    /// Something else on this thread can run; see [`Processor::set_runnable`].
+    runnable: Cell<bool>,
+    stopping: Cell<bool>,
+    /// Nesting of `turn` and of the code it calls.
+    depth: Cell<u32>,
+    done: RefCell<Vec<hal::Completion>>,
+    counters: Counters,
+    /// While the processor lives: unused. Afterwards: slots whose requesters have not let go, plus
+    /// one for the teardown itself.
+    orphans: AtomicUsize,
+}
+
+thread_local! {
+    static CURRENT: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
+}
+
+impl Core {
+    /// The calling thread's processor, if it has one.
+    #[inline]
+    pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
+        let current = CURRENT.with(Cell::get);
+        // SAFETY: `CURRENT` is set by `Processor::new` and cleared by its drop, on this thread.
+        (!current.is_null()).then(|| f(unsafe { &*current }))
+    }
+
+    /// The calling thread's processor; a plain thread gets one now.
+    pub(crate) fn with_or_create<R>(f: impl FnOnce(&Core) -> R) -> Result<R, Status> {
+        if CURRENT.with(Cell::get).is_null() {
+            thread::create()?;
+        }
+        Self::with_current(f).ok_or(Status::DEVICE_NOT_READY)
+    }
+
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        std::ptr::eq(CURRENT.with(Cell::get), self)
+    }
+
+    pub(crate) fn remote(&self) -> &Arc<Remote> {
+        &self.remote
+    }
+
+    pub(crate) fn driven(&self) -> Driven {
+        self.driven
+    }
+
+    /// Whether the caller was called by this processor's own turn.
+    pub(crate) fn is_inside_turn(&self) -> bool {
+        self.depth.get() > 0
+    }
+
+    pub(crate) fn check_running(&self) -> Result<(), Status> {
+        if self.stopping.get() { Err(Status::SHUTDOWN_IN_PROGRESS) } else { Ok(()) }
+    }
+
+    #[inline]
+    pub(crate) fn alloc_slot(&self, depth: usize) -> Option<SlotPtr> {
+        let slot = self.slab.borrow_mut().alloc(depth, NonNull::from(self))?;
+        // SAFETY: just allocated, ours.
+        unsafe {
+            (*slot.0.as_ptr()).issued = self.now.get();
+            (*slot.0.as_ptr()).children = 0;
+        }
+        Some(slot)
+    }
+
+    /// # Safety
+    /// As [`Slab::free`].
+    #[inline]
+    pub(crate) unsafe fn free_slot(&self, slot: SlotPtr) {
+        // SAFETY: the caller's.
+        unsafe { self.slab.borrow_mut().free(slot) };
+    }
+
+    /// Whether the slot still is the request of that generation.
+    pub(crate) fn is_live(&self, slot: SlotPtr, generation: u32) -> bool {
+        // SAFETY: slots are readable as long as the core lives; owner's thread.
+        unsafe {
+            let header = &*slot.0.as_ptr();
+            header.generation == generation && header.flags.has(flags::LIVE)
+        }
+    }
+
+    pub(crate) fn live_slots(&self) -> Vec<SlotPtr> {
+        let mut all = Vec::new();
+        self.slab.borrow().for_each_live(|slot| all.push(slot));
+        all
+    }
+
+    /// Requests in use, finished ones whose requester has not looked included.
+    pub(crate) fn live(&self) -> usize {
+        self.slab.borrow().live()
+    }
+
+    /// # Safety
+    /// As [`Hal::submit`].
+    #[inline]
+    pub(crate) unsafe fn submit(&self, token: Token, op: Op) -> Option<i32> {
+        let mut hal = self.hal.borrow_mut();
+        let hal = hal.as_mut().expect("requests are refused once the hardware is gone");
+        // SAFETY: the caller's.
+        unsafe { hal.submit(token, op, !self.runnable.get()) }
+    }
+
+    pub(crate) fn cancel_hardware(&self, token: Token) {
+        if let Some(hal) = self.hal.borrow_mut().as_mut() {
+            hal.cancel(token);
+        }
+    }
+
+    /// Cancels every request on the file.
+    pub(crate) fn cancel_file(&self, id: u64) {
+        for slot in self.live_slots() {
+            // SAFETY: owner's thread; a cancel may free other slots of the list, so each is checked
+            // for being live, and a file in flight is alive.
+            unsafe {
+                let header = &*slot.0.as_ptr();
+                let same = header.flags.has(flags::LIVE)
+                    && header.file.is_some_and(|f| f.as_ref().id() == id)
+                    && !matches!(header.major, Major::Close | Major::Cleanup);
+                if same {
+                    dispatch::cancel(slot);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, major: Major, status: Status) {
+        self.counters.count(major, status);
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// A requester lets go of a slot whose processor is gone.
+    ///
+    /// # Safety
+    /// The slot is `DONE`, its mail was refused, and the caller was its requester.
+    pub(crate) unsafe fn free_orphan(slot: SlotPtr) {
+        // SAFETY: the orphan count keeps the core until we subtract; the slot is ours alone.
+        unsafe {
+            let header = &mut *slot.0.as_ptr();
+            header.payload = crate::buf::Payload::empty();
+            header.parking = None;
+            let core = header.core;
+            Core::drop_orphans(core, 1);
+        }
+    }
+
+    unsafe fn drop_orphans(core: NonNull<Core>, n: usize) {
+        // SAFETY: the caller owns `n` of the references.
+        unsafe {
+            if core.as_ref().orphans.fetch_sub(n, Ordering::AcqRel) == n {
+                core.as_ref().slab.borrow_mut().forget_live();
+                drop(Box::from_raw(core.as_ptr()));
+            }
+        }
+    }
+}
+
+/// A processor, in the hands of the thread that drives it. See the module's header.
+///
+/// One a thread. Dropping it is [`Processor::shutdown`] with a deadline of five seconds.
+pub struct Processor {
+    core: NonNull<Core>,
+    /// Bound to its thread.
+    _thread: std::marker::PhantomData<*mut ()>,
+}
+
+/// What a processor's shutdown left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Requests that the hardware or a driver had not finished at the deadline. Their memory is
+    /// leaked on purpose; 0 after a clean shutdown.
+    pub leaked: usize,
+}
+
+impl Processor {
+    /// Makes the calling thread's processor, driven by a loop that always comes back to
+    /// [`Processor::turn`].
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the thread has a processor.
+    pub fn new(hal: Box<dyn Hal>) -> io::Result<Processor> {
+        Self::with_driver(hal, Driven::Loop)
+    }
+
+    fn with_driver(hal: Box<dyn Hal>, driven: Driven) -> io::Result<Processor> {
+        if !CURRENT.with(Cell::get).is_null() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "this thread already drives a processor (is this inside a runtime?)",
+            ));
+        }
+        let core = Box::new(Core {
+            remote: Remote::new(hal.wake_handle(), hal.name()),
+            driven,
+            hal: RefCell::new(Some(hal)),
+            slab: RefCell::new(Slab::new()),
+            wheel: RefCell::new(Wheel::new()),
+            now: Cell::new(timers::tick_of(Instant::now())),
+            runnable: Cell::new(false),
+            stopping: Cell::new(false),
+            depth: Cell::new(0),
+            done: RefCell::new(Vec::with_capacity(256)),
+            counters: Counters::default(),
+            orphans: AtomicUsize::new(0),
+        });
+        let core = NonNull::from(Box::leak(core));
+        // SAFETY: just made.
+        unsafe { core.as_ref().remote.attach(core) };
+        CURRENT.with(|c| c.set(core.as_ptr()));
+        Ok(Processor { core, _thread: std::marker::PhantomData })
+    }
+
+    fn core(&self) -> &Core {
+        // SAFETY: freed only after `shutdown`, which consumes the processor.
+        unsafe { self.core.as_ref() }
+    }
+
+    /// The backend's name.
+    pub fn backend(&self) -> &'static str {
+        self.core().remote.backend()
+    }
+
+    /// The handle for other threads.
+    pub fn handle(&self) -> ProcessorHandle {
+        ProcessorHandle::new(self.core().remote.clone())
+    }
+
+    /// Tells drivers whether other work waits on this thread: if not, a short operation may be done
+    /// inline, because it delays nobody.
+    pub fn set_runnable(&self, runnable: bool) {
+        self.core().runnable.set(runnable);
+    }
+
+    /// Requests in use on this processor.
+    pub fn live(&self) -> usize {
+        self.core().live()
+    }
+
+    /// Refuses new requests, cancels all that are in flight and waits for them, at most until
+    /// `deadline` has passed; then closes the hardware. What is still in flight by then is leaked
+    /// with everything the hardware could write to.
+    pub fn shutdown(self, deadline: Duration) -> ShutdownReport {
+        let core = self.core;
+        std::mem::forget(self);
+        // SAFETY: ownership came from `self`.
+        unsafe { turn::shutdown(core, deadline) }
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        // SAFETY: as in `shutdown`.
+        unsafe { turn::shutdown(self.core, Duration::from_secs(5)) };
+    }
+}
+
+impl fmt::Debug for Processor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Processor").field("backend", &self.backend()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,36 @@
+//! Processors of plain threads: made at the first request, driven while the thread waits, torn down
+//! when the thread ends.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::OnceLock;
+
+use super::{Driven, Processor};
+use crate::hal::Hal;
+use crate::status::Status;
+
+type Factory = fn() -> io::Result<Box<dyn Hal>>;
+
+static FACTORY: OnceLock<Factory> = OnceLock::new();
+
+/// Says how the processors of plain threads get their hardware. The drivers' crate does this; the
+/// first call counts.
+pub fn set_hardware_factory(factory: Factory) {
+    let _ = FACTORY.set(factory);
+}
+
+thread_local! {
+    static OWN: RefCell<Option<Processor>> = const { RefCell::new(None) };
+}
+
+#[cold]
+pub(super) fn create() -> Result<(), Status> {
+    let factory = FACTORY.get().ok_or(Status::DEVICE_NOT_READY)?;
+    let hal = factory().map_err(|error| Status::from(&error))?;
+    let processor =
+        Processor::with_driver(hal, Driven::Thread).map_err(|error| Status::from(&error))?;
+    OWN.try_with(|own| *own.borrow_mut() = Some(processor)).map_err(|_| {
+        // The thread is ending: the processor was dropped with the closure.
+        Status::SHUTDOWN_IN_PROGRESS
+    })
+}

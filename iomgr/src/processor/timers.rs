@@ -1,0 +1,143 @@
+//! Timers of a processor: deadlines of requests, and wakers of sleeping tasks.
+
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::Core;
+use crate::hal::Wait;
+use crate::irp::dispatch;
+use crate::irp::slot::{SlotPtr, flags};
+use crate::wheel::TimerKey;
+
+pub(crate) enum Timer {
+    /// A request's deadline; taken off when the request completes.
+    Deadline(SlotPtr),
+    /// A task's sleep.
+    Wake(Waker),
+}
+
+/// A timer of the calling thread's processor; see [`TimerId::insert`].
+#[derive(Debug)]
+pub struct TimerId {
+    key: TimerKey,
+    processor: u32,
+}
+
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}
+
+/// Milliseconds since the process's epoch, rounded down.
+pub(crate) fn tick_of(at: Instant) -> u64 {
+    at.saturating_duration_since(epoch()).as_millis() as u64
+}
+
+/// As [`tick_of`], rounded up, so that a timer never fires early.
+fn tick_after(at: Instant) -> u64 {
+    let since = at.saturating_duration_since(epoch());
+    since.as_millis() as u64 + u64::from(since.subsec_nanos() % 1_000_000 != 0)
+}
+
+impl TimerId {
+    /// Wakes `waker` at `deadline` (to the millisecond, never earlier). `None`: the calling thread
+    /// drives no processor.
+    pub fn insert(deadline: Instant, waker: Waker) -> Option<TimerId> {
+        Core::with_current(|core| TimerId {
+            key: core.wheel.borrow_mut().insert(tick_after(deadline), Timer::Wake(waker)),
+            processor: core.remote.id(),
+        })
+    }
+
+    /// Gives the timer the waker of the task that polls now. `false`: it has fired, or it is not
+    /// the calling thread's processor's.
+    pub fn update(&self, waker: &Waker) -> bool {
+        Core::with_current(|core| {
+            self.processor == core.remote.id()
+                && match core.wheel.borrow_mut().get_mut(self.key) {
+                    Some(Timer::Wake(old)) => {
+                        if !old.will_wake(waker) {
+                            old.clone_from(waker);
+                        }
+                        true
+                    }
+                    _ => false,
+                }
+        })
+        .unwrap_or(false)
+    }
+
+    /// Takes the timer off, if it is the calling thread's processor's; elsewhere it stays until it
+    /// fires, and its wake is then a spurious one.
+    pub fn remove(self) {
+        let timer = Core::with_current(|core| {
+            (self.processor == core.remote.id())
+                .then(|| core.wheel.borrow_mut().remove(self.key))
+                .flatten()
+        });
+        // Outside the borrow: dropping a waker may run code of the user's.
+        drop(timer);
+    }
+}
+
+impl Core {
+    /// Shortens a wait to the next timer's.
+    pub(super) fn bounded_by_timers(&self, wait: Wait) -> Wait {
+        let limit = match wait {
+            Wait::No => return Wait::No,
+            Wait::Forever => None,
+            Wait::For(limit) => Some(limit),
+        };
+        let Some(tick) = self.wheel.borrow().next_deadline() else { return wait };
+        let at = epoch() + Duration::from_millis(tick);
+        match at.checked_duration_since(Instant::now()) {
+            None | Some(Duration::ZERO) => Wait::No,
+            Some(left) => Wait::For(limit.map_or(left, |limit| limit.min(left))),
+        }
+    }
+
+    pub(super) fn fire_timers(&self) -> bool {
+        let now = self.now.get();
+        let mut fired = false;
+        loop {
+            let timer = self.wheel.borrow_mut().pop_expired(now);
+            match timer {
+                None => return fired,
+                Some(Timer::Wake(waker)) => {
+                    let wake = std::panic::AssertUnwindSafe(|| waker.wake());
+                    if std::panic::catch_unwind(wake).is_err() {
+                        tracing::error!("a waker panicked");
+                    }
+                }
+                // SAFETY: a deadline is taken off when its request completes, so this one has not.
+                Some(Timer::Deadline(slot)) => unsafe {
+                    (*slot.0.as_ptr()).timer = None;
+                    (*slot.0.as_ptr()).flags.set(flags::TIMED_OUT);
+                    dispatch::cancel(slot);
+                },
+            }
+            fired = true;
+        }
+    }
+
+    pub(super) fn take_timers(&self) -> crate::wheel::Wheel<Timer> {
+        self.wheel.replace(crate::wheel::Wheel::new())
+    }
+
+    /// Sets a request's deadline.
+    ///
+    /// # Safety
+    /// The slot is in flight on this processor.
+    pub(crate) unsafe fn set_deadline(&self, slot: SlotPtr, at: Instant) {
+        let key = self.wheel.borrow_mut().insert(tick_after(at), Timer::Deadline(slot));
+        let slot: NonNull<_> = slot.0;
+        // SAFETY: the caller's.
+        unsafe { (*slot.as_ptr()).timer = Some(key) };
+    }
+
+    pub(crate) fn cancel_deadline(&self, key: TimerKey) {
+        self.wheel.borrow_mut().remove(key);
+    }
+}

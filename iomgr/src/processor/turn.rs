@@ -1,0 +1,150 @@
+//! The crank: one turn reads the mail, submits, sleeps if it may, and hands out what completed.
+//!
+//! Completions are copied out of the hardware before any of them is acted on, so that completion
+//! routines and wakers find it free to submit to (design, section 6). Panics in them are caught
+//! where they are called (`irp::dispatch`).
+
+use std::cell::Cell;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{CURRENT, Core, Processor, ShutdownReport, timers};
+use crate::hal::Wait;
+use crate::irp::dispatch;
+use crate::irp::slot::{Slot, SlotPtr};
+
+impl Processor {
+    /// Does one turn: reads the mail, submits what is queued, waits for the hardware as `wait`
+    /// allows, and completes requests and timers that are due. `ready` is asked once more, after
+    /// other threads have been told that they must wake this one, whether there is work that
+    /// forbids sleeping.
+    ///
+    /// Returns whether anything completed or fired.
+    ///
+    /// # Errors
+    /// When the backend is broken.
+    ///
+    /// # Panics
+    /// When called from inside a turn (a waker, a completion routine).
+    pub fn turn(&self, wait: Wait, ready: impl FnOnce() -> bool) -> io::Result<bool> {
+        self.core().turn(wait, ready)
+    }
+}
+
+/// Restores the nesting even if something unwinds.
+struct Inside<'a>(&'a Cell<u32>);
+
+impl<'a> Inside<'a> {
+    fn enter(depth: &'a Cell<u32>) -> Inside<'a> {
+        assert_eq!(depth.get(), 0, "a processor's turn was called from inside a turn");
+        depth.set(1);
+        Inside(depth)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.set(0);
+    }
+}
+
+impl Core {
+    pub(crate) fn turn(&self, wait: Wait, ready: impl FnOnce() -> bool) -> io::Result<bool> {
+        let _inside = Inside::enter(&self.depth);
+        self.remote.read(self, false);
+
+        let wait = self.bounded_by_timers(wait);
+        let sleeps = wait != Wait::No;
+        let wait = if sleeps && (!self.remote.prepare_sleep() || ready()) { Wait::No } else { wait };
+        let mut done = self.done.take();
+        let result = match self.hal.borrow_mut().as_mut() {
+            Some(hal) => hal.turn(wait, &mut done),
+            None => Err(io::Error::other("the processor has been shut down")),
+        };
+        if sleeps {
+            self.remote.awake();
+        }
+        self.now.set(timers::tick_of(Instant::now()));
+
+        let mut active = !done.is_empty();
+        for completion in done.drain(..) {
+            let slot = std::ptr::with_exposed_provenance_mut::<Slot>(completion.token.get() as usize);
+            // SAFETY: tokens are the addresses of slots handed to the hardware (`dispatch::token`
+            // exposes them), each back once for good.
+            unsafe {
+                dispatch::hardware_done(SlotPtr(NonNull::new_unchecked(slot)), completion);
+            }
+        }
+        self.done.replace(done);
+        active |= self.fire_timers();
+        result.map(|()| active)
+    }
+}
+
+/// See [`Processor::shutdown`].
+///
+/// # Safety
+/// The caller owns the processor and gives it up; on its thread.
+pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> ShutdownReport {
+    // SAFETY: not freed before the end of this function.
+    let core = unsafe { core_ptr.as_ref() };
+    let end = Instant::now() + deadline;
+    core.stopping.set(true);
+    // Close requests are still accepted and close at once; see `request::detached`.
+    for slot in core.live_slots() {
+        // SAFETY: owner's thread; `cancel` looks at the phase, and a slot freed meanwhile is not
+        // live (its generation may have changed, its memory has not).
+        unsafe {
+            if (*slot.0.as_ptr()).flags.has(crate::irp::slot::flags::LIVE) {
+                dispatch::cancel(slot);
+            }
+        }
+    }
+    while core.unfinished() > 0 && Instant::now() < end {
+        let left = end.saturating_duration_since(Instant::now()).min(Duration::from_millis(50));
+        if let Err(error) = core.turn(Wait::For(left), || false) {
+            tracing::error!(%error, "the backend failed while shutting down");
+            break;
+        }
+    }
+    let leaked = core.unfinished();
+    if leaked > 0 {
+        tracing::error!(
+            leaked,
+            requests = ?crate::census::list(core),
+            "requests did not end in time; their memory is leaked"
+        );
+    }
+    // Wakers in timers run code of the user's when dropped.
+    drop(core.take_timers());
+    core.orphans.store(core.live() + 1, Ordering::SeqCst);
+    let before = core.live();
+    core.remote.read(core, true);
+    let released = before - core.live();
+    CURRENT.with(|c| c.set(std::ptr::null()));
+    core.remote.detach();
+    let hal = core.hal.take();
+    if leaked > 0 {
+        // Closing is not a barrier: the hardware may go on writing. Nothing is freed.
+        std::mem::forget(hal);
+    } else {
+        drop(hal);
+        // SAFETY: the slots freed by the mail above, and the teardown's own reference.
+        unsafe { Core::drop_orphans(core_ptr, released + 1) };
+    }
+    ShutdownReport { leaked }
+}
+
+impl Core {
+    /// Requests whose driver side is not finished.
+    fn unfinished(&self) -> usize {
+        let mut n = 0;
+        self.slab.borrow().for_each_live(|slot| {
+            // SAFETY: live slots of this thread's slab.
+            n += usize::from(unsafe { (*slot.0.as_ptr()).phase } != crate::irp::slot::Phase::Final);
+        });
+        n
+    }
+}

@@ -1,0 +1,324 @@
+//! Requests: what an application builds, and how the result reports.
+//!
+//! Building a [`Request`] and choosing its route are two acts. A request is inert until it is
+//! awaited ([`future`]), [waited for](Request::wait), or [posted](Request::post) to a port; then an
+//! IRP is made on the calling thread's processor, the operation moves into it, and it is issued.
+//! Exactly one result comes back by exactly one route (I-34).
+//!
+//! Reads next: [`crate::irp`]'s `dispatch`, where the IRP goes.
+
+mod future;
+mod routes;
+
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+pub use routes::Cancel;
+
+use crate::buf::{IoBuf, IoBufMut, Payload};
+use crate::file::{self, FileObject};
+use crate::irp::dispatch;
+use crate::irp::slot::{IoStatus, Location, Phase, Route, SlotPtr, flags};
+use crate::major::{Major, minor};
+use crate::processor::Core;
+use crate::status::Status;
+
+/// An operation: what it asks for, and how its caller sees the result.
+///
+/// Applications use the ones this project defines; a driver with operations of its own implements
+/// this for them.
+pub trait Operation: Sized + Unpin {
+    /// What the caller gets.
+    type Output;
+
+    /// The major code.
+    fn major(&self) -> Major;
+
+    /// Checks the parameters before anything else happens (I-39). Anything but success refuses the
+    /// request with that status.
+    fn check(&self) -> Status {
+        Status::SUCCESS
+    }
+
+    /// Moves the operation into the request: parameters and payload.
+    fn prepare(self, setup: &mut Setup<'_>);
+
+    /// Makes the caller's result of a finished request.
+    fn finish(done: &mut Done<'_>) -> Self::Output;
+
+    /// Makes the caller's result of a request that was never issued.
+    fn refuse(self, status: Status) -> Self::Output;
+}
+
+/// Where an operation's parameters go: the top stack location.
+pub struct Setup<'a> {
+    location: &'a mut Location,
+    payload: &'a mut Payload,
+}
+
+impl Setup<'_> {
+    /// Sets the minor code.
+    pub fn minor(&mut self, minor: u8) -> &mut Self {
+        self.location.minor = minor;
+        self
+    }
+
+    /// Sets the byte offset; `u64::MAX` is the current position.
+    pub fn offset(&mut self, offset: u64) -> &mut Self {
+        self.location.offset = offset;
+        self
+    }
+
+    /// Sets the major's own parameter.
+    pub fn arg(&mut self, arg: u64) -> &mut Self {
+        self.location.arg = arg;
+        self
+    }
+
+    /// Limits the bytes of a request whose data is not known yet (pooled receives).
+    pub fn limit(&mut self, len: u32) -> &mut Self {
+        self.location.len = len;
+        self
+    }
+
+    /// Gives the request a value to carry; [`Done::take`] has it back.
+    pub fn payload<T: Send + 'static>(&mut self, value: T) -> &mut Self {
+        *self.payload = Payload::new(value);
+        self
+    }
+
+    /// Gives the request a buffer whose bytes go out.
+    pub fn data_out<B: IoBuf>(&mut self, buffer: B) -> &mut Self {
+        *self.payload = Payload::new(buffer);
+        // Taken where the handle stays: see the contract of `IoBuf`.
+        let buffer = self.payload.get_ref::<B>().expect("just stored");
+        self.location.data = buffer.as_ptr().cast_mut();
+        // Lengths beyond 4 GiB are cut: a short write is an ordinary result.
+        self.location.len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Gives the request a buffer to fill.
+    pub fn data_in<B: IoBufMut>(&mut self, buffer: B) -> &mut Self {
+        *self.payload = Payload::new(buffer);
+        let buffer = self.payload.get_mut::<B>().expect("just stored");
+        self.location.data = buffer.as_mut_ptr();
+        self.location.len = u32::try_from(buffer.capacity()).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Gives the request an array of segments; see [`crate::buf::Vectored`].
+    pub(crate) fn segments(&mut self, array: *mut u8, count: u32) -> &mut Self {
+        self.location.data = array;
+        self.location.len = count;
+        self.minor(minor::VECTORED)
+    }
+}
+
+/// A finished request, as its requester sees it.
+pub struct Done<'a> {
+    result: IoStatus,
+    payload: &'a mut Payload,
+}
+
+impl Done<'_> {
+    pub(crate) fn new(result: IoStatus, payload: &mut Payload) -> Done<'_> {
+        Done { result, payload }
+    }
+
+    /// The final status.
+    pub fn status(&self) -> Status {
+        self.result.status
+    }
+
+    /// Bytes transferred, or what the major defines.
+    pub fn info(&self) -> usize {
+        self.result.info
+    }
+
+    /// Takes the payload.
+    ///
+    /// # Panics
+    /// When it is not of this type: operation and driver disagree.
+    pub fn take<T: 'static>(&mut self) -> T {
+        self.payload.take().expect("the payload is what the operation or its driver put there")
+    }
+
+    /// Takes the payload if it is of this type.
+    pub fn try_take<T: 'static>(&mut self) -> Option<T> {
+        self.payload.take()
+    }
+}
+
+/// An operation on a file object, not issued yet. See the module's header.
+///
+/// Does nothing unless awaited, waited for or posted.
+#[must_use = "a request does nothing unless awaited, waited for or posted"]
+pub struct Request<'f, K: Operation> {
+    state: State<'f, K>,
+}
+
+enum State<'f, K: Operation> {
+    Ready { file: &'f FileObject, operation: K, deadline: Option<Instant> },
+    Issued(SlotPtr),
+    Done,
+}
+
+// SAFETY: an issued request is a slot's address, whose protocol (`irp::state`) lets the requester
+// sit on any thread; an operation that is not issued is sent only if it may be.
+unsafe impl<K: Operation + Send> Send for Request<'_, K> {}
+
+impl<'f, K: Operation> Request<'f, K> {
+    /// Builds a request. Applications call the methods of files and sockets instead.
+    pub fn new(file: &'f FileObject, operation: K) -> Self {
+        Request { state: State::Ready { file, operation, deadline: None } }
+    }
+
+    /// Asks for an early end after `limit` from now: the request is then cancelled, and its result
+    /// is [`Status::IO_TIMEOUT`] (`ErrorKind::TimedOut`) unless it finished all the same.
+    ///
+    /// Without effect on a request that has been issued.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        if let State::Ready { deadline, .. } = &mut self.state {
+            // A limit too far to express is none.
+            *deadline = Instant::now().checked_add(limit);
+        }
+        self
+    }
+}
+
+/// What [`issue`] did.
+enum Issued {
+    /// Complete already; nobody was told.
+    Inline(SlotPtr),
+    Pending(SlotPtr),
+}
+
+/// Makes an IRP of the operation and issues it. A refusal gives the operation back.
+#[inline]
+fn issue<K: Operation>(
+    core: &Core,
+    file: &FileObject,
+    operation: K,
+    route: Route,
+    deadline: Option<Instant>,
+) -> Result<Issued, (Status, K)> {
+    let checked = operation.check();
+    if checked != Status::SUCCESS {
+        return Err((checked, operation));
+    }
+    if let Err(status) = core.check_running() {
+        return Err((status, operation));
+    }
+    let major = operation.major();
+    let devices = file.stack().route(major);
+    let Some(slot) = core.alloc_slot(devices.len()) else {
+        return Err((Status::INSUFFICIENT_RESOURCES, operation));
+    };
+    // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
+    unsafe {
+        fill(core, slot, NonNull::from(file), major, route);
+        let location = &mut *slot.location(0);
+        let payload = &mut (*slot.0.as_ptr()).payload;
+        operation.prepare(&mut Setup { location, payload });
+        if let Some(deadline) = deadline {
+            core.set_deadline(slot, deadline);
+        }
+        Ok(if dispatch::issue(slot) { Issued::Inline(slot) } else { Issued::Pending(slot) })
+    }
+}
+
+/// Fills a new slot's header and its top location.
+///
+/// # Safety
+/// The slot is new and the caller's; the file is alive.
+#[inline]
+unsafe fn fill(core: &Core, slot: SlotPtr, file: NonNull<FileObject>, major: Major, route: Route) {
+    // SAFETY: the caller's.
+    unsafe {
+        let object = file.as_ref();
+        let devices = object.stack().route(major);
+        let header = &mut *slot.0.as_ptr();
+        header.phase = Phase::Driver;
+        header.major = major;
+        header.cursor = 0;
+        header.depth = devices.len() as u8;
+        header.result = IoStatus { status: Status::SUCCESS, info: 0 };
+        header.file = Some(file);
+        header.stack = Some(NonNull::from(&**object.stack()));
+        header.devices = devices.as_ptr();
+        header.route = route;
+        if file::enter(object, core) {
+            header.flags.set(flags::LOCAL_USE);
+        }
+        let top = slot.location(0);
+        (*top).minor = minor::NONE;
+        (*top).control = 0;
+        (*top).level = 0;
+        (*top).len = 0;
+        (*top).data = std::ptr::null_mut();
+        (*top).offset = 0;
+        (*top).arg = 0;
+    }
+}
+
+/// Takes the result of a slot that is `DONE`, and lets go of it.
+///
+/// # Safety
+/// The caller is the slot's requester and gives its reference up.
+#[inline]
+unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
+    // SAFETY: a `DONE` slot's result and payload are the requester's.
+    unsafe {
+        let header = &mut *slot.0.as_ptr();
+        let mut payload = std::mem::take(&mut header.payload);
+        let result = header.result;
+        header.flags.set(flags::TAKEN);
+        dispatch::release(slot);
+        K::finish(&mut Done { result, payload: &mut payload })
+    }
+}
+
+/// Issues a request that nobody waits for, on the file's home, from its top. `false`: refused; the
+/// file is untouched. Otherwise the file may be gone when this returns.
+pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
+    Core::with_current(|core| {
+        if core.check_running().is_err() {
+            return false;
+        }
+        // SAFETY: the caller says that the file is alive; it is counted as soon as it is filled in.
+        unsafe {
+            let depth = file.as_ref().stack().route(major).len();
+            let Some(slot) = core.alloc_slot(depth) else { return false };
+            fill(core, slot, file, major, Route::None);
+            dispatch::issue(slot);
+            dispatch::forget(slot);
+        }
+        true
+    })
+    .unwrap_or(false)
+}
+
+/// Issues a request of a bottom driver's own on the calling thread's processor, which must be the
+/// file's home: it starts at the bottom, and nobody waits for it. Such requests are how a driver
+/// keeps a multishot operation going.
+///
+/// # Errors
+/// The status that refused it.
+pub fn issue_at_bottom(file: &FileObject, major: Major, minor: u8) -> Result<(), Status> {
+    Core::with_current(|core| {
+        core.check_running()?;
+        let depth = file.stack().route(major).len();
+        let slot = core.alloc_slot(depth).ok_or(Status::INSUFFICIENT_RESOURCES)?;
+        // SAFETY: the slot is new and ours; the file is alive.
+        unsafe {
+            fill(core, slot, NonNull::from(file), major, Route::None);
+            (*slot.location(0)).minor = minor;
+            (*slot.location(0)).level = (depth - 1) as u8;
+            dispatch::issue(slot);
+            dispatch::forget(slot);
+        }
+        Ok(())
+    })
+    .unwrap_or(Err(Status::DEVICE_NOT_READY))
+}
