@@ -96,6 +96,13 @@ pub trait Driver: Send + Sync + 'static {
         let _ = (file, late);
     }
 
+    /// Bottom drivers: a request for which [`Irp::notify_settled`] was called has its final result:
+    /// either its requester has it, or [`Driver::abandoned`] has run. Runs on the thread of the
+    /// processor that owns the request.
+    fn settled(&self, file: &FileObject) {
+        let _ = file;
+    }
+
     /// Bottom drivers: closes what the file object's descriptor stands for, at once and without a
     /// processor. Called when the processor that would do it is gone.
     fn close_now(&self, file: &FileObject) {

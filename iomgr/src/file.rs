@@ -139,6 +139,12 @@ impl FileObject {
         self.home.run(Box::new(move |_| work(&handle))).map_err(|_| Status::DELETE_PENDING)
     }
 
+    /// Cancels the requests of the given major that a driver made for itself on this file
+    /// ([`crate::request::issue_at_bottom`]), on the calling thread's processor.
+    pub fn cancel_own(&self, major: Major) {
+        Core::with_current(|core| core.cancel_unattended(self.id, major));
+    }
+
     /// Another handle to this file object; only called while a handle or request keeps it.
     pub fn handle(&self) -> FileHandle {
         self.uses.fetch_add(HANDLE, Ordering::Relaxed);

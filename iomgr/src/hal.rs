@@ -68,6 +68,8 @@ pub enum Op {
         len: u32,
         /// Byte offset in the file.
         offset: u64,
+        /// The file's driver allows doing it inline when the thread is alone (not for direct I/O).
+        inline: bool,
     },
     /// Positional write; `offset == u64::MAX` writes at the file's own position (or appends).
     Write {
@@ -79,6 +81,8 @@ pub enum Op {
         len: u32,
         /// Byte offset in the file.
         offset: u64,
+        /// The file's driver allows doing it inline when the thread is alone (not for direct I/O).
+        inline: bool,
     },
     /// Positional vectored read.
     ReadV {

@@ -1,1 +1,75 @@
-//! x
+//! An asynchronous I/O runtime for Linux, built the way Windows NT builds I/O.
+//!
+//! Every operation is a packet, an **IRP**. It travels down a stack of drivers, does real I/O
+//! through io_uring (or epoll) at the bottom, comes back up through completion routines, and
+//! reports by the way its caller chose. Filters can be stacked on files and sockets alike.
+//!
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! # let path = std::env::temp_dir().join(format!("overlapped-doc-{}", std::process::id()));
+//! overlapped::block_on(async {
+//!     overlapped::fs::write(&path, "hello").await?;
+//!     let file = overlapped::fs::File::open(&path).await?;
+//!     let (n, buf) = file.read_at(Vec::with_capacity(16), 0).await?;
+//!     assert_eq!(&buf[..n], b"hello");
+//! #   std::fs::remove_file(&path)?;
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
+//! - [`fs`], [`net`], [`time`]: what applications use.
+//! - [`Request`]: one operation; await it, [wait](Request::wait) for it on a plain thread, or
+//!   [post](Request::post) it to a [`CompletionPort`].
+//! - [`Builder`], [`Runtime`], [`LocalRuntime`], [`spawn`], [`block_on`]: the executor.
+//! - [`driver`]: writing filters; [`Stack`](driver::Stack): stacking them.
+
+mod executor;
+pub mod fs;
+pub mod net;
+pub mod time;
+
+pub use executor::{
+    Builder, Flavor, Handle, JoinError, JoinHandle, LocalRuntime, Runtime, RuntimeReport,
+    WorkerMetrics, block_on, spawn, spawn_blocking, spawn_local,
+};
+pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};
+pub use overlapped_iomgr::buf;
+pub use overlapped_iomgr::{
+    Cancel, Census, CompletionPort, LiveRequest, MajorCounts, Operation, Packet, Request, Status,
+    StatusError, live_requests,
+};
+pub use overlapped_macros::{main, test};
+
+/// Writing drivers, and stacking them.
+pub mod driver {
+    pub use overlapped_drivers::filter;
+    pub use overlapped_iomgr::{
+        CancelSafeQueue, Class, Completion, Device, Disposition, Driver, FileObject, Held, Irp,
+        Late, Lower, MAX_LOCATIONS, Major, MajorSet, NextLocation, On, Part, Stack, StackError,
+        Unwinding, View, minor,
+    };
+}
+
+/// The operations behind the methods of files and sockets, by name: the type parameter of
+/// [`Packet::into_output`].
+pub mod operation {
+    pub use overlapped_drivers::class::{
+        Accept, Close, Connect, Create, Flush, QueryInformation, Read, ReadVectored, ReceiveLease,
+        SetLength, Shutdown, Write, WriteVectored,
+    };
+}
+
+/// Lets the other tasks of this worker run, and its I/O be reaped, before going on: the task goes
+/// to the back of the queue.
+pub async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}

@@ -30,6 +30,7 @@ mod error;
 mod impls;
 mod pool;
 mod slice;
+mod vectored;
 
 use std::ops::RangeBounds;
 
@@ -38,6 +39,7 @@ pub use erased::Payload;
 pub use error::{BufError, BufResult};
 pub use pool::{BufferPool, Lease};
 pub use slice::Slice;
+pub use vectored::Vectored;
 
 /// A buffer that a write can take its bytes from.
 ///

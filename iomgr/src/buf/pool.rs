@@ -7,7 +7,7 @@
 //! **Invariant.** A buffer id is in exactly one of three places: with the hardware, in one live
 //! `Lease`, or on the returned list. Ids travel hardware → lease in [`BufferPool::lease`] (owner
 //! thread), lease → list in `Lease::drop` (any thread), list → hardware in
-//! [`BufferPool::drain_returned`] (owner thread). Pool and leases share the memory by `Arc`.
+//! [`BufferPool::pop_returned`] (owner thread). Pool and leases share the memory by `Arc`.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
@@ -49,6 +49,8 @@ impl Drop for Shared {
 /// Buffers of one size, owned by one processor. See the module's header.
 pub struct BufferPool {
     shared: Arc<Shared>,
+    /// Head of the list taken from `returned` and not handed out yet.
+    home: u32,
 }
 
 impl BufferPool {
@@ -65,7 +67,8 @@ impl BufferPool {
         let memory = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         let next = (0..count).map(|_| AtomicU32::new(NIL)).collect();
         let returned = AtomicU32::new(NIL);
-        Some(BufferPool { shared: Arc::new(Shared { memory, layout, size, returned, next }) })
+        let shared = Arc::new(Shared { memory, layout, size, returned, next });
+        Some(BufferPool { shared, home: NIL })
     }
 
     /// Number of buffers.
@@ -92,7 +95,7 @@ impl BufferPool {
     ///
     /// # Safety
     /// The hardware has just given `id` up: it is in no lease, not on the returned list, and the
-    /// hardware will not write to it until [`BufferPool::drain_returned`] names it again.
+    /// hardware will not write to it until [`BufferPool::pop_returned`] names it again.
     ///
     /// # Panics
     /// When `len` exceeds a buffer.
@@ -102,19 +105,19 @@ impl BufferPool {
         Lease { start, offset: 0, len, home: Home::Pool(self.shared.clone(), id) }
     }
 
-    /// Hands every buffer that has come home to `give`, which passes it to the hardware again.
-    pub fn drain_returned(&mut self, mut give: impl FnMut(u16)) {
-        if self.shared.returned.load(Ordering::Relaxed) == NIL {
-            return;
+    /// The next buffer that has come home, for the hardware to use again.
+    pub fn pop_returned(&mut self) -> Option<u16> {
+        if self.home == NIL {
+            if self.shared.returned.load(Ordering::Relaxed) == NIL {
+                return None;
+            }
+            // Acquire pairs with the Release push in `Lease::drop`: the last reader's accesses to
+            // the buffer happen before the hardware writes it again.
+            self.home = self.shared.returned.swap(NIL, Ordering::Acquire);
         }
-        // Acquire pairs with the Release push in `Lease::drop`: the last reader's accesses to the
-        // buffer happen before the hardware writes it again.
-        let mut id = self.shared.returned.swap(NIL, Ordering::Acquire);
-        while id != NIL {
-            let next = self.shared.next[id as usize].load(Ordering::Relaxed);
-            give(id as u16);
-            id = next;
-        }
+        let id = self.home;
+        self.home = self.shared.next[id as usize].load(Ordering::Relaxed);
+        Some(id as u16)
     }
 }
 

@@ -319,6 +319,10 @@ pub(crate) unsafe fn resume_here(slot: SlotPtr) {
                 (*slot.0.as_ptr()).phase = Phase::Driver;
                 guarded(slot, || forward(slot, on))
             }
+            Resume::Dispatch => {
+                (*slot.0.as_ptr()).phase = Phase::Driver;
+                guarded(slot, || call(slot))
+            }
             Resume::Park => {
                 crate::csq::park_here(slot);
                 Outcome::Pended
@@ -349,10 +353,51 @@ unsafe fn finalize(slot: SlotPtr, inline: bool) {
             header.state.complete_inline();
             return;
         }
-        match header.state.complete() {
+        let completed = header.state.complete();
+        if matches!(completed, Completed::Free | Completed::FreeByMail) {
+            dispose(slot);
+        }
+        if header.flags.has(flags::SETTLE) {
+            settle(slot);
+        }
+        match completed {
             Completed::Notify => notify(slot),
             Completed::Noticed | Completed::FreeByMail => {}
             Completed::Free => free(slot),
+        }
+    }
+}
+
+/// Tells the bottom that a request it asked this for has its final result, or is disposed of.
+unsafe fn settle(slot: SlotPtr) {
+    // SAFETY: not freed and not counted off its file before the caller goes on.
+    unsafe {
+        if let (Some(file), Some(stack)) = ((*slot.0.as_ptr()).file, (*slot.0.as_ptr()).stack) {
+            let bottom = stack.as_ref().bottom();
+            let run = AssertUnwindSafe(|| bottom.driver().settled(file.as_ref()));
+            if catch_unwind(run).is_err() {
+                bottom.report_bug(PANICKED, true);
+            }
+        }
+    }
+}
+
+/// Disposes of a result that nobody takes.
+unsafe fn dispose(slot: SlotPtr) {
+    // SAFETY: the slot is `DONE` and the caller is, or stands for, its requester; the request still
+    // counts on its file.
+    unsafe {
+        let header = &*slot.0.as_ptr();
+        if header.flags.has(flags::TAKEN) || header.result.status.is_error() {
+            return;
+        }
+        if let (Some(file), Some(stack)) = (header.file, header.stack) {
+            let late = Late { slot, scope: PhantomData };
+            let bottom = stack.as_ref().bottom();
+            let run = AssertUnwindSafe(|| bottom.driver().abandoned(file.as_ref(), late));
+            if catch_unwind(run).is_err() {
+                bottom.report_bug(PANICKED, true);
+            }
         }
     }
 }
@@ -431,11 +476,12 @@ pub(crate) unsafe fn release(slot: SlotPtr) {
         let core = core(slot);
         if core.is_current() {
             if state.release_local() {
+                dispose(slot);
                 free(slot);
             } else {
                 cancel(slot);
             }
-        } else if state.release_remote() && !core.remote().push(slot) {
+        } else if state.release_remote(|| dispose(slot)) && !core.remote().push(slot) {
             Core::free_orphan(slot);
         }
     }
@@ -446,6 +492,7 @@ pub(crate) unsafe fn forget(slot: SlotPtr) {
     // SAFETY: the requester's reference ends here, on the owner's thread.
     unsafe {
         if (*slot.0.as_ptr()).state.release_local() {
+            dispose(slot);
             free(slot);
         }
     }
@@ -484,23 +531,11 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
     }
 }
 
-/// Frees a slot that is `DONE` and has no requester: disposes of a result nobody took.
+/// Frees a slot that is `DONE` and has no requester; what it still carries is dropped.
 unsafe fn free(slot: SlotPtr) {
     // SAFETY: both sides are finished, on the owner's thread.
     unsafe {
         let header = &mut *slot.0.as_ptr();
-        if !header.flags.has(flags::TAKEN) {
-            if let (Some(file), Some(stack)) = (header.file, header.stack)
-                && !header.result.status.is_error()
-            {
-                let late = Late { slot, scope: PhantomData };
-                let bottom = stack.as_ref().bottom();
-                let run = AssertUnwindSafe(|| bottom.driver().abandoned(file.as_ref(), late));
-                if catch_unwind(run).is_err() {
-                    bottom.report_bug(PANICKED, true);
-                }
-            }
-        }
         let payload = mem::take(&mut header.payload);
         header.route = Route::None;
         header.parking = None;

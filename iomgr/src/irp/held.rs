@@ -16,6 +16,8 @@ pub(crate) enum Resume {
     Complete,
     /// To the driver below, with these control bits.
     Forward(u8),
+    /// To the same driver's `dispatch` again.
+    Dispatch,
     /// Into the queue that `Slot::parking` names.
     Park,
 }
@@ -64,6 +66,25 @@ impl Held {
             (*slot.0.as_ptr()).result = IoStatus { status, info };
             dispatch::resume(slot, Resume::Complete);
         }
+    }
+
+    /// Completes the request with success and a value for the requester to take.
+    ///
+    /// # Panics
+    /// When the payload is the caller's own buffer; the request is then completed as dropped.
+    pub fn complete_with<T: Send + 'static>(self, value: T) {
+        // SAFETY: the only driver-side owner; payload and top location are the driver side's.
+        unsafe {
+            assert!((*self.slot.location(0)).data.is_null(), "the payload is the caller's buffer");
+            (*self.slot.0.as_ptr()).payload = crate::buf::Payload::new(value);
+        }
+        self.complete(Status::SUCCESS, 0);
+    }
+
+    /// Gives the request to its driver's [`crate::Driver::dispatch`] once more.
+    pub fn redispatch(self) {
+        // SAFETY: the only driver-side owner.
+        unsafe { dispatch::resume(self.into_slot(), Resume::Dispatch) };
     }
 
     /// Passes the request on to the driver below, as [`crate::Lower::forward`].

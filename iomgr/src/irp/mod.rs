@@ -23,4 +23,5 @@ pub use child::Part;
 pub use held::Held;
 pub use slot::MAX_LOCATIONS;
 pub use token::{Completion, Disposition, Irp, Late, Lower, NextLocation, On, Unwinding};
+pub(crate) use view::RawSegment;
 pub use view::{Segments, View};

@@ -135,6 +135,8 @@ pub(crate) mod flags {
     pub const TIMED_OUT: u8 = 2;
     /// The location below has been filled in by `Irp::next`.
     pub const NEXT_READY: u8 = 4;
+    /// The bottom wants to hear when the result is final; see `Driver::settled`.
+    pub const SETTLE: u8 = 8;
     /// The file's use is counted on its home processor.
     pub const LOCAL_USE: u8 = 32;
     /// The requester has read the result.
@@ -196,6 +198,14 @@ pub(crate) struct Slot {
     pub resume: Resume,
     /// Children not finished, plus one while the parent still makes them.
     pub children: u32,
+}
+
+impl Slot {
+    /// The id of the request's file object; owner's thread.
+    pub(crate) fn file_id(&self) -> Option<u64> {
+        // SAFETY: a request counts on its file as long as the field is set.
+        self.file.map(|file| unsafe { file.as_ref() }.id())
+    }
 }
 
 /// A slot by address.

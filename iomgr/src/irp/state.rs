@@ -144,9 +144,27 @@ impl State {
         false
     }
 
-    /// Requester elsewhere lets go. `true`: push the slot on the owner's mailbox list.
-    pub fn release_remote(&self) -> bool {
-        self.0.fetch_or(RELEASED | MAIL | PARTING, Ordering::AcqRel) & MAIL == 0
+    /// Requester elsewhere lets go. If the result is there, `dispose` runs first, while the slot is
+    /// still the requester's. `true`: push the slot on the owner's mailbox list.
+    pub fn release_remote(&self, dispose: impl FnOnce()) -> bool {
+        let mut dispose = Some(dispose);
+        let mut now = self.0.load(Ordering::Acquire);
+        loop {
+            if now & DONE != 0
+                && let Some(dispose) = dispose.take()
+            {
+                dispose();
+            }
+            match self.0.compare_exchange_weak(
+                now,
+                now | RELEASED | MAIL | PARTING,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return now & MAIL == 0,
+                Err(other) => now = other,
+            }
+        }
     }
 
     /// Driver side, elsewhere: the token is finished and the status written. `true`: push the slot

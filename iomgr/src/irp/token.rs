@@ -11,11 +11,12 @@ use std::ops::Deref;
 
 use super::dispatch;
 use super::held::Held;
-use super::slot::{IoStatus, Phase, SlotPtr, control};
+use super::slot::{IoStatus, Phase, SlotPtr, control, flags};
 use super::view::View;
-use crate::buf::{IoBuf, Payload};
+use crate::buf::{IoBuf, Lease, Payload};
 use crate::csq::CancelSafeQueue;
 use crate::hal::Op;
+use crate::major::minor;
 use crate::status::Status;
 
 /// What became of the token: the value `dispatch` must return, obtainable only by ending it.
@@ -156,19 +157,52 @@ impl<'a> Irp<'a> {
         unsafe { (*self.slot.current()).scratch = Payload::new(value) };
     }
 
+    /// Bottom drivers: asks for [`crate::Driver::settled`].
+    pub fn notify_settled(&mut self) {
+        self.slot_mut().flags.set(flags::SETTLE);
+    }
+
+    /// Whether the payload is the driver's to change: not if the data lies in it.
+    fn payload_is_free(&self) -> bool {
+        // SAFETY: as in `slot_mut`; reading.
+        let top = unsafe { &*self.slot.location(0) };
+        top.data.is_null() || top.minor == minor::POOLED
+    }
+
     /// Bottom drivers: puts a value into the request's payload for the requester to take, in place
     /// of what is there (which is dropped).
+    ///
+    /// # Panics
+    /// When the payload is the caller's own buffer.
     pub fn set_payload<T: Send + 'static>(&mut self, value: T) {
+        assert!(self.payload_is_free(), "the payload is the caller's buffer");
         self.slot_mut().payload = Payload::new(value);
     }
 
     /// Bottom drivers: the payload's value, if it is of this type.
+    ///
+    /// # Panics
+    /// When the payload is the caller's own buffer.
     pub fn payload_mut<T: 'static>(&mut self) -> Option<&mut T> {
+        assert!(self.payload_is_free(), "the payload is the caller's buffer");
         self.slot_mut().payload.get_mut::<T>()
     }
 
+    /// Bottom drivers: completes a pooled receive with the bytes in `lease`, which the requester
+    /// gets and the drivers above see.
+    ///
+    /// # Panics
+    /// When the request is not a pooled receive.
+    pub fn complete_with_lease(mut self, lease: Lease) -> Disposition {
+        assert_eq!(self.minor(), minor::POOLED, "only pooled receives end with a lease");
+        let n = lease.len();
+        self.set_data(&lease);
+        self.slot_mut().payload = Payload::new(lease);
+        self.complete(Status::SUCCESS, n)
+    }
+
     /// Makes a received buffer this request's data, for the drivers above to see.
-    pub fn set_data(&mut self, data: &[u8]) {
+    fn set_data(&mut self, data: &[u8]) {
         let (start, len) = (data.as_ptr().cast_mut(), data.len() as u32);
         let slot = self.slot;
         // SAFETY: every location up to the current one is initialised and ours (I-23: routines of
@@ -258,8 +292,8 @@ impl NextLocation<'_> {
             let next = self.location();
             next.data = start;
             next.len = u32::try_from(len).unwrap_or(u32::MAX);
-            if matches!(next.minor, crate::major::minor::VECTORED | crate::major::minor::POOLED) {
-                next.minor = crate::major::minor::NONE;
+            if matches!(next.minor, minor::VECTORED | minor::POOLED) {
+                next.minor = minor::NONE;
             }
         }
         self

@@ -35,7 +35,7 @@ use crate::counters::Counters;
 use crate::hal::{self, Hal, Op, Token};
 use crate::irp::dispatch;
 use crate::irp::slab::Slab;
-use crate::irp::slot::{SlotPtr, flags};
+use crate::irp::slot::{Route, Slot, SlotPtr, flags};
 use crate::major::Major;
 use crate::status::Status;
 use crate::wheel::Wheel;
@@ -53,7 +53,7 @@ pub(crate) enum Driven {
 /// The state of a processor. Everything but `remote` and `orphans` belongs to its thread.
 pub(crate) struct Core {
     remote: Arc<Remote>,
-    driven: Driven,
+    driven: Cell<Driven>,
     /// `None` once torn down.
     hal: RefCell<Option<Box<dyn Hal>>>,
     slab: RefCell<Slab>,
@@ -103,7 +103,7 @@ impl Core {
     }
 
     pub(crate) fn driven(&self) -> Driven {
-        self.driven
+        self.driven.get()
     }
 
     /// Whether the caller was called by this processor's own turn.
@@ -172,15 +172,25 @@ impl Core {
 
     /// Cancels every request on the file.
     pub(crate) fn cancel_file(&self, id: u64) {
+        self.cancel_where(|slot| {
+            slot.file_id() == Some(id) && !matches!(slot.major, Major::Close | Major::Cleanup)
+        });
+    }
+
+    /// Cancels the requests of that major on the file that nobody waits for.
+    pub(crate) fn cancel_unattended(&self, id: u64, major: Major) {
+        self.cancel_where(|slot| {
+            slot.file_id() == Some(id) && slot.major == major && matches!(slot.route, Route::None)
+        });
+    }
+
+    fn cancel_where(&self, wanted: impl Fn(&Slot) -> bool) {
         for slot in self.live_slots() {
-            // SAFETY: owner's thread; a cancel may free other slots of the list, so each is checked
-            // for being live, and a file in flight is alive.
+            // SAFETY: owner's thread. A cancel may free other slots of the list, so each is checked
+            // for being live; their memory stays.
             unsafe {
                 let header = &*slot.0.as_ptr();
-                let same = header.flags.has(flags::LIVE)
-                    && header.file.is_some_and(|f| f.as_ref().id() == id)
-                    && !matches!(header.major, Major::Close | Major::Cleanup);
-                if same {
+                if header.flags.has(flags::LIVE) && wanted(header) {
                     dispatch::cancel(slot);
                 }
             }
@@ -231,6 +241,8 @@ impl Core {
 /// One a thread. Dropping it is [`Processor::shutdown`] with a deadline of five seconds.
 pub struct Processor {
     core: NonNull<Core>,
+    /// The thread's own, lent to a loop: handed back at the end, not torn down.
+    lent: bool,
     /// Bound to its thread.
     _thread: std::marker::PhantomData<*mut ()>,
 }
@@ -246,24 +258,37 @@ pub struct ShutdownReport {
 
 impl Processor {
     /// Makes the calling thread's processor, driven by a loop that always comes back to
-    /// [`Processor::turn`].
+    /// [`Processor::turn`]. A plain thread that has a processor of its own lends it to the loop.
     ///
     /// # Errors
-    /// `AlreadyExists` when the thread has a processor.
-    pub fn new(hal: Box<dyn Hal>) -> io::Result<Processor> {
-        Self::with_driver(hal, Driven::Loop)
+    /// `AlreadyExists` when the thread drives a processor in a loop already; those of `hal`.
+    pub fn new(hal: impl FnOnce() -> io::Result<Box<dyn Hal>>) -> io::Result<Processor> {
+        let current = NonNull::new(CURRENT.with(Cell::get).cast_mut());
+        // SAFETY: the thread's processor lives while `CURRENT` names it.
+        match current.filter(|core| unsafe { core.as_ref() }.driven() == Driven::Thread) {
+            Some(core) => {
+                // SAFETY: as above; a `Thread` processor ends with its thread.
+                unsafe { core.as_ref() }.driven.set(Driven::Loop);
+                Ok(Processor { core, lent: true, _thread: std::marker::PhantomData })
+            }
+            None => Self::with_driver(hal, Driven::Loop),
+        }
     }
 
-    fn with_driver(hal: Box<dyn Hal>, driven: Driven) -> io::Result<Processor> {
+    fn with_driver(
+        hal: impl FnOnce() -> io::Result<Box<dyn Hal>>,
+        driven: Driven,
+    ) -> io::Result<Processor> {
         if !CURRENT.with(Cell::get).is_null() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 "this thread already drives a processor (is this inside a runtime?)",
             ));
         }
+        let hal = hal()?;
         let core = Box::new(Core {
             remote: Remote::new(hal.wake_handle(), hal.name()),
-            driven,
+            driven: Cell::new(driven),
             hal: RefCell::new(Some(hal)),
             slab: RefCell::new(Slab::new()),
             wheel: RefCell::new(Wheel::new()),
@@ -279,7 +304,7 @@ impl Processor {
         // SAFETY: just made.
         unsafe { core.as_ref().remote.attach(core) };
         CURRENT.with(|c| c.set(core.as_ptr()));
-        Ok(Processor { core, _thread: std::marker::PhantomData })
+        Ok(Processor { core, lent: false, _thread: std::marker::PhantomData })
     }
 
     fn core(&self) -> &Core {
@@ -312,6 +337,9 @@ impl Processor {
     /// `deadline` has passed; then closes the hardware. What is still in flight by then is leaked
     /// with everything the hardware could write to.
     pub fn shutdown(self, deadline: Duration) -> ShutdownReport {
+        if self.lent {
+            return ShutdownReport::default();
+        }
         let core = self.core;
         std::mem::forget(self);
         // SAFETY: ownership came from `self`.
@@ -321,6 +349,10 @@ impl Processor {
 
 impl Drop for Processor {
     fn drop(&mut self) {
+        if self.lent {
+            self.core().driven.set(Driven::Thread);
+            return;
+        }
         // SAFETY: as in `shutdown`.
         unsafe { turn::shutdown(self.core, Duration::from_secs(5)) };
     }

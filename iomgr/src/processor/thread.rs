@@ -26,9 +26,8 @@ thread_local! {
 #[cold]
 pub(super) fn create() -> Result<(), Status> {
     let factory = FACTORY.get().ok_or(Status::DEVICE_NOT_READY)?;
-    let hal = factory().map_err(|error| Status::from(&error))?;
     let processor =
-        Processor::with_driver(hal, Driven::Thread).map_err(|error| Status::from(&error))?;
+        Processor::with_driver(factory, Driven::Thread).map_err(|error| Status::from(&error))?;
     OWN.try_with(|own| *own.borrow_mut() = Some(processor)).map_err(|_| {
         // The thread is ending: the processor was dropped with the closure.
         Status::SHUTDOWN_IN_PROGRESS

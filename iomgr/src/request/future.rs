@@ -40,7 +40,7 @@ impl<K: Operation> Future for Request<'_, K> {
             return Poll::Ready(operation.refuse(Status::NOT_IN_RUNTIME));
         }
         let issued = Core::with_current(|core| {
-            issue(core, file, operation, Route::Future(None), deadline)
+            issue(core, &file, operation, Route::Future(None), deadline)
         });
         match issued.expect("checked above") {
             Err((status, operation)) => Poll::Ready(operation.refuse(status)),

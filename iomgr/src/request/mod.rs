@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 pub use routes::Cancel;
 
-use crate::buf::{IoBuf, IoBufMut, Payload};
-use crate::file::{self, FileObject};
+use crate::buf::{IoBuf, IoBufMut, Payload, Vectored};
+use crate::file::{self, FileHandle, FileObject};
+use crate::irp::RawSegment;
 use crate::irp::dispatch;
 use crate::irp::slot::{IoStatus, Location, Phase, Route, SlotPtr, flags};
 use crate::major::{Major, minor};
@@ -27,7 +28,7 @@ use crate::status::Status;
 ///
 /// Applications use the ones this project defines; a driver with operations of its own implements
 /// this for them.
-pub trait Operation: Sized + Unpin {
+pub trait Operation: Sized {
     /// What the caller gets.
     type Output;
 
@@ -107,10 +108,25 @@ impl Setup<'_> {
         self
     }
 
-    /// Gives the request an array of segments; see [`crate::buf::Vectored`].
-    pub(crate) fn segments(&mut self, array: *mut u8, count: u32) -> &mut Self {
-        self.location.data = array;
-        self.location.len = count;
+    /// Gives the request several buffers whose bytes go out, one after the other.
+    pub fn vectored_out<B: IoBuf>(&mut self, buffers: Vec<B>) -> &mut Self {
+        self.segments(Vectored::new(buffers, |b| RawSegment {
+            base: b.as_ptr().cast_mut(),
+            len: b.len(),
+        }))
+    }
+
+    /// Gives the request several buffers to fill, one after the other.
+    pub fn vectored_in<B: IoBufMut>(&mut self, buffers: Vec<B>) -> &mut Self {
+        self.segments(Vectored::new(buffers, |b| RawSegment {
+            base: b.as_mut_ptr(),
+            len: b.capacity(),
+        }))
+    }
+
+    fn segments<B: Send + 'static>(&mut self, mut vectored: Vectored<B>) -> &mut Self {
+        (self.location.data, self.location.len) = vectored.array();
+        *self.payload = Payload::new(vectored);
         self.minor(minor::VECTORED)
     }
 }
@@ -159,19 +175,44 @@ pub struct Request<'f, K: Operation> {
 }
 
 enum State<'f, K: Operation> {
-    Ready { file: &'f FileObject, operation: K, deadline: Option<Instant> },
+    Ready { file: Target<'f>, operation: K, deadline: Option<Instant> },
     Issued(SlotPtr),
     Done,
+}
+
+/// The file object of a request that is not issued; an issued one counts on it by itself.
+enum Target<'f> {
+    Borrowed(&'f FileObject),
+    Owned(FileHandle),
+}
+
+impl std::ops::Deref for Target<'_> {
+    type Target = FileObject;
+    #[inline]
+    fn deref(&self) -> &FileObject {
+        match self {
+            Target::Borrowed(file) => file,
+            Target::Owned(file) => file,
+        }
+    }
 }
 
 // SAFETY: an issued request is a slot's address, whose protocol (`irp::state`) lets the requester
 // sit on any thread; an operation that is not issued is sent only if it may be.
 unsafe impl<K: Operation + Send> Send for Request<'_, K> {}
 
+// The operation in a request is never pinned: it moves into the IRP.
+impl<K: Operation> Unpin for Request<'_, K> {}
+
 impl<'f, K: Operation> Request<'f, K> {
     /// Builds a request. Applications call the methods of files and sockets instead.
     pub fn new(file: &'f FileObject, operation: K) -> Self {
-        Request { state: State::Ready { file, operation, deadline: None } }
+        Request { state: State::Ready { file: Target::Borrowed(file), operation, deadline: None } }
+    }
+
+    /// Builds a request that keeps the file object by itself, and so may outlive its handles.
+    pub fn owned(file: FileHandle, operation: K) -> Request<'static, K> {
+        Request { state: State::Ready { file: Target::Owned(file), operation, deadline: None } }
     }
 
     /// Asks for an early end after `limit` from now: the request is then cancelled, and its result

@@ -68,7 +68,7 @@ impl<K: Operation> Request<'_, K> {
             if core.driven() == Driven::Loop || core.is_inside_turn() {
                 return operation.refuse(Status::WOULD_DEADLOCK);
             }
-            match issue(core, file, operation, Route::Wait, deadline) {
+            match issue(core, &file, operation, Route::Wait, deadline) {
                 Err((status, operation)) => operation.refuse(status),
                 // SAFETY: the reference is ours, and the result is there.
                 Ok(Issued::Inline(slot)) => unsafe { collect::<K>(slot) },
@@ -111,7 +111,7 @@ impl<K: Operation> Request<'_, K> {
             let operation = operation.take().expect("taken once");
             let route = Route::Port(port.reference(), key);
             let owner = ProcessorHandle::new(core.remote().clone());
-            match issue(core, file, operation, route, deadline) {
+            match issue(core, &file, operation, route, deadline) {
                 Err((status, operation)) => Err(operation.refuse(status)),
                 // SAFETY: complete, and the reference is ours; it goes to the packet, or ends here.
                 Ok(Issued::Inline(slot)) => unsafe {

@@ -1,0 +1,426 @@
+//! TCP (and any other socket) streams, and listeners.
+
+use std::collections::VecDeque;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use overlapped_iomgr::buf::Lease;
+use overlapped_iomgr::hal::{Completion, Op};
+use overlapped_iomgr::request::issue_at_bottom;
+use overlapped_iomgr::{
+    CancelSafeQueue, Disposition, Driver, FileHandle, FileObject, Irp, Late, Lower, Major,
+    MajorSet, Stack, Status, minor,
+};
+
+use super::close_now;
+use crate::class::{Accepted, Receiver, Turn};
+
+/// What the stream driver keeps per open.
+#[derive(Debug, Default)]
+pub struct StreamContext {
+    receiver: Receiver,
+}
+
+/// The bottom driver of connected sockets that carry a stream.
+#[derive(Debug, Default)]
+pub struct StreamDriver;
+
+/// Bytes of the private buffer a pooled receive falls back to when the pool is empty.
+const PRIVATE: u32 = 16 * 1024;
+
+fn stream(file: &FileObject) -> &StreamContext {
+    file.context().expect("file objects of this driver are made by `adopt`")
+}
+
+impl StreamDriver {
+    fn receive(&self, mut irp: Irp<'_>, fd: i32) -> Disposition {
+        match stream(irp.file()).receiver.turn(&irp) {
+            Turn::Go => irp.notify_settled(),
+            Turn::Served(n) => return irp.complete(Status::SUCCESS, n),
+            Turn::Leased(lease) => return irp.complete_with_lease(lease),
+            Turn::Wait => {
+                let file = irp.file().handle();
+                return stream(&file).receiver.park(irp);
+            }
+        }
+        let (data, len) = irp.raw_data();
+        let op = match irp.minor() {
+            minor::NONE => Op::Recv { fd, buf: data, len, flags: 0 },
+            minor::PEEK => Op::Recv { fd, buf: data, len, flags: libc::MSG_PEEK },
+            minor::POOLED => Op::RecvPooled { fd, len: irp.arg() as u32 },
+            minor::VECTORED => {
+                irp.set_scratch(Message::new(data.cast(), len));
+                let message = irp.scratch::<Message>().expect("just stored");
+                Op::RecvMsg { fd, msg: message.as_ptr(), flags: 0 }
+            }
+            // Completing it settles it.
+            _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
+        };
+        // SAFETY: data and message belong to the request (payload, scratch, or a buffer lent by a
+        // driver above) until it completes.
+        unsafe { irp.submit(op) }
+    }
+}
+
+impl Driver for StreamDriver {
+    fn name(&self) -> &str {
+        "stream"
+    }
+
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[
+            Major::Connect,
+            Major::Read,
+            Major::Write,
+            Major::Flush,
+            Major::Shutdown,
+            Major::Poll,
+            Major::Close,
+        ])
+    }
+
+    #[inline]
+    fn dispatch(&self, mut irp: Irp<'_>, _: Lower<'_>) -> Disposition {
+        let fd = irp.file().fd();
+        if fd < 0 {
+            return irp.complete(Status::FILE_CLOSED, 0);
+        }
+        let (data, len) = irp.raw_data();
+        let op = match (irp.major(), irp.minor()) {
+            (Major::Read, _) => return self.receive(irp, fd),
+            (Major::Write, minor::NONE) => Op::Send { fd, buf: data, len, flags: 0 },
+            (Major::Write, minor::ALL) => Op::Send { fd, buf: data, len, flags: libc::MSG_WAITALL },
+            (Major::Write, minor::VECTORED) => {
+                irp.set_scratch(Message::new(data.cast(), len));
+                let message = irp.scratch::<Message>().expect("just stored");
+                Op::SendMsg { fd, msg: message.as_ptr(), flags: 0 }
+            }
+            // Nothing is kept back that could be flushed.
+            (Major::Flush, _) => return irp.complete(Status::SUCCESS, 0),
+            (Major::Shutdown, _) => Op::Shutdown { fd, how: irp.arg() as i32 },
+            (Major::Poll, _) => Op::Poll { fd, events: irp.arg() as u32 },
+            (Major::Connect, _) => {
+                let address = irp
+                    .payload_mut::<Box<socket2::SockAddr>>()
+                    .expect("put there by the operation");
+                Op::Connect { fd, addr: address.as_ptr().cast(), len: address.len() }
+            }
+            (Major::Close, _) => {
+                irp.file().set_fd(-1);
+                Op::Close { fd }
+            }
+            _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
+        };
+        // SAFETY: data, message and address belong to the request until it completes.
+        unsafe { irp.submit(op) }
+    }
+
+    #[inline]
+    fn hardware(&self, mut irp: Irp<'_>, done: Completion) -> Disposition {
+        let result = done.result;
+        if irp.major() == Major::Read && irp.minor() == minor::POOLED {
+            if let Some(lease) = done.lease {
+                return irp.complete_with_lease(lease);
+            }
+            if let Some(mut private) = irp.payload_mut::<Vec<u8>>().map(std::mem::take) {
+                if result > 0 {
+                    // SAFETY: the kernel has filled `result` bytes, no more than the capacity.
+                    unsafe { private.set_len(result as usize) };
+                    return irp.complete_with_lease(Lease::from(private));
+                }
+            } else if result == -libc::ENOBUFS {
+                return self.receive_privately(irp);
+            }
+        }
+        if result < 0 {
+            irp.complete(Status::from_errno(-result), 0)
+        } else {
+            irp.complete(Status::SUCCESS, result as usize)
+        }
+    }
+
+    fn abandoned(&self, file: &FileObject, late: Late<'_>) {
+        if late.major() == Major::Read {
+            stream(file).receiver.abandoned(&late);
+        }
+    }
+
+    fn settled(&self, file: &FileObject) {
+        stream(file).receiver.settled();
+    }
+
+    fn close_now(&self, file: &FileObject) {
+        close_now(file);
+    }
+}
+
+impl StreamDriver {
+    /// The pool is empty: receive into a buffer of the request's own.
+    #[cold]
+    fn receive_privately(&self, mut irp: Irp<'_>) -> Disposition {
+        let most = match irp.arg() as u32 {
+            0 => PRIVATE,
+            most => most.min(PRIVATE),
+        };
+        let fd = irp.file().fd();
+        irp.set_payload(Vec::<u8>::with_capacity(most as usize));
+        let buf = irp.payload_mut::<Vec<u8>>().expect("just stored").as_mut_ptr();
+        // SAFETY: the payload keeps the buffer until the request completes.
+        unsafe { irp.submit(Op::Recv { fd, buf, len: most, flags: 0 }) }
+    }
+}
+
+/// A `msghdr` on the heap: its address goes to the kernel while the request moves about.
+struct Message(Box<libc::msghdr>);
+
+// SAFETY: the pointers in it name the request's own segments.
+unsafe impl Send for Message {}
+
+impl Message {
+    fn new(segments: *mut libc::iovec, count: u32) -> Message {
+        // SAFETY: `msghdr` is plain numbers and pointers, for which zero is a value.
+        let mut header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        header.msg_iov = segments;
+        header.msg_iovlen = count as usize;
+        Message(header)
+    }
+
+    fn as_ptr(&self) -> *mut std::ffi::c_void {
+        (&raw const *self.0).cast_mut().cast()
+    }
+}
+
+/// Makes a file object of a socket: connected, or about to be.
+///
+/// # Errors
+/// See [`FileObject::new`]; the socket is closed then.
+pub fn adopt(stack: Arc<Stack>, name: &str, socket: OwnedFd) -> Result<FileHandle, Status> {
+    let file = FileObject::new(stack, name, Box::<StreamContext>::default())?;
+    file.set_fd(socket.into_raw_fd());
+    Ok(file)
+}
+
+/// What the listener's driver keeps per open.
+pub struct ListenerContext {
+    /// The stack of the connections.
+    connections: Arc<Stack>,
+    /// Sockets accepted and not asked for yet, oldest first.
+    ready: Mutex<VecDeque<FileHandle>>,
+    /// Accepts waiting.
+    waiting: CancelSafeQueue,
+    /// A multishot accept is with the hardware of the listener's home.
+    armed: AtomicBool,
+    /// It was stopped because enough sockets are ready, not because the listener closes.
+    paused: AtomicBool,
+    /// The error that ended the last one, for the next accept to report.
+    failure: Mutex<Option<Status>>,
+}
+
+/// More sockets than this in `ready` stop the multishot accept: the kernel's backlog holds the
+/// rest.
+const MOST_READY: usize = 256;
+
+/// Minor code of the driver's own request that keeps the multishot accept going.
+const PUMP: u8 = 1;
+
+/// The bottom driver of listening sockets.
+///
+/// **Invariant.** A socket is in the kernel's backlog, in `ready`, or in one accept's payload. An
+/// accept that completes for nobody puts its socket back, so accepting is cancel-safe.
+#[derive(Debug, Default)]
+pub struct ListenerDriver;
+
+fn listener(file: &FileObject) -> &ListenerContext {
+    file.context().expect("file objects of this driver are made by `adopt_listener`")
+}
+
+impl ListenerContext {
+    fn ready(&self) -> MutexGuard<'_, VecDeque<FileHandle>> {
+        // Nothing in here panics while it holds the lock.
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins sockets with accepts, oldest with oldest.
+    fn deliver(&self) {
+        loop {
+            let mut ready = self.ready();
+            if ready.is_empty() {
+                return;
+            }
+            let Some(held) = self.waiting.remove() else { return };
+            let socket = ready.pop_front().expect("not empty");
+            drop(ready);
+            held.complete_with(Accepted(socket));
+        }
+    }
+}
+
+impl ListenerDriver {
+    fn arm(file: &FileObject) {
+        let context = listener(file);
+        if context.armed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let arm = |file: &FileObject| {
+            if let Err(status) = issue_at_bottom(file, Major::Accept, PUMP) {
+                Self::disarmed(file, status);
+            }
+        };
+        if let Err(status) = file.run_at_home(arm) {
+            Self::disarmed(file, status);
+        }
+    }
+
+    /// The multishot accept has ended.
+    fn disarmed(file: &FileObject, status: Status) {
+        let context = listener(file);
+        let paused = context.paused.swap(false, Ordering::AcqRel);
+        context.armed.store(false, Ordering::Release);
+        let closing = status == Status::CANCELLED && !paused;
+        if status.is_error() && !paused && !closing {
+            match context.waiting.remove() {
+                Some(held) => held.complete(status, 0),
+                None => {
+                    let mut failure =
+                        context.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    *failure = Some(status);
+                }
+            }
+        }
+        context.deliver();
+        if !closing && !context.waiting.is_empty() {
+            Self::arm(file);
+        }
+    }
+
+    fn connected(file: &FileObject, fd: i32) {
+        let context = listener(file);
+        // SAFETY: the hardware has just given us this descriptor.
+        let socket = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
+        match adopt(context.connections.clone(), "", socket) {
+            Ok(socket) => context.ready().push_back(socket),
+            // The runtime is ending: the connection is closed with the socket.
+            Err(status) => tracing::debug!(%status, "a connection came during shutdown"),
+        }
+        context.deliver();
+    }
+}
+
+impl Driver for ListenerDriver {
+    fn name(&self) -> &str {
+        "listener"
+    }
+
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Accept, Major::Close, Major::Poll])
+    }
+
+    fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
+        let fd = irp.file().fd();
+        if fd < 0 {
+            return irp.complete(Status::FILE_CLOSED, 0);
+        }
+        match (irp.major(), irp.minor()) {
+            (Major::Accept, PUMP) => {
+                // SAFETY: the operation names no memory.
+                unsafe { irp.submit(Op::AcceptMulti { fd }) }
+            }
+            (Major::Accept, _) => Self::accept(irp),
+            (Major::Poll, _) => {
+                let events = irp.arg() as u32;
+                // SAFETY: the operation names no memory.
+                unsafe { irp.submit(Op::Poll { fd, events }) }
+            }
+            (Major::Close, _) => {
+                irp.file().set_fd(-1);
+                // SAFETY: the operation names no memory.
+                unsafe { irp.submit(Op::Close { fd }) }
+            }
+            _ => irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
+        }
+    }
+
+    fn more(&self, file: &FileObject, done: Completion) {
+        if done.result >= 0 {
+            Self::connected(file, done.result);
+            if listener(file).ready().len() >= MOST_READY {
+                listener(file).paused.store(true, Ordering::Release);
+                file.cancel_own(Major::Accept);
+            }
+        }
+    }
+
+    fn hardware(&self, irp: Irp<'_>, done: Completion) -> Disposition {
+        let status =
+            if done.result < 0 { Status::from_errno(-done.result) } else { Status::SUCCESS };
+        if irp.major() == Major::Accept && irp.minor() == PUMP {
+            if done.result >= 0 {
+                Self::connected(irp.file(), done.result);
+            }
+            let status = if done.result == -libc::ECANCELED { Status::CANCELLED } else { status };
+            Self::disarmed(irp.file(), status);
+            return irp.complete(status, 0);
+        }
+        irp.complete(status, done.result.max(0) as usize)
+    }
+
+    fn abandoned(&self, file: &FileObject, mut late: Late<'_>) {
+        if late.major() == Major::Accept
+            && let Some(Accepted(socket)) = late.take_payload::<Accepted>()
+        {
+            let context = listener(file);
+            // It was the oldest when it was given away.
+            context.ready().push_front(socket);
+            context.deliver();
+        }
+    }
+
+    fn close_now(&self, file: &FileObject) {
+        close_now(file);
+    }
+}
+
+impl ListenerDriver {
+    fn accept(mut irp: Irp<'_>) -> Disposition {
+        let context = listener(irp.file());
+        let first = context.ready().pop_front();
+        if let Some(socket) = first {
+            irp.set_payload(Accepted(socket));
+            return irp.complete(Status::SUCCESS, 0);
+        }
+        let failure = context.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(status) = failure {
+            return irp.complete(status, 0);
+        }
+        let file = irp.file().handle();
+        let disposition = irp.park(&listener(&file).waiting);
+        // A socket may have come between the look and the parking.
+        listener(&file).deliver();
+        Self::arm(&file);
+        disposition
+    }
+}
+
+/// Makes a file object of a listening socket whose connections get the stack given.
+///
+/// # Errors
+/// See [`FileObject::new`]; the socket is closed then.
+pub fn adopt_listener(
+    stack: Arc<Stack>,
+    connections: Arc<Stack>,
+    name: &str,
+    socket: OwnedFd,
+) -> Result<FileHandle, Status> {
+    let context = ListenerContext {
+        connections,
+        ready: Mutex::default(),
+        waiting: CancelSafeQueue::new(),
+        armed: AtomicBool::new(false),
+        paused: AtomicBool::new(false),
+        failure: Mutex::default(),
+    };
+    let file = FileObject::new(stack, name, Box::new(context))?;
+    file.set_fd(socket.into_raw_fd());
+    Ok(file)
+}

@@ -1,0 +1,11 @@
+//! What bottom drivers of one kind share: the operations, as applications build them, and the
+//! treatment of received bytes that came too late.
+
+pub(crate) mod ops;
+mod receive;
+
+pub use ops::{
+    Accept, Accepted, Close, Connect, Create, Flush, QueryInformation, Read, ReadVectored,
+    ReceiveLease, SetLength, Shutdown, Write, WriteVectored,
+};
+pub use receive::{Receiver, Turn};

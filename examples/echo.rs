@@ -1,0 +1,343 @@
+//! A TCP echo server.
+//!
+//! `cargo run --release --example echo -- --listen 127.0.0.1:7777`
+//!
+//! Prints `listening HOST:PORT` first, echoes every connection, ends on SIGINT or SIGTERM after
+//! closing in order, and prints a line of JSON last.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use overlapped::buf::{IoBuf, Lease, Slice};
+use overlapped::driver::Stack;
+use overlapped::driver::filter::PassKind;
+use overlapped::net::{AcceptStream, TcpListener, TcpStream, stack_of};
+use overlapped::operation::{Read, ReceiveLease, Write as WriteOp};
+use overlapped::{Backend, Builder, CompletionPort, Packet};
+use overlapped_examples::{Api, Counting, allocations, filters, parse_kind, text, usage};
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const USAGE: &str = "echo --listen ADDR [--workers N] [--api future|port] [--filters N]
+     [--filter-kind unhooked|skip|routine] [--backend io_uring|epoll] [--buffers owned|leased]";
+
+/// Bytes of an owned buffer.
+const BUFFER: usize = 16 * 1024;
+
+#[derive(Clone)]
+struct Options {
+    listen: SocketAddr,
+    workers: usize,
+    api: Api,
+    filters: usize,
+    kind: PassKind,
+    backend: Option<Backend>,
+    leased: bool,
+}
+
+fn options() -> Result<Options, lexopt::Error> {
+    let mut options = Options {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        workers: 1,
+        api: Api::Future,
+        filters: 0,
+        kind: PassKind::Routine,
+        backend: None,
+        leased: false,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    let mut listen = false;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("listen") => {
+                options.listen = parser.value()?.parse()?;
+                listen = true;
+            }
+            Long("workers") => options.workers = parser.value()?.parse()?,
+            Long("api") => options.api = parser.value()?.parse()?,
+            Long("filters") => options.filters = parser.value()?.parse()?,
+            Long("filter-kind") => options.kind = parser.value()?.parse_with(parse_kind)?,
+            Long("backend") => options.backend = Some(parser.value()?.parse()?),
+            Long("buffers") => {
+                options.leased = match text(parser.value()?)?.as_str() {
+                    "owned" => false,
+                    "leased" => true,
+                    _ => return Err("--buffers: expected owned or leased".into()),
+                }
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    if !listen {
+        return Err("--listen is missing".into());
+    }
+    Ok(options)
+}
+
+#[derive(Default)]
+struct Totals {
+    connections: AtomicU64,
+    bytes: AtomicU64,
+    requests: AtomicU64,
+    /// Allocations and requests when the second half of the requests began: the steady state.
+    mark: AtomicU64,
+    mark_allocations: AtomicU64,
+}
+
+impl Totals {
+    fn count(&self, bytes: usize, requests: u64) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let now = self.requests.fetch_add(requests, Ordering::Relaxed) + requests;
+        // Whenever the number has doubled, the steady state is counted from here on.
+        let mark = self.mark.load(Ordering::Relaxed);
+        if now > 1024.max(mark * 2) {
+            self.mark.store(now, Ordering::Relaxed);
+            self.mark_allocations.store(allocations(), Ordering::Relaxed);
+        }
+    }
+
+    fn print(&self) {
+        let requests = self.requests.load(Ordering::Relaxed);
+        let steady = requests - self.mark.load(Ordering::Relaxed);
+        let allocated = allocations() - self.mark_allocations.load(Ordering::Relaxed);
+        println!(
+            "{}",
+            serde_json::json!({
+                "connections": self.connections.load(Ordering::Relaxed),
+                "bytes": self.bytes.load(Ordering::Relaxed),
+                "requests": requests,
+                "allocations_per_request": allocated as f64 / steady.max(1) as f64,
+            })
+        );
+    }
+}
+
+fn main() -> io::Result<()> {
+    let options = options().unwrap_or_else(|error| usage(error, USAGE));
+    let stack = stack_of(filters(options.filters, options.kind))?;
+    let totals = Arc::new(Totals::default());
+    let listener = StdListener::bind(options.listen)?;
+    println!("listening {}", listener.local_addr()?);
+    io::stdout().flush()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    match options.api {
+        Api::Future => futures(&options, listener, stack, &totals, &stop)?,
+        Api::Port => ports(&options, listener, stack, &totals, &stop)?,
+    }
+    totals.print();
+    Ok(())
+}
+
+// The future route: a task for each connection.
+
+fn futures(
+    options: &Options,
+    listener: StdListener,
+    stack: Arc<Stack>,
+    totals: &Arc<Totals>,
+    stop: &Arc<AtomicBool>,
+) -> io::Result<()> {
+    let mut builder = Builder::new().workers(options.workers);
+    if let Some(backend) = options.backend {
+        builder = builder.backend(backend);
+    }
+    let leased = options.leased;
+    let serve = {
+        let totals = totals.clone();
+        async move || -> io::Result<()> {
+            let listener = TcpListener::from_std_with(listener, stack)?;
+            loop {
+                let stream = match listener.accept().await {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        // Descriptors may be exhausted: the connection waits, and so do we.
+                        eprintln!("accept: {error}");
+                        overlapped::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                };
+                totals.connections.fetch_add(1, Ordering::Relaxed);
+                let totals = totals.clone();
+                overlapped::spawn(async move {
+                    let _ = stream.set_nodelay(true);
+                    // A peer that resets its connection ends its own task only.
+                    let _ = if leased {
+                        echo_leased(stream, &totals).await
+                    } else {
+                        echo_owned(stream, &totals).await
+                    };
+                });
+            }
+        }
+    };
+    let until_stopped = {
+        let stop = stop.clone();
+        async move || {
+            while !stop.load(Ordering::Relaxed) {
+                overlapped::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    if options.workers <= 1 {
+        let runtime = builder.build_local()?;
+        runtime.block_on(async {
+            overlapped::spawn(serve());
+            until_stopped().await;
+        });
+        runtime.shutdown(Duration::from_secs(5));
+    } else {
+        let runtime = builder.build()?;
+        runtime.spawn(serve());
+        runtime.block_on(until_stopped());
+        runtime.shutdown(Duration::from_secs(5));
+    }
+    Ok(())
+}
+
+async fn echo_owned(stream: TcpStream, totals: &Totals) -> io::Result<()> {
+    let mut buf = Vec::with_capacity(BUFFER);
+    loop {
+        let n;
+        (n, buf) = stream.read(buf).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        ((), buf) = stream.write_all(buf).await?;
+        totals.count(n, 2);
+    }
+}
+
+async fn echo_leased(stream: TcpStream, totals: &Totals) -> io::Result<()> {
+    loop {
+        let lease = stream.read_lease().await?;
+        let n = lease.len();
+        if n == 0 {
+            return Ok(());
+        }
+        stream.write_all(lease).await?;
+        totals.count(n, 2);
+    }
+}
+
+// The port route: one thread, one loop, as a program for Windows would.
+
+const ACCEPT: u64 = 0;
+/// The lowest bit of a key says which request of the connection it is.
+const WRITE: u64 = 1;
+
+struct Connection {
+    stream: TcpStream,
+    key: u64,
+}
+
+fn ports(
+    options: &Options,
+    listener: StdListener,
+    stack: Arc<Stack>,
+    totals: &Arc<Totals>,
+    stop: &AtomicBool,
+) -> io::Result<()> {
+    if let Some(backend) = options.backend {
+        // A plain thread's processor asks the environment.
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("OVERLAPPED_BACKEND", backend.to_string()) };
+    }
+    let listener = TcpListener::from_std_with(listener, stack)?;
+    let port = CompletionPort::new();
+    let mut connections: HashMap<u64, Connection> = HashMap::new();
+    let mut next_key = 2;
+    let mut packets = Vec::with_capacity(256);
+    let accept = |port: &CompletionPort| listener.accept().post(port, ACCEPT).map(drop);
+    let _ = accept(&port);
+    while !stop.load(Ordering::Relaxed) {
+        packets.clear();
+        port.remove_many(&mut packets, 256, Some(Duration::from_millis(20)));
+        for packet in packets.drain(..) {
+            let key = packet.key();
+            if key == ACCEPT {
+                if let Ok((stream, _)) = packet.into_output::<AcceptStream>() {
+                    let _ = stream.set_nodelay(true);
+                    totals.connections.fetch_add(1, Ordering::Relaxed);
+                    let connection = Connection { stream, key: next_key };
+                    next_key += 2;
+                    if receive(&connection, &port, options.leased, Vec::with_capacity(BUFFER)) {
+                        connections.insert(connection.key, connection);
+                    }
+                }
+                let _ = accept(&port);
+                continue;
+            }
+            let Some(connection) = connections.get(&(key & !WRITE)) else { continue };
+            if !step(connection, &port, packet, options.leased, totals) {
+                connections.remove(&(key & !WRITE));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Goes on with a connection after one of its requests; `false`: it has ended.
+fn step(
+    connection: &Connection,
+    port: &CompletionPort,
+    packet: Packet,
+    leased: bool,
+    totals: &Totals,
+) -> bool {
+    let wrote = packet.key() & WRITE != 0;
+    match (wrote, leased) {
+        (false, false) => match packet.into_output::<Read<Vec<u8>>>() {
+            Ok((n, buf)) if n > 0 => {
+                totals.count(n, 1);
+                send(connection, port, buf.slice(..))
+            }
+            _ => false,
+        },
+        (false, true) => match packet.into_output::<ReceiveLease>() {
+            Ok(lease) if !lease.is_empty() => {
+                totals.count(lease.len(), 1);
+                send(connection, port, IoBuf::slice(lease, ..))
+            }
+            _ => false,
+        },
+        (true, false) => match sent::<Vec<u8>>(packet, totals) {
+            Some((slice, true)) => send(connection, port, slice),
+            Some((slice, false)) => receive(connection, port, false, slice.into_inner()),
+            None => false,
+        },
+        (true, true) => match sent::<Lease>(packet, totals) {
+            Some((slice, true)) => send(connection, port, slice),
+            Some((_, false)) => receive(connection, port, true, Vec::new()),
+            None => false,
+        },
+    }
+}
+
+/// What is left of a buffer after a write, and whether anything is.
+fn sent<B: IoBuf>(packet: Packet, totals: &Totals) -> Option<(Slice<B>, bool)> {
+    let (n, slice) = packet.into_output::<WriteOp<Slice<B>>>().ok()?;
+    totals.count(0, 1);
+    let (begin, end) = (slice.begin() + n, slice.end());
+    Some(if begin < end { (slice.into_inner().slice(begin..end), true) } else { (slice, false) })
+}
+
+fn send<B: IoBuf>(connection: &Connection, port: &CompletionPort, slice: Slice<B>) -> bool {
+    connection.stream.write(slice).post(port, connection.key | WRITE).is_ok()
+}
+
+fn receive(connection: &Connection, port: &CompletionPort, leased: bool, buf: Vec<u8>) -> bool {
+    if leased {
+        connection.stream.read_lease().post(port, connection.key).is_ok()
+    } else {
+        connection.stream.read(buf).post(port, connection.key).is_ok()
+    }
+}

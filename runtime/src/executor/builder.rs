@@ -1,0 +1,107 @@
+//! Settings of a runtime.
+
+use std::io;
+
+use overlapped_drivers::hal::{Backend, Config};
+
+use super::runtime::{LocalRuntime, Runtime};
+
+/// How a [`Runtime`]'s workers share tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Flavor {
+    /// Tasks may run on any worker; idle workers steal.
+    #[default]
+    Stealing,
+    /// Tasks stay on the worker they were spawned on, and each worker on a processor core of its
+    /// own.
+    Sharded,
+}
+
+/// Settings of a runtime.
+///
+/// ```
+/// use overlapped::{Builder, Flavor};
+/// let runtime = Builder::new().workers(2).flavor(Flavor::Sharded).build()?;
+/// assert_eq!(runtime.block_on(async { 1 + 1 }), 2);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    pub(super) workers: usize,
+    pub(super) flavor: Flavor,
+    pub(super) hardware: Config,
+    pub(super) blocking_limit: usize,
+    pub(super) thread_name: String,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// The defaults: one worker for each core, stealing, the backend that the kernel allows, at
+    /// most 512 blocking threads.
+    pub fn new() -> Builder {
+        Builder {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            flavor: Flavor::default(),
+            hardware: Config::default(),
+            blocking_limit: 512,
+            thread_name: "overlapped-worker".into(),
+        }
+    }
+
+    /// Number of workers of a [`Runtime`]; 0 means 1.
+    pub fn workers(mut self, workers: usize) -> Builder {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// How the workers share tasks.
+    pub fn flavor(mut self, flavor: Flavor) -> Builder {
+        self.flavor = flavor;
+        self
+    }
+
+    /// Asks for a backend. Default: `OVERLAPPED_BACKEND`, then what the kernel allows.
+    pub fn backend(mut self, backend: Backend) -> Builder {
+        self.hardware.backend = Some(backend);
+        self
+    }
+
+    /// All settings of the hardware.
+    pub fn hardware(mut self, hardware: Config) -> Builder {
+        self.hardware = hardware;
+        self
+    }
+
+    /// Most threads that [`crate::spawn_blocking`] may start; 0 means 1.
+    pub fn blocking_limit(mut self, limit: usize) -> Builder {
+        self.blocking_limit = limit.max(1);
+        self
+    }
+
+    /// Name of the workers' threads.
+    pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
+        self.thread_name = name.into();
+        self
+    }
+
+    /// A multi-thread runtime.
+    ///
+    /// # Errors
+    /// When a thread cannot be started or its hardware cannot be set up.
+    pub fn build(self) -> io::Result<Runtime> {
+        Runtime::new(self)
+    }
+
+    /// A runtime on the calling thread alone.
+    ///
+    /// # Errors
+    /// When the hardware cannot be set up; `AlreadyExists` inside another runtime.
+    pub fn build_local(self) -> io::Result<LocalRuntime> {
+        LocalRuntime::new(self)
+    }
+}

@@ -1,0 +1,25 @@
+//! The executor: tasks, workers and the runtimes made of them.
+//!
+//! - `task`: what a spawned future becomes, [`JoinHandle`], abort, captured panics.
+//! - `shared`: what the workers of one runtime have in common: queues, sleepers, the list of tasks.
+//! - `worker`: one thread's loop: run tasks, turn the processor, sleep.
+//! - `runtime`: [`Runtime`] and [`LocalRuntime`], [`Builder`], `block_on`, shutdown.
+//! - `blocking`: threads for code that blocks.
+//!
+//! **Work follows the completion.** A request belongs to the processor of the worker that polled it
+//! first; its completion makes the task runnable on that worker's own queue, where the data is
+//! warm. Stealing rebalances; nothing else moves tasks.
+
+mod blocking;
+mod builder;
+mod context;
+mod runtime;
+mod shared;
+mod task;
+mod worker;
+
+pub use builder::{Builder, Flavor};
+pub use context::{spawn, spawn_blocking, spawn_local};
+pub use runtime::{Handle, LocalRuntime, Runtime, RuntimeReport, block_on};
+pub use task::{JoinError, JoinHandle};
+pub use worker::WorkerMetrics;

@@ -1,0 +1,525 @@
+//! Runtimes: their threads, `block_on`, and their end.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_deque::Worker as Deque;
+use overlapped_drivers::hal;
+use overlapped_iomgr::hal::Wait;
+use overlapped_iomgr::{Processor, ProcessorHandle};
+
+use super::blocking::Blocking;
+use super::builder::{Builder, Flavor};
+use super::context::Scope;
+use super::shared::Shared;
+use super::task::{Guarded, JoinError, JoinHandle, Meta, Runnable};
+use super::worker::{Worker, WorkerMetrics};
+
+/// What the end of a runtime left behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RuntimeReport {
+    /// Tasks that had not finished; their futures were dropped.
+    pub tasks: usize,
+    /// Requests still in flight at the deadline; their memory is leaked.
+    pub leaked_requests: usize,
+    /// Blocking threads that still run; they end by themselves.
+    pub blocking_threads: usize,
+    /// Workers that did not come to an end in time: a task blocks them.
+    pub stuck_workers: usize,
+}
+
+/// Spawns tasks on a runtime from anywhere.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>) -> Handle {
+        Handle(shared)
+    }
+
+    /// Starts a task. On a runtime that is ending, the handle yields a cancelled [`JoinError`].
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let shared = &self.0;
+        let ticket = shared.register_task();
+        let meta = Meta::new(shared.clone(), ticket.unwrap_or_default());
+        let builder = async_task::Builder::new().metadata(meta);
+        let (runnable, task) = if shared.stealing {
+            builder.spawn(|meta| Guarded::new(future, meta), Shared::schedule)
+        } else {
+            let seat = shared.pick_seat();
+            builder.spawn(|meta| Guarded::new(future, meta), move |runnable: Runnable| {
+                let shared = runnable.metadata().shared().clone();
+                shared.schedule_on(seat, runnable);
+            })
+        };
+        self.start(ticket.is_some(), runnable, task)
+    }
+
+    fn start<T>(
+        &self,
+        registered: bool,
+        runnable: Runnable,
+        task: async_task::Task<Result<T, Box<dyn Any + Send>>, Meta>,
+    ) -> JoinHandle<T> {
+        if registered {
+            self.0.set_task_waker(runnable.metadata().ticket, runnable.waker());
+            runnable.schedule();
+        } else {
+            drop(runnable);
+        }
+        JoinHandle::new(task)
+    }
+
+    #[track_caller]
+    pub(super) fn spawn_local<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let shared = &self.0;
+        let seat = super::worker::current_seat(shared)
+            .expect("`spawn_local` needs a worker's thread: call it in a task or a local runtime");
+        let ticket = shared.register_task();
+        let meta = Meta::new(shared.clone(), ticket.unwrap_or_default());
+        let schedule = move |runnable: Runnable| {
+            let shared = runnable.metadata().shared().clone();
+            shared.schedule_on(seat, runnable);
+        };
+        let (runnable, task) = async_task::Builder::new()
+            .metadata(meta)
+            .spawn_local(|meta| Guarded::new(future, meta), schedule);
+        self.start(ticket.is_some(), runnable, task)
+    }
+
+    /// Runs blocking code on a thread of its own kind; see [`crate::spawn_blocking`].
+    pub fn spawn_blocking<T, F>(&self, work: F) -> JoinHandle<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let cell = Arc::new(BlockingCell::default());
+        let theirs = Finish(cell.clone());
+        let job = move || {
+            let outcome = catch_unwind(AssertUnwindSafe(work));
+            theirs.0.set(outcome.map_err(JoinError::panicked));
+        };
+        // A job that is dropped instead of run reports through `Finish`.
+        self.0.blocking.submit(Box::new(job));
+        self.spawn_wrapped(BlockingResult(cell))
+    }
+
+    fn spawn_wrapped<T: Send + 'static>(&self, result: BlockingResult<T>) -> JoinHandle<T> {
+        self.spawn(async move {
+            match result.await {
+                Ok(value) => value,
+                Err(error) => match error.into_panic() {
+                    Some(panic) => std::panic::resume_unwind(panic),
+                    None => std::panic::panic_any("the blocking pool was shut down"),
+                },
+            }
+        })
+    }
+
+    /// What each worker has done so far.
+    pub fn metrics(&self) -> Vec<WorkerMetrics> {
+        self.0.seats.iter().map(|seat| seat.counts.read()).collect()
+    }
+
+    /// Tasks that have not ended.
+    pub fn tasks(&self) -> usize {
+        self.0.task_count()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("workers", &self.0.seats.len()).finish_non_exhaustive()
+    }
+}
+
+/// Where a blocking job leaves its result.
+struct BlockingCell<T>(Mutex<(Option<Result<T, JoinError>>, Option<Waker>)>);
+
+impl<T> Default for BlockingCell<T> {
+    fn default() -> Self {
+        BlockingCell(Mutex::new((None, None)))
+    }
+}
+
+impl<T> BlockingCell<T> {
+    fn set(&self, result: Result<T, JoinError>) {
+        let waker = {
+            let mut cell = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if cell.0.is_none() {
+                cell.0 = Some(result);
+            }
+            cell.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Reports a job that never ran.
+struct Finish<T>(Arc<BlockingCell<T>>);
+
+impl<T> Drop for Finish<T> {
+    fn drop(&mut self) {
+        self.0.set(Err(JoinError::cancelled()));
+    }
+}
+
+struct BlockingResult<T>(Arc<BlockingCell<T>>);
+
+impl<T> Future for BlockingResult<T> {
+    type Output = Result<T, JoinError>;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut cell = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match cell.0.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                cell.1 = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Wakes the future of a `block_on`.
+struct MainWaker {
+    woken: AtomicBool,
+    processor: ProcessorHandle,
+}
+
+impl Wake for MainWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            self.processor.wake();
+        }
+    }
+}
+
+/// Polls `future` on this thread, and calls `between` between polls.
+fn drive<F: Future>(
+    processor: &Processor,
+    future: F,
+    mut between: impl FnMut(&dyn Fn() -> bool),
+) -> F::Output {
+    let main =
+        Arc::new(MainWaker { woken: AtomicBool::new(true), processor: processor.handle() });
+    let waker = Waker::from(main.clone());
+    let mut future = pin!(future);
+    let woken = || main.woken.load(Ordering::SeqCst);
+    loop {
+        if main.woken.swap(false, Ordering::SeqCst)
+            && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
+        {
+            return output;
+        }
+        between(&woken);
+    }
+}
+
+#[track_caller]
+fn make_processor(config: &hal::Config) -> io::Result<Processor> {
+    hal::install();
+    Processor::new(|| hal::new(config))
+}
+
+/// A multi-thread runtime. Dropping it is [`Runtime::shutdown`] with five seconds.
+///
+/// ```
+/// let runtime = overlapped::Runtime::new_default()?;
+/// let answer = runtime.block_on(async { overlapped::spawn(async { 42 }).await.unwrap() });
+/// assert_eq!(answer, 42);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Runtime {
+    shared: Arc<Shared>,
+    hardware: hal::Config,
+    workers: Vec<thread::JoinHandle<()>>,
+    reports: mpsc::Receiver<usize>,
+    deadline: Arc<Mutex<Instant>>,
+}
+
+impl Runtime {
+    /// A runtime with the defaults of [`Builder`].
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn new_default() -> io::Result<Runtime> {
+        Builder::new().build()
+    }
+
+    pub(super) fn new(builder: Builder) -> io::Result<Runtime> {
+        hal::install();
+        let deques: Vec<_> = (0..builder.workers).map(|_| Deque::new_fifo()).collect();
+        let stealers = deques.iter().map(Deque::stealer).collect();
+        let stealing = builder.flavor == Flavor::Stealing;
+        let shared = Shared::new(stealers, stealing, Blocking::new(builder.blocking_limit));
+        let (ready_send, ready) = mpsc::channel();
+        let (report_send, reports) = mpsc::channel();
+        let deadline = Arc::new(Mutex::new(Instant::now()));
+        let mut runtime = Runtime {
+            shared,
+            hardware: builder.hardware.clone(),
+            workers: Vec::new(),
+            reports,
+            deadline,
+        };
+        for (seat, deque) in deques.into_iter().enumerate() {
+            let shared = runtime.shared.clone();
+            let config = builder.hardware.clone();
+            let (ready, report) = (ready_send.clone(), report_send.clone());
+            let deadline = runtime.deadline.clone();
+            let body = move || {
+                if !stealing {
+                    pin_to_core(seat);
+                }
+                let processor = match make_processor(&config) {
+                    Ok(processor) => processor,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                shared.set_handle(seat, processor.handle());
+                let worker = Worker::new(shared, seat, deque);
+                let _ = ready.send(Ok(()));
+                let leaked = work(&worker, processor, &deadline);
+                let _ = report.send(leaked);
+            };
+            let thread =
+                thread::Builder::new().name(format!("{}-{seat}", builder.thread_name)).spawn(body)?;
+            runtime.workers.push(thread);
+        }
+        drop(ready_send);
+        for _ in 0..builder.workers {
+            // A worker that cannot begin says why; the others end with the runtime.
+            ready.recv().unwrap_or_else(|_| Err(io::Error::other("a worker died at its start")))?;
+        }
+        Ok(runtime)
+    }
+
+    /// Runs a future on the calling thread, with the runtime's workers beside it, and returns its
+    /// output. Requests awaited in it are driven by this thread.
+    ///
+    /// # Panics
+    /// Inside a runtime's worker or another `block_on`: it would stop what it waits for. Await
+    /// there. Also when the thread's hardware cannot be set up.
+    #[track_caller]
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let processor = make_processor(&self.hardware)
+            .unwrap_or_else(|error| panic!("block_on cannot begin: {error}"));
+        let _scope = Scope::enter(&self.shared);
+        drive(&processor, future, |woken| {
+            if let Err(error) = processor.turn(Wait::Forever, woken) {
+                tracing::error!(%error, "the backend failed under `block_on`");
+                thread::sleep(Duration::from_millis(10));
+            }
+        })
+    }
+
+    /// The handle for spawning.
+    pub fn handle(&self) -> Handle {
+        Handle(self.shared.clone())
+    }
+
+    /// As [`Handle::spawn`].
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        Handle(self.shared.clone()).spawn(future)
+    }
+
+    /// Ends the runtime: drops all tasks, cancels their requests, waits for those and for blocking
+    /// code at most as long as `limit`, and reports what is left.
+    pub fn shutdown(mut self, limit: Duration) -> RuntimeReport {
+        self.end(limit)
+    }
+
+    fn end(&mut self, limit: Duration) -> RuntimeReport {
+        let end = Instant::now() + limit;
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        let mut report = RuntimeReport { tasks: self.shared.task_count(), ..Default::default() };
+        self.shared.stop();
+        report.blocking_threads = self.shared.blocking.close(end);
+        // A little longer than the workers give their requests.
+        let patience = end + Duration::from_millis(200);
+        for _ in 0..self.workers.len() {
+            let left = patience.saturating_duration_since(Instant::now());
+            match self.reports.recv_timeout(left) {
+                Ok(leaked) => report.leaked_requests += leaked,
+                Err(_) => report.stuck_workers += 1,
+            }
+        }
+        self.shared.close();
+        for worker in self.workers.drain(..) {
+            // One that is stuck is left alone.
+            if report.stuck_workers == 0 {
+                let _ = worker.join();
+            }
+        }
+        report
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if self.workers.is_empty() {
+            return;
+        }
+        let report = self.end(Duration::from_secs(5));
+        if report.leaked_requests + report.stuck_workers > 0 {
+            tracing::error!(?report, "the runtime did not end cleanly");
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+/// A worker thread's life. Returns how many requests it had to leak.
+fn work(worker: &Worker, processor: Processor, deadline: &Mutex<Instant>) -> usize {
+    let _entered = worker.enter();
+    let _scope = Scope::enter(worker.shared());
+    while !worker.shared().is_stopping() {
+        worker.round(&processor, || false);
+    }
+    worker.drop_tasks();
+    let end = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
+    let leaked = processor.shutdown(end.saturating_duration_since(Instant::now())).leaked;
+    worker.drop_tasks();
+    leaked
+}
+
+fn pin_to_core(seat: usize) {
+    // SAFETY: the set is plain bits, and the calls only read and write it.
+    unsafe {
+        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of_val(&allowed), &mut allowed) != 0 {
+            return;
+        }
+        let cores: Vec<usize> =
+            (0..libc::CPU_SETSIZE as usize).filter(|&c| libc::CPU_ISSET(c, &allowed)).collect();
+        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cores[seat % cores.len()], &mut one);
+        // Not being allowed to is no error: the worker then runs where the system puts it.
+        libc::sched_setaffinity(0, size_of_val(&one), &one);
+    }
+}
+
+/// A runtime on one thread: everything runs there, nothing needs to be `Send`.
+///
+/// ```
+/// let runtime = overlapped::Builder::new().build_local()?;
+/// let rc = std::rc::Rc::new(1);
+/// assert_eq!(runtime.block_on(async { overlapped::spawn_local(async move { *rc }).await.unwrap() }), 1);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct LocalRuntime {
+    worker: Worker,
+    processor: Option<Processor>,
+}
+
+impl LocalRuntime {
+    pub(super) fn new(builder: Builder) -> io::Result<LocalRuntime> {
+        let processor = make_processor(&builder.hardware)?;
+        let deque = Deque::new_fifo();
+        let shared =
+            Shared::new(vec![deque.stealer()], false, Blocking::new(builder.blocking_limit));
+        shared.set_handle(0, processor.handle());
+        Ok(LocalRuntime { worker: Worker::new(shared, 0, deque), processor: Some(processor) })
+    }
+
+    fn processor(&self) -> &Processor {
+        self.processor.as_ref().expect("only the end takes it")
+    }
+
+    /// Runs a future, and the tasks it spawns, until it is ready.
+    ///
+    /// # Panics
+    /// Inside another `block_on`.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let _entered = self.worker.enter();
+        let _scope = Scope::enter(self.worker.shared());
+        drive(self.processor(), future, |woken| self.worker.round(self.processor(), woken))
+    }
+
+    /// The handle for spawning.
+    pub fn handle(&self) -> Handle {
+        Handle(self.worker.shared().clone())
+    }
+
+    /// As [`Runtime::shutdown`].
+    pub fn shutdown(mut self, limit: Duration) -> RuntimeReport {
+        self.end(limit)
+    }
+
+    fn end(&mut self, limit: Duration) -> RuntimeReport {
+        let end = Instant::now() + limit;
+        let shared = self.worker.shared().clone();
+        let mut report = RuntimeReport { tasks: shared.task_count(), ..Default::default() };
+        let _entered = self.worker.enter();
+        let _scope = Scope::enter(&shared);
+        shared.stop();
+        self.worker.drop_tasks();
+        report.blocking_threads = shared.blocking.close(end);
+        if let Some(processor) = self.processor.take() {
+            let left = end.saturating_duration_since(Instant::now());
+            report.leaked_requests = processor.shutdown(left).leaked;
+        }
+        self.worker.drop_tasks();
+        shared.close();
+        report
+    }
+}
+
+impl Drop for LocalRuntime {
+    fn drop(&mut self) {
+        if self.processor.is_some() {
+            let report = self.end(Duration::from_secs(5));
+            if report.leaked_requests > 0 {
+                tracing::error!(?report, "the runtime did not end cleanly");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for LocalRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalRuntime").finish_non_exhaustive()
+    }
+}
+
+/// Runs a future, and the tasks it spawns, on the calling thread alone, until it is ready.
+///
+/// # Panics
+/// Inside a runtime, or when the hardware cannot be set up.
+#[track_caller]
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    match Builder::new().build_local() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => panic!("block_on cannot begin: {error}"),
+    }
+}

@@ -1,0 +1,332 @@
+//! An open file.
+
+use std::future::Future;
+use std::io::{self, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
+
+use overlapped_drivers::class::{
+    Close, Flush, QueryInformation, Read, ReadVectored, SetLength, Write, WriteVectored,
+};
+use overlapped_iomgr::buf::{BufError, BufResult, IoBuf, IoBufMut};
+use overlapped_iomgr::{FileHandle, FileObject, Request, Status};
+
+use super::{Metadata, OpenOptions};
+
+/// An open file. Clones and threads may share it by reference; dropping it closes it.
+///
+/// Its methods build [`Request`]s: await them, wait for them on a plain thread, or post them to a
+/// port. A request that is dropped is cancelled; its buffer lives on until the system is done with
+/// it. Reads and writes at offsets have no state in common, so any number may be in flight.
+#[derive(Debug)]
+pub struct File {
+    handle: FileHandle,
+    append: bool,
+}
+
+/// Offsets of appending writes mean nothing.
+const CURRENT: u64 = u64::MAX;
+
+impl File {
+    pub(super) fn new(handle: FileHandle, append: bool) -> File {
+        File { handle, append }
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub async fn open(path: impl AsRef<Path>) -> io::Result<File> {
+        OpenOptions::new().read(true).open(path).await
+    }
+
+    /// Makes a file, or empties the one there is, for writing.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub async fn create(path: impl AsRef<Path>) -> io::Result<File> {
+        OpenOptions::new().write(true).create(true).truncate(true).open(path).await
+    }
+
+    /// The file object, for building requests of one's own and for looking at its stack.
+    pub fn object(&self) -> &FileObject {
+        &self.handle
+    }
+
+    /// Reads at a byte offset: up to the buffer's capacity, to its start. Yields the number of
+    /// bytes, 0 at or past the end of the file.
+    ///
+    /// Cancel-safe: a read that is dropped has no effect.
+    ///
+    /// # Errors
+    /// Those of the system; [`Status::OFFSET_OVERFLOW`], [`Status::UNALIGNED`] (direct I/O). The
+    /// error carries the buffer.
+    #[inline]
+    pub fn read_at<B: IoBufMut>(&self, buf: B, offset: u64) -> Request<'_, Read<B>> {
+        Request::new(&self.handle, Read::at(buf, offset))
+    }
+
+    /// Writes at a byte offset (an appending file: at its end); yields the number of bytes written.
+    ///
+    /// A write that is dropped may have happened, wholly or in part, or not.
+    ///
+    /// # Errors
+    /// As [`File::read_at`].
+    #[inline]
+    pub fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> Request<'_, Write<B>> {
+        let offset = if self.append { CURRENT } else { offset };
+        Request::new(&self.handle, Write::at(buf, offset))
+    }
+
+    /// As [`File::read_at`], into several buffers, one after the other; at most 1024.
+    pub fn read_vectored_at<B: IoBufMut>(
+        &self,
+        buffers: Vec<B>,
+        offset: u64,
+    ) -> Request<'_, ReadVectored<B>> {
+        Request::new(&self.handle, ReadVectored { buffers, offset })
+    }
+
+    /// As [`File::write_at`], from several buffers, one after the other; at most 1024.
+    pub fn write_vectored_at<B: IoBuf>(
+        &self,
+        buffers: Vec<B>,
+        offset: u64,
+    ) -> Request<'_, WriteVectored<B>> {
+        let offset = if self.append { CURRENT } else { offset };
+        Request::new(&self.handle, WriteVectored { buffers, offset })
+    }
+
+    /// Reads until the buffer's capacity is full.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` ([`Status::END_OF_FILE`]) when the file ends before; otherwise as
+    /// [`File::read_at`].
+    pub async fn read_exact_at<B: IoBufMut>(&self, buf: B, offset: u64) -> BufResult<(), B> {
+        let full = buf.capacity();
+        let (mut done, mut buf) = self.read_at(buf, offset).await?;
+        while done < full {
+            let part = self.read_at(buf.slice_mut(done..full), offset + done as u64).await;
+            let (n, slice) = part.map_err(|e| e.map_buf(|s| s.into_inner()))?;
+            buf = slice.into_inner();
+            if n == 0 {
+                return Err(BufError::new(Status::END_OF_FILE, buf));
+            }
+            done += n;
+        }
+        Ok(((), buf))
+    }
+
+    /// Writes all of the buffer.
+    ///
+    /// # Errors
+    /// `WriteZero` when the system takes nothing; otherwise as [`File::write_at`].
+    pub async fn write_all_at<B: IoBuf>(&self, buf: B, offset: u64) -> BufResult<(), B> {
+        let full = buf.len();
+        let (mut done, mut buf) = self.write_at(buf, offset).await?;
+        while done < full {
+            if done == 0 {
+                return Err(BufError::new(Status::UNEXPECTED_IO_ERROR, buf));
+            }
+            let part = self.write_at(buf.slice(done..full), offset + done as u64).await;
+            let (n, slice) = part.map_err(|e| e.map_buf(|s| s.into_inner()))?;
+            buf = slice.into_inner();
+            if n == 0 {
+                return Err(BufError::new(Status::UNEXPECTED_IO_ERROR, buf));
+            }
+            done += n;
+        }
+        Ok(((), buf))
+    }
+
+    /// Flushes data and attributes to the medium (`fsync`).
+    pub fn sync_all(&self) -> Request<'_, Flush> {
+        Request::new(&self.handle, Flush { data_only: false })
+    }
+
+    /// Flushes the data, and what is needed to read it back (`fdatasync`).
+    pub fn sync_data(&self) -> Request<'_, Flush> {
+        Request::new(&self.handle, Flush { data_only: true })
+    }
+
+    /// Sets the length: cuts the file, or extends it with zeroes.
+    pub fn set_len(&self, len: u64) -> Request<'_, SetLength> {
+        Request::new(&self.handle, SetLength { len })
+    }
+
+    /// Asks for the file's attributes.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn metadata(&self) -> io::Result<Metadata> {
+        Request::new(&self.handle, QueryInformation).await.map(Metadata)
+    }
+
+    /// Closes the file and reports what the system says of it; dropping it closes it too, but tells
+    /// nobody.
+    ///
+    /// # Errors
+    /// Those of the system: data that could not be written, for instance.
+    pub async fn close(self) -> io::Result<()> {
+        Request::new(&self.handle, Close {}).await
+    }
+
+    /// As [`File::close`], for threads outside a runtime.
+    ///
+    /// # Errors
+    /// As [`File::close`].
+    pub fn close_wait(self) -> io::Result<()> {
+        Request::new(&self.handle, Close {}).wait()
+    }
+
+    /// Reads and writes one after the other, from the position given on.
+    pub fn cursor(self, position: u64) -> Cursor {
+        Cursor { file: self, position }
+    }
+}
+
+impl AsRawFd for File {
+    fn as_raw_fd(&self) -> RawFd {
+        self.handle.fd()
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as the handle is.
+        unsafe { BorrowedFd::borrow_raw(self.handle.fd()) }
+    }
+}
+
+/// A file with a position.
+#[derive(Debug)]
+pub struct Cursor {
+    file: File,
+    position: u64,
+}
+
+impl Cursor {
+    /// Reads at the position and moves it behind what was read. Cancel-safe: a read that is dropped
+    /// moves nothing.
+    ///
+    /// # Errors
+    /// As [`File::read_at`].
+    pub async fn read<B: IoBufMut>(&mut self, buf: B) -> BufResult<usize, B> {
+        let (n, buf) = self.file.read_at(buf, self.position).await?;
+        self.position += n as u64;
+        Ok((n, buf))
+    }
+
+    /// Writes at the position and moves it behind what was written.
+    ///
+    /// # Errors
+    /// As [`File::write_at`].
+    pub async fn write<B: IoBuf>(&mut self, buf: B) -> BufResult<usize, B> {
+        let (n, buf) = self.file.write_at(buf, self.position).await?;
+        self.position += n as u64;
+        Ok((n, buf))
+    }
+
+    /// Writes all of the buffer at the position and moves it behind.
+    ///
+    /// # Errors
+    /// As [`File::write_all_at`].
+    pub async fn write_all<B: IoBuf>(&mut self, buf: B) -> BufResult<(), B> {
+        let len = buf.len() as u64;
+        let done = self.file.write_all_at(buf, self.position).await?;
+        self.position += len;
+        Ok(done)
+    }
+
+    /// Moves the position; returns it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a position before the start or past 2^63; those of asking for the length.
+    pub async fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let (base, by) = match to {
+            SeekFrom::Start(position) => (position, 0),
+            SeekFrom::Current(by) => (self.position, by),
+            SeekFrom::End(by) => (self.file.metadata().await?.len(), by),
+        };
+        let position = base.checked_add_signed(by).filter(|&p| i64::try_from(p).is_ok());
+        self.position = position.ok_or(Status::OFFSET_OVERFLOW)?;
+        Ok(self.position)
+    }
+
+    /// The position.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The file.
+    pub fn get_ref(&self) -> &File {
+        &self.file
+    }
+
+    /// The file again.
+    pub fn into_inner(self) -> File {
+        self.file
+    }
+}
+
+/// Chunks of a copy that are under way at once.
+const DEPTH: u64 = 4;
+
+/// Copies all of `from` to `to`; returns the bytes copied.
+pub(super) async fn copy(from: &File, to: &File, chunk: usize) -> io::Result<u64> {
+    let lane = |index: u64| async move {
+        let mut buf = Vec::with_capacity(chunk);
+        let mut offset = index * chunk as u64;
+        let mut copied = 0;
+        loop {
+            let n;
+            (n, buf) = from.read_at(buf, offset).await?;
+            if n == 0 {
+                return io::Result::Ok(copied);
+            }
+            ((), buf) = to.write_all_at(buf, offset).await?;
+            copied += n as u64;
+            if n < chunk {
+                // A short read: the rest of this chunk, one piece at a time.
+                let mut at = n;
+                while at < chunk {
+                    let (n, part) =
+                        from.read_at(Vec::with_capacity(chunk - at), offset + at as u64).await?;
+                    if n == 0 {
+                        return Ok(copied);
+                    }
+                    to.write_all_at(part, offset + at as u64).await?;
+                    copied += n as u64;
+                    at += n;
+                }
+            }
+            offset += DEPTH * chunk as u64;
+        }
+    };
+    all((0..DEPTH).map(lane)).await
+}
+
+/// Polls all futures until each is ready; the sum of their results, or the first error.
+async fn all(futures: impl Iterator<Item = impl Future<Output = io::Result<u64>>>) -> io::Result<u64> {
+    let mut lanes: Vec<_> = futures.map(|f| Some(Box::pin(f))).collect();
+    let mut sum = 0;
+    std::future::poll_fn(|cx| {
+        let mut pending = false;
+        for lane in &mut lanes {
+            if let Some(future) = lane {
+                match future.as_mut().poll(cx) {
+                    std::task::Poll::Pending => pending = true,
+                    std::task::Poll::Ready(result) => {
+                        *lane = None;
+                        match result {
+                            Ok(n) => sum += n,
+                            Err(error) => return std::task::Poll::Ready(Err(error)),
+                        }
+                    }
+                }
+            }
+        }
+        if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(Ok(sum)) }
+    })
+    .await
+}

@@ -1,0 +1,245 @@
+//! How files are opened, and what is known of them.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use overlapped_drivers::bottom::{self, FileContext, FileDriver};
+use overlapped_drivers::class::Create;
+use overlapped_iomgr::{Driver, FileHandle, Request, Stack};
+
+use super::File;
+
+/// How to open a file, as in `std`, with filters.
+///
+/// ```
+/// # overlapped::block_on(async {
+/// # let path = std::env::temp_dir().join(format!("overlapped-options-{}", std::process::id()));
+/// use overlapped::driver::filter::Xor;
+/// use overlapped::fs::OpenOptions;
+/// use std::sync::Arc;
+///
+/// let options = OpenOptions::new().read(true).write(true).create(true);
+/// let secret = options.clone().filter(Arc::new(Xor(0x55))).open(&path).await?;
+/// secret.write_at(b"plain".to_vec(), 0).await?;
+/// let raw = options.open(&path).await?;
+/// let (_, bytes) = raw.read_at(vec![0; 5].into_boxed_slice(), 0).await?;
+/// assert_eq!(bytes[0], b'p' ^ 0x55);
+/// # std::fs::remove_file(&path)?;
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Default)]
+pub struct OpenOptions {
+    read: bool,
+    write: bool,
+    append: bool,
+    truncate: bool,
+    create: bool,
+    create_new: bool,
+    direct: bool,
+    mode: Option<u32>,
+    custom: i32,
+    filters: Vec<Arc<dyn Driver>>,
+}
+
+fn plain_stack() -> Arc<Stack> {
+    static STACK: OnceLock<Arc<Stack>> = OnceLock::new();
+    let make = || Stack::new([], FileDriver::shared()).expect("one driver is not too deep");
+    STACK.get_or_init(make).clone()
+}
+
+impl OpenOptions {
+    /// Nothing asked for yet: not even reading.
+    pub fn new() -> OpenOptions {
+        OpenOptions::default()
+    }
+
+    /// Opens for reading.
+    pub fn read(mut self, read: bool) -> Self {
+        self.read = read;
+        self
+    }
+
+    /// Opens for writing.
+    pub fn write(mut self, write: bool) -> Self {
+        self.write = write;
+        self
+    }
+
+    /// Every write goes to the end of the file, whatever its offset.
+    pub fn append(mut self, append: bool) -> Self {
+        self.append = append;
+        self
+    }
+
+    /// Empties the file. Needs [`OpenOptions::write`].
+    pub fn truncate(mut self, truncate: bool) -> Self {
+        self.truncate = truncate;
+        self
+    }
+
+    /// Makes the file if it is missing. Needs writing or appending.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Makes the file, and fails if it is there.
+    pub fn create_new(mut self, create_new: bool) -> Self {
+        self.create_new = create_new;
+        self
+    }
+
+    /// Bypasses the page cache (`O_DIRECT`): offsets, lengths and memory must be multiples of the
+    /// block size (B-7); see [`crate::buf::AlignedBuf`].
+    pub fn direct(mut self, direct: bool) -> Self {
+        self.direct = direct;
+        self
+    }
+
+    /// Permission bits of a new file, before the process's umask. Default: `0o666`.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// More `O_*` flags. The access mode in them is ignored.
+    pub fn custom_flags(mut self, flags: i32) -> Self {
+        self.custom = flags & !libc::O_ACCMODE;
+        self
+    }
+
+    /// Puts a filter below those given before: the first one given is the top of the stack.
+    pub fn filter(mut self, filter: Arc<dyn Driver>) -> Self {
+        self.filters.push(filter);
+        self
+    }
+
+    fn flags(&self) -> io::Result<i32> {
+        let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        let writes = self.write || self.append;
+        let access = match (self.read, writes) {
+            (true, false) => libc::O_RDONLY,
+            (false, true) => libc::O_WRONLY,
+            (true, true) => libc::O_RDWR,
+            (false, false) => return invalid("open a file for reading, writing or appending"),
+        };
+        if !writes && (self.create || self.create_new || self.truncate) {
+            return invalid("creating or truncating a file needs write or append access");
+        }
+        if self.append && self.truncate {
+            return invalid("a file cannot be truncated and appended to");
+        }
+        let mut flags = access | self.custom | libc::O_CLOEXEC;
+        for (wanted, flag) in [
+            (self.append, libc::O_APPEND),
+            (self.truncate && !self.create_new, libc::O_TRUNC),
+            (self.create, libc::O_CREAT),
+            (self.create_new, libc::O_CREAT | libc::O_EXCL),
+            (self.direct, libc::O_DIRECT),
+        ] {
+            if wanted {
+                flags |= flag;
+            }
+        }
+        Ok(flags)
+    }
+
+    /// The file object, not open yet, and the operation that opens it.
+    fn prepare(self, path: &Path) -> io::Result<(FileHandle, Create)> {
+        let flags = self.flags()?;
+        let direct = flags & libc::O_DIRECT != 0;
+        let name = path.to_string_lossy().into_owned();
+        let path = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a path has a NUL byte"))?;
+        let stack = if self.filters.is_empty() {
+            plain_stack()
+        } else {
+            Stack::new(self.filters, FileDriver::shared())?
+        };
+        overlapped_drivers::hal::install();
+        let handle = bottom::open(stack, &name, FileContext { direct })?;
+        Ok((handle, Create { path, flags, mode: self.mode.unwrap_or(0o666) }))
+    }
+
+    /// Opens a file.
+    ///
+    /// Cancel-safe: a file that is opened after the future was dropped is closed (X-35).
+    ///
+    /// # Errors
+    /// Those of the system; `InvalidInput` for options that contradict each other, for a path with
+    /// a NUL byte, and for more filters than a stack holds.
+    pub async fn open(self, path: impl AsRef<Path>) -> io::Result<File> {
+        let append = self.append;
+        let (handle, create) = self.prepare(path.as_ref())?;
+        Request::new(&handle, create).await?;
+        Ok(File::new(handle, append))
+    }
+
+    /// As [`OpenOptions::open`], for threads outside a runtime: waits for the file.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn open_wait(self, path: impl AsRef<Path>) -> io::Result<File> {
+        let append = self.append;
+        let (handle, create) = self.prepare(path.as_ref())?;
+        Request::new(&handle, create).wait()?;
+        Ok(File::new(handle, append))
+    }
+}
+
+/// What is known of a file.
+#[derive(Clone)]
+pub struct Metadata(pub(super) Box<libc::statx>);
+
+impl Metadata {
+    /// Bytes.
+    #[expect(clippy::len_without_is_empty, reason = "as in std")]
+    pub fn len(&self) -> u64 {
+        self.0.stx_size
+    }
+
+    /// Permission bits.
+    pub fn mode(&self) -> u32 {
+        u32::from(self.0.stx_mode) & 0o7777
+    }
+
+    fn kind(&self) -> u32 {
+        u32::from(self.0.stx_mode) & libc::S_IFMT
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind() == libc::S_IFREG
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind() == libc::S_IFDIR
+    }
+
+    /// The file system's block size for I/O, in bytes.
+    pub fn block_size(&self) -> u32 {
+        self.0.stx_blksize
+    }
+
+    /// When its contents changed last. `None` for times before 1970.
+    pub fn modified(&self) -> Option<SystemTime> {
+        let time = &self.0.stx_mtime;
+        let since = Duration::new(u64::try_from(time.tv_sec).ok()?, time.tv_nsec);
+        Some(SystemTime::UNIX_EPOCH + since)
+    }
+}
+
+impl std::fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metadata")
+            .field("len", &self.len())
+            .field("mode", &self.mode())
+            .finish_non_exhaustive()
+    }
+}
