@@ -33,7 +33,6 @@ use crate::file::FileObject;
 use crate::hal;
 use crate::irp::{Completion, Disposition, Irp, Late, Lower, Unwinding};
 use crate::major::MajorSet;
-use crate::status::Status;
 
 /// What a driver does with operations it does not hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,14 +42,14 @@ pub enum Class {
     /// Sends requests to other places. Unknown operations pass.
     Router,
     /// Changes the data. Operations that carry data and that it does not hook are refused with
-    /// [`Status::NOT_SUPPORTED`]: letting them through would mix plain and transformed bytes.
+    /// [`Status::NOT_SUPPORTED`](crate::Status::NOT_SUPPORTED): letting them through would mix plain and transformed bytes.
     Transform,
 }
 
 /// A level-1 driver. All methods may run on any processor's thread, several at once; they must not
 /// block.
 ///
-/// A panic in any of them completes the request with [`Status::DRIVER_INTERNAL_ERROR`], marks the
+/// A panic in any of them completes the request with [`Status::DRIVER_INTERNAL_ERROR`](crate::Status::DRIVER_INTERNAL_ERROR), marks the
 /// device as faulted, and leaves every other request alone.
 pub trait Driver: Send + Sync + 'static {
     /// A short name, for listings and reports.
@@ -78,10 +77,7 @@ pub trait Driver: Send + Sync + 'static {
     /// default turns the result into a status: negative is an errno, anything else is the number
     /// of bytes.
     fn hardware(&self, irp: Irp<'_>, done: hal::Completion) -> Disposition {
-        match done.result {
-            n if n < 0 => irp.complete(Status::from_errno(-n), 0),
-            n => irp.complete(Status::SUCCESS, n as usize),
-        }
+        irp.complete(done.status(), done.info())
     }
 
     /// Bottom drivers: one of several results of a multishot operation, which goes on.

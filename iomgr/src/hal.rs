@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::Lease;
+use crate::status::Status;
 
 /// The name under which an operation is known to the hardware: the IRP's own address.
 ///
@@ -241,6 +242,25 @@ pub struct Completion {
     pub more: bool,
     /// The pool buffer that holds the data of [`Op::RecvPooled`], cut to the bytes received.
     pub lease: Option<Lease>,
+}
+
+impl Completion {
+    /// The result as a status: an errno (`ECANCELED` as NT's [`Status::CANCELLED`]), or success.
+    #[inline]
+    pub fn status(&self) -> Status {
+        const ECANCELED: i32 = 125;
+        match self.result {
+            n if n >= 0 => Status::SUCCESS,
+            n if n == -ECANCELED => Status::CANCELLED,
+            n => Status::from_errno(-n),
+        }
+    }
+
+    /// The result as a number of bytes (or a descriptor, …); 0 for errors.
+    #[inline]
+    pub fn info(&self) -> usize {
+        self.result.max(0) as usize
+    }
 }
 
 /// How long [`Hal::turn`] may sleep.

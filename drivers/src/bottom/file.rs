@@ -101,8 +101,7 @@ impl Driver for FileDriver {
             Major::Read | Major::Write if result == -libc::EINVAL && direct(irp.file()) => {
                 irp.complete(Status::UNALIGNED, 0)
             }
-            _ if result < 0 => irp.complete(Status::from_errno(-result), 0),
-            _ => irp.complete(Status::SUCCESS, result as usize),
+            _ => irp.complete(done.status(), done.info()),
         }
     }
 

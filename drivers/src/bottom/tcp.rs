@@ -118,7 +118,7 @@ impl Driver for StreamDriver {
 
     #[inline]
     fn hardware(&self, mut irp: Irp<'_>, done: Completion) -> Disposition {
-        let result = done.result;
+        let (result, status) = (done.result, done.status());
         if irp.major() == Major::Read && irp.minor() == minor::POOLED {
             if let Some(lease) = done.lease {
                 return irp.complete_with_lease(lease);
@@ -133,11 +133,7 @@ impl Driver for StreamDriver {
                 return self.receive_privately(irp);
             }
         }
-        if result < 0 {
-            irp.complete(Status::from_errno(-result), 0)
-        } else {
-            irp.complete(Status::SUCCESS, result as usize)
-        }
+        irp.complete(status, result.max(0) as usize)
     }
 
     fn abandoned(&self, file: &FileObject, late: Late<'_>) {
@@ -352,17 +348,15 @@ impl Driver for ListenerDriver {
     }
 
     fn hardware(&self, irp: Irp<'_>, done: Completion) -> Disposition {
-        let status =
-            if done.result < 0 { Status::from_errno(-done.result) } else { Status::SUCCESS };
+        let status = done.status();
         if irp.major() == Major::Accept && irp.minor() == PUMP {
             if done.result >= 0 {
                 Self::connected(irp.file(), done.result);
             }
-            let status = if done.result == -libc::ECANCELED { Status::CANCELLED } else { status };
             Self::disarmed(irp.file(), status);
             return irp.complete(status, 0);
         }
-        irp.complete(status, done.result.max(0) as usize)
+        irp.complete(status, done.info())
     }
 
     fn abandoned(&self, file: &FileObject, mut late: Late<'_>) {

@@ -31,6 +31,7 @@ use std::time::Duration;
 use overlapped_iomgr::hal::{Completion, Op, Token, Wake};
 
 pub use perform::perform;
+pub(super) use perform::{errno, outcome, poll, socket_error};
 
 /// How long a thread stays without work.
 const IDLE: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ pub(super) struct Buffers {
     size: u32,
     /// Allocated at the first receive.
     pool: Option<BufferPool>,
-    /// Last in, first out: the warmest is used again.
+    /// Last in, first out.
     free: Vec<u16>,
 }
 
@@ -36,9 +36,8 @@ impl Buffers {
             }
         }
         let Some(pool) = pool else { return Err(-libc::ENOBUFS) };
-        if free.is_empty() {
-            pool.drain_returned(|id| free.push(id));
-        }
+        // The one that came home last is still in the cache.
+        free.extend(pool.pop_returned());
         let Some(&id) = free.last() else { return Err(-libc::ENOBUFS) };
         let len = if most == 0 { *size } else { most.min(*size) };
         // SAFETY: the buffer is free, so nobody else uses it, and `len` is within it.

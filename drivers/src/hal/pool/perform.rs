@@ -27,12 +27,12 @@ const CURRENT: u64 = u64::MAX;
 /// The most one call transfers, by the kernel's own rule; so that a sum fits a result too.
 const MOST: usize = 0x7fff_f000;
 
-pub(crate) fn errno() -> i32 {
+pub(in crate::hal) fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
 /// A system call's result in our form.
-pub(crate) fn outcome(returned: isize) -> i32 {
+pub(in crate::hal) fn outcome(returned: isize) -> i32 {
     if returned < 0 { -errno() } else { i32::try_from(returned).unwrap_or(i32::MAX) }
 }
 
@@ -62,7 +62,7 @@ fn waiting(fd: c_int, events: i16, mut call: impl FnMut() -> isize) -> i32 {
 }
 
 /// `poll(2)` on one descriptor: its mask, 0 after the time limit, or the negated errno.
-pub(crate) fn poll(fd: c_int, events: i16, milliseconds: c_int) -> i32 {
+pub(in crate::hal) fn poll(fd: c_int, events: i16, milliseconds: c_int) -> i32 {
     let mut one = libc::pollfd { fd, events, revents: 0 };
     // SAFETY: one valid element that lives through the call.
     let ready = again(|| unsafe { libc::poll(&mut one, 1, milliseconds) } as isize);
@@ -75,7 +75,7 @@ pub(crate) fn poll(fd: c_int, events: i16, milliseconds: c_int) -> i32 {
 }
 
 /// The pending error of a socket, cleared, as a result.
-pub(crate) fn socket_error(fd: c_int) -> i32 {
+pub(in crate::hal) fn socket_error(fd: c_int) -> i32 {
     let mut error: c_int = 0;
     let mut len = size_of::<c_int>() as libc::socklen_t;
     // SAFETY: both out-parameters live through the call and have the sizes the call is told.
