@@ -9,32 +9,41 @@
 //! the same number by a later open sees a count that differs from the one before. Closing behind
 //! this module's back (dropping an `OwnedFd` that has been used for I/O here) breaks it.
 //!
-//! Numbers beyond the table share counts. A count may thus change without a close, which costs the
-//! observer a needless registration and nothing else. Reads next: `epoll::table`.
+//! Every number has a count of its own, in chunks made when first needed. Reads next:
+//! `epoll::table`.
 
 use std::ffi::c_int;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Counts kept apart; a power of two. Untouched pages of it cost no memory.
-const SLOTS: usize = 1 << 16;
+/// Counts in a chunk; few processes ever need a second one.
+const CHUNK: usize = 1 << 16;
 
-static GENERATION: [AtomicU32; SLOTS] = [const { AtomicU32::new(0) }; SLOTS];
+/// Enough for every positive number.
+const CHUNKS: usize = (c_int::MAX as usize + 1) / CHUNK;
 
-fn slot(fd: c_int) -> &'static AtomicU32 {
-    &GENERATION[fd as usize & (SLOTS - 1)]
-}
+type Chunk = Box<[AtomicU32]>;
+
+static GENERATION: [OnceLock<Chunk>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
 
 /// Says that the descriptor is about to be closed. Must come before the close itself.
 pub fn note_close(fd: c_int) {
+    let Ok(number) = usize::try_from(fd) else { return };
+    let chunk = GENERATION[number / CHUNK]
+        .get_or_init(|| std::iter::repeat_with(AtomicU32::default).take(CHUNK).collect());
     // Release, with the Acquire below: whoever learns the number from a later open got it through
     // the kernel's descriptor table, whose lock orders the two.
-    slot(fd).fetch_add(1, Ordering::Release);
+    chunk[number % CHUNK].fetch_add(1, Ordering::Release);
 }
 
 /// The count of closes of this number. What was remembered under another count is about another
 /// file.
 pub fn current(fd: c_int) -> u32 {
-    slot(fd).load(Ordering::Acquire)
+    let Ok(number) = usize::try_from(fd) else { return 0 };
+    match GENERATION[number / CHUNK].get() {
+        Some(chunk) => chunk[number % CHUNK].load(Ordering::Acquire),
+        None => 0,
+    }
 }
 
 #[cfg(test)]
@@ -44,17 +53,18 @@ mod tests {
     #[test]
     fn a_close_changes_the_generation_of_its_number_only() {
         // Numbers no test opens.
-        let (a, b) = (40_001, 40_002);
-        let before = (current(a), current(b));
+        let (a, b, c) = (40_001, 40_002, 40_001 + (1 << 16));
+        let before = (current(a), current(b), current(c));
         note_close(a);
         assert_ne!(current(a), before.0);
-        assert_eq!(current(b), before.1);
+        assert_eq!((current(b), current(c)), (before.1, before.2));
     }
 
     #[test]
     fn strange_numbers_do_not_panic() {
         note_close(-1);
         note_close(c_int::MAX);
-        current(c_int::MIN);
+        assert_eq!(current(c_int::MIN), 0);
+        assert_eq!(current(c_int::MAX), 1);
     }
 }

@@ -190,9 +190,7 @@ impl Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("max_threads", &self.inner.max_threads)
-            .finish_non_exhaustive()
+        f.debug_struct("Pool").field("max_threads", &self.inner.max_threads).finish_non_exhaustive()
     }
 }
 

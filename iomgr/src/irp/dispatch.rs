@@ -351,6 +351,9 @@ unsafe fn finalize(slot: SlotPtr, inline: bool) {
         core.count(header.major, header.result.status);
         if inline {
             header.state.complete_inline();
+            if header.flags.has(flags::SETTLE) {
+                settle(slot);
+            }
             return;
         }
         let completed = header.state.complete();

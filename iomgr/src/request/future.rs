@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{Issued, Operation, Request, State, collect, issue};
+use super::{Operation, Request, State, admit, collect, launch};
 use crate::irp::dispatch;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::{Core, Driven};
@@ -34,29 +34,29 @@ impl<K: Operation> Future for Request<'_, K> {
         else {
             panic!("a request was polled after it had completed");
         };
-        let issued = Core::with_current(|core| core.driven() == Driven::Loop);
-        if issued != Some(true) {
-            // Nothing would ever drive the request.
-            return Poll::Ready(operation.refuse(Status::NOT_IN_RUNTIME));
-        }
-        let issued = Core::with_current(|core| {
-            issue(core, &file, operation, Route::Future(None), deadline)
+        let admitted = Core::with_current(|core| {
+            // Otherwise nothing would ever drive the request.
+            if core.driven() != Driven::Loop {
+                return Err(Status::NOT_IN_RUNTIME);
+            }
+            let slot = admit(core, &file, &operation)?;
+            Ok((core as *const Core, slot))
         });
-        match issued.expect("checked above") {
-            Err((status, operation)) => Poll::Ready(operation.refuse(status)),
-            // SAFETY: complete, and the reference is ours.
-            Ok(Issued::Inline(slot)) => Poll::Ready(unsafe { collect::<K>(slot) }),
-            Ok(Issued::Pending(slot)) => {
-                // SAFETY: the reference is ours.
-                unsafe {
-                    if watch(slot, cx) {
-                        return Poll::Ready(collect::<K>(slot));
-                    }
-                }
-                self.state = State::Issued(slot);
-                Poll::Pending
+        let (core, slot) = match admitted.unwrap_or(Err(Status::NOT_IN_RUNTIME)) {
+            Ok(admitted) => admitted,
+            Err(status) => return Poll::Ready(operation.refuse(status)),
+        };
+        // SAFETY: the thread's processor, which does not end while code of ours runs on the thread.
+        let core = unsafe { &*core };
+        let inline = launch(core, slot, &file, operation, Route::Future(None), deadline);
+        // SAFETY: the requester's reference is ours.
+        unsafe {
+            if inline || watch(slot, cx) {
+                return Poll::Ready(collect::<K>(slot));
             }
         }
+        self.state = State::Issued(slot);
+        Poll::Pending
     }
 }
 

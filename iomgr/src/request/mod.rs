@@ -228,44 +228,39 @@ impl<'f, K: Operation> Request<'f, K> {
     }
 }
 
-/// What [`issue`] did.
-enum Issued {
-    /// Complete already; nobody was told.
-    Inline(SlotPtr),
-    Pending(SlotPtr),
+/// Checks everything that can refuse a request, and takes a slot for it.
+#[inline]
+fn admit<K: Operation>(core: &Core, file: &FileObject, operation: &K) -> Result<SlotPtr, Status> {
+    let checked = operation.check();
+    if checked != Status::SUCCESS {
+        return Err(checked);
+    }
+    core.check_running()?;
+    let depth = file.stack().route(operation.major()).len();
+    core.alloc_slot(depth).ok_or(Status::INSUFFICIENT_RESOURCES)
 }
 
-/// Makes an IRP of the operation and issues it. A refusal gives the operation back.
+/// Moves the operation into an admitted slot and issues it. `true`: complete already (I-27), and
+/// nobody was told.
 #[inline]
-fn issue<K: Operation>(
+fn launch<K: Operation>(
     core: &Core,
+    slot: SlotPtr,
     file: &FileObject,
     operation: K,
     route: Route,
     deadline: Option<Instant>,
-) -> Result<Issued, (Status, K)> {
-    let checked = operation.check();
-    if checked != Status::SUCCESS {
-        return Err((checked, operation));
-    }
-    if let Err(status) = core.check_running() {
-        return Err((status, operation));
-    }
-    let major = operation.major();
-    let devices = file.stack().route(major);
-    let Some(slot) = core.alloc_slot(devices.len()) else {
-        return Err((Status::INSUFFICIENT_RESOURCES, operation));
-    };
+) -> bool {
     // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
     unsafe {
-        fill(core, slot, NonNull::from(file), major, route);
+        fill(core, slot, NonNull::from(file), operation.major(), route);
         let location = &mut *slot.location(0);
         let payload = &mut (*slot.0.as_ptr()).payload;
         operation.prepare(&mut Setup { location, payload });
         if let Some(deadline) = deadline {
             core.set_deadline(slot, deadline);
         }
-        Ok(if dispatch::issue(slot) { Issued::Inline(slot) } else { Issued::Pending(slot) })
+        dispatch::issue(slot)
     }
 }
 
@@ -309,15 +304,21 @@ unsafe fn fill(core: &Core, slot: SlotPtr, file: NonNull<FileObject>, major: Maj
 /// The caller is the slot's requester and gives its reference up.
 #[inline]
 unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
-    // SAFETY: a `DONE` slot's result and payload are the requester's.
-    unsafe {
-        let header = &mut *slot.0.as_ptr();
-        let mut payload = std::mem::take(&mut header.payload);
-        let result = header.result;
-        header.flags.set(flags::TAKEN);
-        dispatch::release(slot);
-        K::finish(&mut Done { result, payload: &mut payload })
+    /// Lets go even if `finish` panics.
+    struct Release(SlotPtr);
+    impl Drop for Release {
+        fn drop(&mut self) {
+            // SAFETY: the requester's reference ends here.
+            unsafe {
+                (*self.0.0.as_ptr()).flags.set(flags::TAKEN);
+                dispatch::release(self.0);
+            }
+        }
     }
+    let release = Release(slot);
+    // SAFETY: a `DONE` slot's result and payload are the requester's.
+    let header = unsafe { &mut *release.0.0.as_ptr() };
+    K::finish(&mut Done { result: header.result, payload: &mut header.payload })
 }
 
 /// Issues a request that nobody waits for, on the file's home, from its top. `false`: refused; the

@@ -1,6 +1,6 @@
 //! The other routes: synchronous wait, and completion port; and cancelling by handle.
 
-use super::{Issued, Operation, Request, State, collect, issue};
+use super::{Operation, Request, State, admit, collect, launch};
 use crate::hal::Wait;
 use crate::irp::dispatch;
 use crate::irp::slot::{Route, SlotPtr};
@@ -68,21 +68,21 @@ impl<K: Operation> Request<'_, K> {
             if core.driven() == Driven::Loop || core.is_inside_turn() {
                 return operation.refuse(Status::WOULD_DEADLOCK);
             }
-            match issue(core, &file, operation, Route::Wait, deadline) {
-                Err((status, operation)) => operation.refuse(status),
-                // SAFETY: the reference is ours, and the result is there.
-                Ok(Issued::Inline(slot)) => unsafe { collect::<K>(slot) },
-                // SAFETY: as above.
-                Ok(Issued::Pending(slot)) => unsafe {
-                    while !(*slot.0.as_ptr()).state.is_done() {
-                        if let Err(error) = core.turn(Wait::Forever, || false) {
-                            // Without its hardware the request cannot end; nor can this call.
-                            tracing::error!(%error, "the backend failed under a waiting thread");
-                            std::thread::sleep(std::time::Duration::from_millis(10));
-                        }
+            let slot = match admit(core, &file, &operation) {
+                Ok(slot) => slot,
+                Err(status) => return operation.refuse(status),
+            };
+            launch(core, slot, &file, operation, Route::Wait, deadline);
+            // SAFETY: the reference is ours until `collect`, which finds the slot done.
+            unsafe {
+                while !(*slot.0.as_ptr()).state.is_done() {
+                    if let Err(error) = core.turn(Wait::Forever, || false) {
+                        // Without its hardware the request cannot end; nor can this call.
+                        tracing::error!(%error, "the backend failed under a waiting thread");
+                        std::thread::sleep(std::time::Duration::from_millis(10));
                     }
-                    collect::<K>(slot)
-                },
+                }
+                collect::<K>(slot)
             }
         });
         match outcome {
@@ -111,24 +111,26 @@ impl<K: Operation> Request<'_, K> {
             let operation = operation.take().expect("taken once");
             let route = Route::Port(port.reference(), key);
             let owner = ProcessorHandle::new(core.remote().clone());
-            match issue(core, &file, operation, route, deadline) {
-                Err((status, operation)) => Err(operation.refuse(status)),
-                // SAFETY: complete, and the reference is ours; it goes to the packet, or ends here.
-                Ok(Issued::Inline(slot)) => unsafe {
-                    if (*slot.0.as_ptr()).result.status.is_error() {
-                        return Err(collect::<K>(slot));
-                    }
-                    dispatch::leave_file(slot);
-                    (*slot.0.as_ptr()).route = Route::Packet(key);
-                    port.insert_packet(slot);
-                    Ok(Cancel { owner, slot: None })
-                },
-                // SAFETY: slots are readable on their owner's thread.
-                Ok(Issued::Pending(slot)) => unsafe {
-                    let generation = (*slot.0.as_ptr()).generation;
-                    Ok(Cancel { owner, slot: Some(Target { slot, generation }) })
-                },
+            let slot = match admit(core, &file, &operation) {
+                Ok(slot) => slot,
+                Err(status) => return Err(operation.refuse(status)),
+            };
+            // SAFETY: slots are readable on their owner's thread, and this one is ours until it is
+            // issued.
+            let generation = unsafe { (*slot.0.as_ptr()).generation };
+            if !launch(core, slot, &file, operation, route, deadline) {
+                return Ok(Cancel { owner, slot: Some(Target { slot, generation }) });
             }
+            // SAFETY: complete, and the reference is ours; it goes to the packet, or ends here.
+            unsafe {
+                if (*slot.0.as_ptr()).result.status.is_error() {
+                    return Err(collect::<K>(slot));
+                }
+                dispatch::leave_file(slot);
+                (*slot.0.as_ptr()).route = Route::Packet(key);
+                port.insert_packet(slot);
+            }
+            Ok(Cancel { owner, slot: None })
         });
         match outcome {
             Ok(result) => result,

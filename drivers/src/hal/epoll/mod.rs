@@ -195,13 +195,13 @@ impl Hal for EpollHal {
         let busy = !self.queue.is_empty() || !self.revisits.is_empty();
         let timeout = match wait {
             Wait::No => Some(Duration::ZERO),
-            // Not `woken` if it may not sleep for another reason: the wake is for a turn that does.
             _ if busy => Some(Duration::ZERO),
             _ if !self.wakeup.prepare_sleep() => Some(Duration::ZERO),
             Wait::Forever => None,
             Wait::For(time) => Some(time),
         };
         let served = self.serve(timeout);
+        // A turn that was allowed to sleep and returns is what a wake asks for.
         if wait != Wait::No {
             self.wakeup.woken();
         }

@@ -49,7 +49,8 @@ impl EpollHal {
         let (op, token) = (entry.op, entry.token);
         // SAFETY: the operation is in flight, so its submitter keeps its memory valid; the progress
         // is its own.
-        let (result, lease) = match unsafe { attempt(&op, &mut entry.progress, &mut self.buffers) } {
+        let (result, lease) = match unsafe { attempt(&op, &mut entry.progress, &mut self.buffers) }
+        {
             Tried::Wait => return false,
             Tried::Done(result) => (result, None),
             Tried::Received(lease) => (lease.len() as i32, Some(lease)),

@@ -203,7 +203,7 @@ impl EpollHal {
         let (registry, token) = (self.poll.registry(), MioToken(fd as usize));
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let registered = match registry.register(&mut SourceFd(&fd), token, interest) {
-            // The number was thought to have been closed, and was not (it shares its count).
+            // The number was said to be closed, and then was not: the close failed.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 registry.reregister(&mut SourceFd(&fd), token, interest)
             }

@@ -54,11 +54,11 @@ impl Wakeup {
 
 impl Wake for Wakeup {
     fn wake(&self) {
-        if self.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING {
-            if let Err(error) = self.waker.wake() {
-                // An eventfd's write fails only when it is no eventfd any more.
-                tracing::error!(%error, "cannot wake a processor");
-            }
+        if self.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING
+            && let Err(error) = self.waker.wake()
+        {
+            // An eventfd's write fails only when it is no eventfd any more.
+            tracing::error!(%error, "cannot wake a processor");
         }
     }
 }

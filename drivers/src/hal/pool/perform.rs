@@ -11,13 +11,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use overlapped_iomgr::hal::Op;
 
 // The 64-bit calls, by the names that this C library has for them.
+#[cfg(target_env = "musl")]
+use libc::{ftruncate, pread, preadv, pwrite, pwritev};
 #[cfg(not(target_env = "musl"))]
 use libc::{
     ftruncate64 as ftruncate, pread64 as pread, preadv64 as preadv, pwrite64 as pwrite,
     pwritev64 as pwritev,
 };
-#[cfg(target_env = "musl")]
-use libc::{ftruncate, pread, preadv, pwrite, pwritev};
 
 use crate::hal::generation;
 

@@ -1,15 +1,303 @@
-//! STUB
-use overlapped_iomgr::hal::*;
-use std::{io,sync::Arc};
-#[derive(Clone,Debug,Default)]
-pub struct UringConfig;
-pub struct UringHal;
-impl UringHal { pub fn new(_: &UringConfig) -> io::Result<Self> { Err(io::Error::other("stub")) } }
+//! io_uring as a processor's hardware.
+//!
+//! ```text
+//!   submit ─┬─ inline.rs: done on the spot ──────────────────────────▶ Some(result)
+//!           ├─ encode.rs ─▶ outbox.rs ─▶ gate.rs: io_uring_enter ─▶ reap ─▶ Completion
+//!           └─ no such opcode, or Op::Call ─▶ pool::Pool ─▶ Reply ────────▶ Completion
+//! ```
+//!
+//! One ring per processor, made and driven by its thread (`setup.rs`). A turn makes one
+//! `io_uring_enter`, or none, unless more is queued than the submission queue holds. Pooled
+//! receives pick their buffer in the kernel (`buffers.rs`); other threads end a sleep through an
+//! eventfd (`wake.rs`).
+//!
+//! **Invariants.**
+//! - A user operation is in exactly one place: the outbox or the kernel, the thread pool, or
+//!   `cancelled`. `in_flight` counts them all, and falls by one with each final completion.
+//! - `user_data` is the token itself for user operations; entries of our own have a low bit set.
+//! - Nothing the kernel may still write to is freed before the ring is closed with nothing in
+//!   flight.
+//!
+//! Descriptors opened with `O_NONBLOCK` need a word; see `encode.rs`.
+
+mod buffers;
+mod encode;
+mod gate;
+mod inline;
+mod outbox;
+mod setup;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue};
+use overlapped_iomgr::hal::{Completion, Hal, Op, Token, Wait, Wake};
+
+use self::buffers::Buffers;
+use self::gate::Gate;
+use self::inline::Inline;
+use self::outbox::Outbox;
+use self::setup::{Kernel, Rung};
+use self::wake::EventWake;
+use super::generation;
+use super::pool::{Job, Pool, Reply};
+
+/// Low bits of `user_data` that mark our own entries; a token has them clear.
+const TAGS: u64 = 7;
+const TAG_CANCEL: u64 = 1;
+const TAG_WAKE: u64 = 2;
+
+/// Completions read in one turn at the most.
+const BATCH: usize = 256;
+/// Since 6.13 an enter runs about so many deferred completions and may leave more behind with the
+/// kernel's flag down, so after that many the next turn looks again.
+const KERNEL_BATCH: usize = 16;
+
+/// Settings of io_uring.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct UringConfig {
+    /// Entries of the submission queue: 8 to 32768. More operations than that between two turns
+    /// wait and cost an extra system call.
+    pub entries: u32,
+    /// Entries of the completion queue, at least twice `entries`: about as many operations can be
+    /// in flight before the bound must be raised.
+    pub cq_entries: u32,
+    /// Buffers for pooled receives. They are allocated at the first one.
+    pub pool_buffers: u16,
+    /// Bytes in each of them.
+    pub pool_buffer_size: u32,
+}
+
+impl Default for UringConfig {
+    fn default() -> Self {
+        // Buffers of 1 MiB in all: about a second-level cache, beyond which they cost more than
+        // they save. Many rather than large ones, because a turn may receive on dozens of sockets.
+        let (pool_buffers, pool_buffer_size) = (64, 16 * 1024);
+        UringConfig { entries: 256, cq_entries: 4096, pool_buffers, pool_buffer_size }
+    }
+}
+
+/// io_uring as a processor's hardware. See the module's header.
+pub struct UringHal {
+    // The order of fields is the order of teardown: registration, ring, then what it named.
+    gate: Gate,
+    ring: IoUring,
+    outbox: Outbox,
+    kernel: Kernel,
+    in_flight: usize,
+    inline: Inline,
+    buffers: Buffers,
+    /// The last enter may have left deferred completions behind.
+    look_again: bool,
+    /// Cancelled before they left; to be delivered by the next turn.
+    cancelled: Vec<Token>,
+    reply: Arc<Reply>,
+    /// Operations with the thread pool.
+    pooled: usize,
+    wake: Arc<EventWake>,
+}
+
+impl UringHal {
+    /// Sets a ring up for the calling thread, which must be the one that drives it.
+    ///
+    /// # Errors
+    /// Those of the kernel: `EPERM` where a container or the administrator forbids io_uring,
+    /// `ENOSYS`, `ENOMEM`, …; `Unsupported` before Linux 5.11.
+    pub fn new(config: &UringConfig) -> io::Result<UringHal> {
+        UringHal::with_rungs(config, &Rung::ALL)
+    }
+
+    fn with_rungs(config: &UringConfig, rungs: &[Rung]) -> io::Result<UringHal> {
+        let ring = setup::open(config, rungs)?;
+        let kernel = Kernel::probe(&ring)?;
+        let wake = Arc::new(EventWake::new()?);
+        Ok(UringHal {
+            gate: Gate::new(&ring),
+            outbox: Outbox::new(&ring, wake.raw_fd()),
+            ring,
+            kernel,
+            in_flight: 0,
+            inline: Inline::default(),
+            buffers: Buffers::NotYet { count: config.pool_buffers, size: config.pool_buffer_size },
+            look_again: false,
+            cancelled: Vec::new(),
+            reply: Reply::new(wake.clone()),
+            pooled: 0,
+            wake,
+        })
+    }
+
+    /// Hands over what ended without the ring.
+    fn deliver_local(&mut self, done: &mut Vec<Completion>) {
+        let before = done.len();
+        if !self.cancelled.is_empty() {
+            let result = -libc::ECANCELED;
+            done.extend(self.cancelled.drain(..).map(|token| completion(token, result, false)));
+        }
+        let local = done.len();
+        if self.pooled > 0 {
+            self.reply.drain(done);
+            self.pooled -= done.len() - local;
+        }
+        self.in_flight -= done.len() - before;
+    }
+
+    /// Enters the kernel if there is anything to submit, to fetch, or to wait for. Returns whether
+    /// that got anywhere.
+    fn enter(&mut self, sleep: bool, limit: Option<Duration>) -> io::Result<bool> {
+        let sq = self.ring.submission();
+        let queued = sq.len();
+        let work = mem::take(&mut self.look_again) || sq.taskrun() || sq.cq_overflow();
+        drop(sq);
+        if queued == 0 && !work && !sleep {
+            return Ok(true);
+        }
+        let taken = self.gate.enter(queued, sleep, limit)?;
+        Ok(taken > 0 || queued == 0)
+    }
+
+    /// Moves completions out of the queue. No code of others runs meanwhile. Returns whether a wake
+    /// was among them.
+    fn reap(&mut self, done: &mut Vec<Completion>) -> bool {
+        let mut woken = false;
+        let mut ended = 0;
+        let queue = self.ring.completion();
+        let count = queue.len().min(BATCH);
+        done.reserve(count);
+        for cqe in queue.take(BATCH) {
+            let (data, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
+            let more = cqueue::more(flags);
+            if data & TAGS != 0 {
+                // What became of a cancel does not matter: the operation's own result tells (X-5).
+                if data == TAG_WAKE {
+                    woken = true;
+                    self.wake.clear();
+                    if !more {
+                        self.wake.drain();
+                        self.outbox.wake_ended();
+                    }
+                }
+                continue;
+            }
+            if !more {
+                ended += 1;
+                self.outbox.ended(data);
+            }
+            let mut completion = completion(Token::new(data), result, more);
+            if let Some(id) = cqueue::buffer_select(flags) {
+                completion.lease = self.buffers.take(id, result);
+            }
+            done.push(completion);
+        }
+        self.in_flight -= ended;
+        self.look_again = count >= KERNEL_BATCH;
+        woken
+    }
+}
+
+#[inline]
+fn completion(token: Token, result: i32, more: bool) -> Completion {
+    Completion { token, result, more, lease: None }
+}
+
 impl Hal for UringHal {
- fn name(&self)->&'static str {"io_uring"}
- unsafe fn submit(&mut self, _: Token, _: Op, _: bool)->Option<i32>{None}
- fn cancel(&mut self,_:Token){}
- fn turn(&mut self,_:Wait,_:&mut Vec<Completion>)->io::Result<()> {Ok(())}
- fn in_flight(&self)->usize{0}
- fn wake_handle(&self)->Arc<dyn Wake>{todo!()}
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+
+    unsafe fn submit(&mut self, token: Token, op: Op, alone: bool) -> Option<i32> {
+        if alone && self.in_flight == 0 {
+            // SAFETY: promised by the caller.
+            if let Some(result) = unsafe { self.inline.attempt(&op) } {
+                return Some(result);
+            }
+        }
+        match op {
+            Op::RecvPooled { .. } if !self.buffers.ready(&self.ring) => {
+                return Some(-libc::ENOBUFS);
+            }
+            Op::Close { fd } => generation::note_close(fd),
+            _ => {}
+        }
+        self.in_flight += 1;
+        if let Some(entry) = encode::encode(&op, &self.kernel) {
+            // SAFETY: promised by the caller.
+            unsafe { self.outbox.push(&mut self.ring, entry.user_data(token.get())) };
+        } else {
+            self.pooled += 1;
+            // SAFETY: promised by the caller; the completion is delivered from `reply`.
+            unsafe { Pool::global().submit(Job { token, op, reply: self.reply.clone() }) };
+        }
+        None
+    }
+
+    fn cancel(&mut self, token: Token) {
+        // A job's completion comes through `reply`, whether or not it was still queued.
+        if self.pooled > 0 && Pool::global().cancel(&self.reply, token) {
+            return;
+        }
+        if self.outbox.cancel(&mut self.ring, token.get()) {
+            self.cancelled.push(token);
+        }
+    }
+
+    fn turn(&mut self, wait: Wait, done: &mut Vec<Completion>) -> io::Result<()> {
+        let (may_sleep, limit) = match wait {
+            Wait::No => (false, None),
+            Wait::Forever => (true, None),
+            Wait::For(limit) => (!limit.is_zero(), Some(limit)),
+        };
+        let before = done.len();
+        self.deliver_local(done);
+        self.buffers.refill();
+        loop {
+            self.outbox.fill(&mut self.ring);
+            let stuck = self.outbox.stuck();
+            let nothing = done.len() == before && self.ring.completion().is_empty();
+            let progress = self.enter(may_sleep && nothing && !stuck, limit)?;
+            let woken = self.reap(done);
+            if self.pooled > 0 {
+                self.deliver_local(done);
+            }
+            if !stuck || woken || !progress || done.len() > before {
+                return Ok(());
+            }
+            // More is queued than fits, and nothing has ended: submit the rest before sleeping.
+            self.outbox.relent();
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn wake_handle(&self) -> Arc<dyn Wake> {
+        self.wake.clone()
+    }
+}
+
+impl fmt::Debug for UringHal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UringHal").field("in_flight", &self.in_flight).finish_non_exhaustive()
+    }
+}
+
+impl Drop for UringHal {
+    fn drop(&mut self) {
+        if self.in_flight == 0 {
+            self.buffers.unregister(&self.ring);
+            return;
+        }
+        debug_assert!(std::thread::panicking(), "a ring was dropped with operations in flight");
+        // Closing is not a barrier: a receive may still fill one of our buffers. They are leaked;
+        // memory of others' the owner should have kept by leaking this object.
+        mem::forget(mem::replace(&mut self.buffers, Buffers::Refused));
+    }
 }

@@ -50,11 +50,8 @@ fn a_send_of_everything_outlasts_the_socket_buffer() {
     let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
     msg.msg_iov = segments.as_mut_ptr();
     msg.msg_iovlen = segments.len() as _;
-    let op = Op::SendMsg {
-        fd: a.as_raw_fd(),
-        msg: (&raw const msg).cast(),
-        flags: libc::MSG_WAITALL,
-    };
+    let op =
+        Op::SendMsg { fd: a.as_raw_fd(), msg: (&raw const msg).cast(), flags: libc::MSG_WAITALL };
     assert_eq!(rig.start(2, op), None);
     let reader = std::thread::spawn(move || {
         let mut all = vec![0u8; 32_000_000];
@@ -206,8 +203,7 @@ fn connecting(address: &libc::sockaddr_in) -> (OwnedFd, Op) {
         OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))
     };
     let len = size_of::<libc::sockaddr_in>() as u32;
-    let op =
-        Op::Connect { fd: socket.as_raw_fd(), addr: std::ptr::from_ref(address).cast(), len };
+    let op = Op::Connect { fd: socket.as_raw_fd(), addr: std::ptr::from_ref(address).cast(), len };
     (socket, op)
 }
 
@@ -351,12 +347,8 @@ fn a_long_conversation() {
     let mut back = vec![0u8; data.len()];
     for (from, to) in [(&a, &b), (&b, &a)] {
         let flags = libc::MSG_WAITALL;
-        let op = Op::Recv {
-            fd: to.as_raw_fd(),
-            buf: back.as_mut_ptr(),
-            len: back.len() as u32,
-            flags,
-        };
+        let op =
+            Op::Recv { fd: to.as_raw_fd(), buf: back.as_mut_ptr(), len: back.len() as u32, flags };
         assert_eq!(rig.start(2, op), None);
         let sent = rig.start(1, send(from.as_raw_fd(), &data, flags));
         let done = rig.gather(if sent.is_some() { 1 } else { 2 });

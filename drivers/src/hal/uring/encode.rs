@@ -1,0 +1,93 @@
+//! Operations as submission queue entries.
+//!
+//! **Non-blocking descriptors.** io_uring takes `O_NONBLOCK` at its word for [`Op::Read`],
+//! [`Op::Write`] and their vectored kin: such an operation on a pipe or socket that is not ready
+//! completes with `-EAGAIN`. An entry is all that is left of an operation here, so it cannot be
+//! tried again from here: the bottom driver submits [`Op::Poll`] and then the operation once more.
+//!
+//! Reads next: `outbox.rs`, where entries queue.
+
+use std::ffi::c_int;
+use std::ptr;
+
+use io_uring::opcode;
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{Fd, FsyncFlags};
+use overlapped_iomgr::hal::Op;
+
+use super::buffers::GROUP;
+use super::setup::Kernel;
+
+/// The entry that does `op`; `None` when this kernel has none and a thread must do it.
+#[inline]
+pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
+    let entry = match *op {
+        Op::Nop => opcode::Nop::new().build(),
+        Op::Read { fd, buf, len, offset, .. } => {
+            opcode::Read::new(Fd(fd), buf, len).offset(offset).build()
+        }
+        Op::Write { fd, buf, len, offset, .. } => {
+            opcode::Write::new(Fd(fd), buf, len).offset(offset).build()
+        }
+        Op::Recv { fd, buf, len, flags } => {
+            opcode::Recv::new(Fd(fd), buf, len).flags(flags).build()
+        }
+        Op::RecvPooled { fd, len } => opcode::Recv::new(Fd(fd), ptr::null_mut(), len)
+            .buf_group(GROUP)
+            .build()
+            .flags(Flags::BUFFER_SELECT),
+        Op::Send { fd, buf, len, flags } => {
+            opcode::Send::new(Fd(fd), buf, len).flags(flags | libc::MSG_NOSIGNAL).build()
+        }
+        _ => return encode_rare(op, kernel),
+    };
+    kernel.has(entry.get_opcode()).then_some(entry)
+}
+
+/// The rest, kept out of the hot path's code.
+#[cold]
+fn encode_rare(op: &Op, kernel: &Kernel) -> Option<Entry> {
+    // Socket flags are a C int; the opcodes take them as u32.
+    let nosignal = |flags: c_int| (flags | libc::MSG_NOSIGNAL) as u32;
+    let entry = match *op {
+        Op::ReadV { fd, iov, count, offset } => {
+            opcode::Readv::new(Fd(fd), iov.cast(), count).offset(offset).build()
+        }
+        Op::WriteV { fd, iov, count, offset } => {
+            opcode::Writev::new(Fd(fd), iov.cast(), count).offset(offset).build()
+        }
+        Op::RecvMsg { fd, msg, flags } => {
+            opcode::RecvMsg::new(Fd(fd), msg.cast()).flags(flags as u32).build()
+        }
+        Op::SendMsg { fd, msg, flags } => {
+            opcode::SendMsg::new(Fd(fd), msg.cast()).flags(nosignal(flags)).build()
+        }
+        Op::AcceptMulti { fd } if kernel.accept_multi => {
+            opcode::AcceptMulti::new(Fd(fd)).flags(libc::SOCK_CLOEXEC).build()
+        }
+        // The contract lets an accept end with any socket, so one at a time will do.
+        Op::AcceptMulti { fd } => opcode::Accept::new(Fd(fd), ptr::null_mut(), ptr::null_mut())
+            .flags(libc::SOCK_CLOEXEC)
+            .build(),
+        Op::Connect { fd, addr, len } => opcode::Connect::new(Fd(fd), addr.cast(), len).build(),
+        Op::Shutdown { fd, how } => opcode::Shutdown::new(Fd(fd), how).build(),
+        Op::Open { path, flags, mode } => opcode::OpenAt::new(Fd(libc::AT_FDCWD), path)
+            .flags(flags | libc::O_CLOEXEC)
+            .mode(mode)
+            .build(),
+        Op::Close { fd } => opcode::Close::new(Fd(fd)).build(),
+        Op::Sync { fd, data_only } => {
+            let flags = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
+            opcode::Fsync::new(Fd(fd)).flags(flags).build()
+        }
+        Op::Stat { fd, out } => opcode::Statx::new(Fd(fd), c"".as_ptr(), out.cast())
+            .flags(libc::AT_EMPTY_PATH)
+            .mask(libc::STATX_BASIC_STATS | libc::STATX_BTIME)
+            .build(),
+        Op::SetLength { fd, len } => opcode::Ftruncate::new(Fd(fd), len).build(),
+        Op::Poll { fd, events } => opcode::PollAdd::new(Fd(fd), events).build(),
+        // `Call`, and what this file has not heard of.
+        _ => return None,
+    };
+    kernel.has(entry.get_opcode()).then_some(entry)
+}

@@ -1,0 +1,115 @@
+//! Short file operations done on the spot, when that is cheaper and delays nobody.
+//!
+//! A ring costs a submission, a completion and often a task switch, which only a batch repays. So
+//! when a thread has nothing else to run and nothing in flight, a small read is tried against the
+//! page cache first (`RWF_NOWAIT`), and a small buffered write is simply made: the ring would hand
+//! it to a kernel thread, at many times the cost.
+//!
+//! **Invariant.** An operation tried here either is finished, or has changed nothing but its own
+//! buffer, so that the ring can do it from the start. That is why operations at the file's own
+//! position are not read here: a short read would have moved it.
+
+use std::ffi::c_int;
+use std::io;
+
+use overlapped_iomgr::hal::Op;
+
+/// Longest read tried on the spot. Beyond, copying dominates and the ring costs little more.
+const MAX_READ: u32 = 64 * 1024;
+/// Longest write made on the spot; it may block on the journal or on throttling.
+const MAX_WRITE: u32 = 16 * 1024;
+/// Misses in a row before reads pause, and how many reads the first pause lasts.
+const MISSES: u32 = 8;
+const PAUSE: u32 = 32;
+
+/// Tries operations on the spot, and reads less eagerly where the page cache has been of no help.
+#[derive(Default)]
+pub(super) struct Inline {
+    misses: u32,
+    /// Reads still to pass on without a try.
+    skip: u32,
+}
+
+impl Inline {
+    /// Tries `op`; `None`: it is the ring's.
+    ///
+    /// # Safety
+    /// As for `Hal::submit`.
+    #[inline]
+    pub(super) unsafe fn attempt(&mut self, op: &Op) -> Option<i32> {
+        match *op {
+            Op::Read { fd, buf, len, offset, inline: true } if len <= MAX_READ => {
+                // Also turns away `u64::MAX`, the file's own position.
+                let offset = libc::off_t::try_from(offset).ok()?;
+                // SAFETY: promised by the caller.
+                unsafe { self.read(fd, buf, len as usize, offset) }
+            }
+            Op::Write { fd, buf, len, offset, inline: true } if len <= MAX_WRITE => {
+                // SAFETY: promised by the caller.
+                unsafe { write(fd, buf, len as usize, offset) }
+            }
+            _ => None,
+        }
+    }
+
+    /// # Safety
+    /// `buf` is valid for `len` bytes, and nobody else's.
+    unsafe fn read(
+        &mut self,
+        fd: c_int,
+        buf: *mut u8,
+        len: usize,
+        offset: libc::off_t,
+    ) -> Option<i32> {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        let mut filled = 0;
+        loop {
+            // SAFETY: `filled <= len`, and the kernel writes at most the rest.
+            let n = unsafe {
+                let iov = libc::iovec { iov_base: buf.add(filled).cast(), iov_len: len - filled };
+                libc::preadv2(fd, &raw const iov, 1, offset + filled as i64, libc::RWF_NOWAIT)
+            };
+            if n < 0 {
+                self.miss();
+                return None;
+            }
+            filled += n as usize;
+            // A short read may end where the cache does, or the file: only 0 tells them apart.
+            if n == 0 || filled == len {
+                self.misses = 0;
+                return Some(filled as i32);
+            }
+        }
+    }
+
+    fn miss(&mut self) {
+        self.misses += 1;
+        if self.misses >= MISSES {
+            self.skip = PAUSE << (self.misses - MISSES).min(5);
+        }
+    }
+}
+
+/// # Safety
+/// `buf` is valid for `len` bytes.
+unsafe fn write(fd: c_int, buf: *const u8, len: usize, offset: u64) -> Option<i32> {
+    // SAFETY: promised by the caller.
+    let n = unsafe {
+        if offset == u64::MAX {
+            libc::write(fd, buf.cast(), len)
+        } else {
+            libc::pwrite(fd, buf.cast(), len, libc::off_t::try_from(offset).ok()?)
+        }
+    };
+    if n >= 0 {
+        return Some(n as i32);
+    }
+    match io::Error::last_os_error().raw_os_error()? {
+        // Nothing was written; the ring can wait.
+        libc::EINTR | libc::EAGAIN => None,
+        errno => Some(-errno),
+    }
+}
