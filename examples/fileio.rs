@@ -118,8 +118,12 @@ fn is_filled(block: &[u8], number: u64) -> bool {
 /// Makes the file, block by block, and reads it once so that it is cached.
 fn lay_out(options: &Options) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
-    let file =
-        std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&options.path)?;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&options.path)?;
     let blocks = options.size / options.block as u64;
     let mut block = vec![0; options.block];
     let is_complete = file.metadata()?.len() >= blocks * options.block as u64;
@@ -241,7 +245,13 @@ fn parts(result: BufResult<usize, AlignedBuf>) -> (Option<usize>, AlignedBuf) {
 
 // The future route: a task for each lane.
 
-async fn lane(options: Rc<Options>, file: Rc<File>, lane: usize, clock: Clock, tally: Rc<RefCell<Tally>>) {
+async fn lane(
+    options: Rc<Options>,
+    file: Rc<File>,
+    lane: usize,
+    clock: Clock,
+    tally: Rc<RefCell<Tally>>,
+) {
     let mut blocks = Blocks::new(&options, lane);
     let mut buf = buffer(&options);
     let mut now = Instant::now();
@@ -298,9 +308,8 @@ fn ports(options: &Options) -> io::Result<Tally> {
     let port = CompletionPort::new();
     let clock = Clock::new(options.seconds);
     let mut tally = Tally::new();
-    let mut lanes: Vec<(Blocks, u64, Instant)> = (0..options.depth)
-        .map(|i| (Blocks::new(options, i), 0, clock.begin))
-        .collect();
+    let mut lanes: Vec<(Blocks, u64, Instant)> =
+        (0..options.depth).map(|i| (Blocks::new(options, i), 0, clock.begin)).collect();
     let issue = |lane: &mut (Blocks, u64, Instant), key: usize, mut buf: AlignedBuf| {
         lane.1 = lane.0.next(options.depth as u64);
         lane.2 = Instant::now();

@@ -61,7 +61,10 @@ async fn files(directory: &Path) -> io::Result<()> {
         offset += n as u64;
     }
     secret.sync_data().await?;
-    check("the filter above saw every byte", count.0.load(Ordering::Relaxed) == plain.len() as u64)?;
+    check(
+        "the filter above saw every byte",
+        count.0.load(Ordering::Relaxed) == plain.len() as u64,
+    )?;
     let raw = std::fs::read(&to)?;
     let changed = raw.iter().zip(&plain).all(|(a, b)| *a == b ^ 0xA5);
     check("the bytes on the disk are changed", raw.len() == plain.len() && changed)?;
@@ -139,7 +142,11 @@ fn routes(runtime: &Runtime, directory: &Path) -> io::Result<()> {
     let good = |n: usize, buf: &[u8]| n == 4096 && buf[..n] == expected[8192..8192 + 4096];
 
     let (n, buf) = runtime.block_on(async {
-        File::open(&path).await?.read_at(Vec::with_capacity(4096), 8192).await.map_err(io::Error::from)
+        File::open(&path)
+            .await?
+            .read_at(Vec::with_capacity(4096), 8192)
+            .await
+            .map_err(io::Error::from)
     })?;
     check("awaited", good(n, &buf))?;
 

@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::irp::Held;
 use crate::irp::dispatch;
 use crate::irp::slot::{IoStatus, Phase, SlotPtr, flags};
-use crate::irp::Held;
 use crate::status::Status;
 
 #[derive(Default)]

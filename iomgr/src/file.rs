@@ -71,6 +71,7 @@ impl FileObject {
     /// # Errors
     /// [`Status::DEVICE_NOT_READY`] when the thread has no processor and none can be made,
     /// [`Status::SHUTDOWN_IN_PROGRESS`] when its runtime is ending.
+    #[expect(clippy::new_ret_no_self, reason = "a file object exists only behind its handles")]
     pub fn new(
         stack: Arc<Stack>,
         name: &str,

@@ -76,7 +76,8 @@ impl Driver for FileDriver {
             (Major::Flush, minor) => Op::Sync { fd, data_only: minor == minor::DATA_ONLY },
             (Major::SetInformation, _) => Op::SetLength { fd, len: irp.arg() },
             (Major::QueryInformation, _) => {
-                let out = irp.payload_mut::<Box<libc::statx>>().expect("put there by the operation");
+                let out =
+                    irp.payload_mut::<Box<libc::statx>>().expect("put there by the operation");
                 Op::Stat { fd, out: (&raw mut **out).cast() }
             }
             (Major::Close, _) => {

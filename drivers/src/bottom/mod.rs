@@ -4,7 +4,9 @@ mod file;
 mod tcp;
 
 pub use file::{FileContext, FileDriver, open};
-pub use tcp::{ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt, adopt_listener};
+pub use tcp::{
+    ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt, adopt_listener,
+};
 
 use overlapped_iomgr::FileObject;
 

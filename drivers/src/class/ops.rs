@@ -209,7 +209,7 @@ fn check_vectored(offset: u64, lens: impl ExactSizeIterator<Item = usize>) -> St
     if lens.len() > MAX_SEGMENTS {
         return Status::INVALID_PARAMETER;
     }
-    let total = lens.fold(Some(0usize), |sum, len| sum?.checked_add(len));
+    let total = { lens }.try_fold(0usize, usize::checked_add);
     total.map_or(Status::OFFSET_OVERFLOW, |total| check_range(offset, total))
 }
 

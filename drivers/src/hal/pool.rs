@@ -149,7 +149,7 @@ impl Pool {
     /// # Safety
     /// As for `Hal::submit`: the memory that the job's operation names stays valid, and is not used
     /// by anybody else in a conflicting way, until its completion has been drained.
-    pub unsafe fn submit(&self, job: Job) {
+    pub(crate) unsafe fn submit(&self, job: Job) {
         let mut state = self.inner.lock();
         state.queue.push_back(job);
         let start = state.queue.len() > state.idle + state.starting
@@ -170,7 +170,7 @@ impl Pool {
 
     /// Takes back a job that no thread has begun; its completion is `-ECANCELED`. Returns whether
     /// there was one. A job that runs is not disturbed.
-    pub fn cancel(&self, reply: &Arc<Reply>, token: Token) -> bool {
+    pub(crate) fn cancel(&self, reply: &Arc<Reply>, token: Token) -> bool {
         let mut state = self.inner.lock();
         let ours = |job: &Job| job.token == token && Arc::ptr_eq(&job.reply, reply);
         let Some(job) = state.queue.iter().position(ours).and_then(|i| state.queue.remove(i))

@@ -61,8 +61,7 @@ unsafe fn split(parent: SlotPtr, parts: &[Part]) -> Disposition {
         let header = parent.0.as_ptr();
         let core: &Core = (*header).core.as_ref();
         if (*parent.current()).level + 1 >= (*header).depth {
-            (*header).result =
-                IoStatus { status: Status::INVALID_DEVICE_REQUEST, info: 0 };
+            (*header).result = IoStatus { status: Status::INVALID_DEVICE_REQUEST, info: 0 };
             (*header).phase = Phase::Finished;
             return Disposition(Outcome::Finished);
         }
@@ -158,8 +157,7 @@ unsafe fn child_done_inner(parent: SlotPtr, child: SlotPtr) {
 unsafe fn collect(parent: SlotPtr) {
     // SAFETY: no child is left; the driver side is ours again.
     unsafe {
-        let tally =
-            (*parent.current()).scratch.take::<Box<Tally>>().expect("kept by `split`");
+        let tally = (*parent.current()).scratch.take::<Box<Tally>>().expect("kept by `split`");
         let mut result = IoStatus { status: Status::SUCCESS, info: 0 };
         for (part, outcome) in tally.parts {
             let outcome = outcome.expect("every part has reported");

@@ -113,8 +113,7 @@ impl Drop for Held {
         // SAFETY: neither completed nor passed on, so still the only driver-side owner.
         unsafe {
             slot.device().report_bug("a held IRP was dropped", false);
-            (*slot.0.as_ptr()).result =
-                IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+            (*slot.0.as_ptr()).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
             dispatch::resume(slot, Resume::Complete);
         }
     }

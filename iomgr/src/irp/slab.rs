@@ -151,8 +151,11 @@ impl Slab {
             for i in 0..page.slots {
                 // SAFETY: `grow` initialised every slot of the page.
                 unsafe {
-                    let slot =
-                        page.memory.as_ptr().add(i * slot_size(usize::from(page.class))).cast::<Slot>();
+                    let slot = page
+                        .memory
+                        .as_ptr()
+                        .add(i * slot_size(usize::from(page.class)))
+                        .cast::<Slot>();
                     if (*slot).flags.has(flags::LIVE) {
                         f(SlotPtr(NonNull::new_unchecked(slot)));
                     }

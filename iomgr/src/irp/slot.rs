@@ -224,7 +224,9 @@ impl SlotPtr {
     pub(crate) unsafe fn location(self, index: u8) -> *mut Location {
         // SAFETY: the slab lays `CLASS_LOCATIONS[class]` locations out behind the header.
         unsafe {
-            debug_assert!(usize::from(index) < CLASS_LOCATIONS[usize::from((*self.0.as_ptr()).class)]);
+            debug_assert!(
+                usize::from(index) < CLASS_LOCATIONS[usize::from((*self.0.as_ptr()).class)]
+            );
             self.0.as_ptr().add(1).cast::<Location>().add(usize::from(index))
         }
     }

@@ -67,6 +67,10 @@ pub struct Mail {
 
 impl State {
     /// A free slot's word.
+    #[expect(
+        clippy::new_without_default,
+        reason = "loom's atomics have no const state to default to"
+    )]
     pub fn new() -> State {
         State(AtomicU32::new(0))
     }

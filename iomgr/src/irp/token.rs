@@ -144,6 +144,7 @@ impl<'a> Irp<'a> {
 
     /// The parameters that the next driver down will see: a copy of this driver's (I-8), to be
     /// changed as wanted. Takes effect with [`Lower::forward`].
+    #[expect(clippy::should_implement_trait, reason = "NT's word: the next stack location")]
     pub fn next(&mut self) -> NextLocation<'_> {
         // SAFETY: owner of the driver side; `prepare_next` checks the bound.
         unsafe { dispatch::prepare_next(self.slot) };
@@ -363,6 +364,7 @@ impl Unwinding<'_> {
     }
 
     /// The parameters for a [`Unwinding::retry`]; see [`Irp::next`].
+    #[expect(clippy::should_implement_trait, reason = "NT's word: the next stack location")]
     pub fn next(&mut self) -> NextLocation<'_> {
         // SAFETY: as in `Irp::next`.
         unsafe { dispatch::prepare_next(self.slot) };
@@ -418,7 +420,7 @@ impl Late<'_> {
     /// Takes the payload whole, type unknown: the owner of the bytes received.
     pub fn take_any(&mut self) -> Payload {
         // SAFETY: as above.
-        unsafe { mem::replace(&mut (*self.slot.0.as_ptr()).payload, Payload::empty()) }
+        unsafe { mem::take(&mut (*self.slot.0.as_ptr()).payload) }
     }
 }
 

@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use remote::Remote;
 pub use remote::ProcessorHandle;
+pub(crate) use remote::Remote;
 pub use thread::set_hardware_factory;
 pub use timers::TimerId;
 

@@ -108,12 +108,8 @@ impl Remote {
             // SAFETY: whoever set the `MAIL` bit, and nobody else, writes the link until the owner
             // has taken the slot off the list.
             unsafe { *(*slot).mail.get() = head };
-            match self.slots.compare_exchange_weak(
-                head,
-                slot,
-                Ordering::SeqCst,
-                Ordering::Relaxed,
-            ) {
+            match self.slots.compare_exchange_weak(head, slot, Ordering::SeqCst, Ordering::Relaxed)
+            {
                 Ok(_) => break,
                 Err(now) => head = now,
             }

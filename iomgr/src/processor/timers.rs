@@ -38,7 +38,7 @@ pub(crate) fn tick_of(at: Instant) -> u64 {
 /// As [`tick_of`], rounded up, so that a timer never fires early.
 fn tick_after(at: Instant) -> u64 {
     let since = at.saturating_duration_since(epoch());
-    since.as_millis() as u64 + u64::from(since.subsec_nanos() % 1_000_000 != 0)
+    since.as_millis() as u64 + u64::from(!since.subsec_nanos().is_multiple_of(1_000_000))
 }
 
 impl TimerId {

@@ -57,7 +57,8 @@ impl Core {
 
         let wait = self.bounded_by_timers(wait);
         let sleeps = wait != Wait::No;
-        let wait = if sleeps && (!self.remote.prepare_sleep() || ready()) { Wait::No } else { wait };
+        let wait =
+            if sleeps && (!self.remote.prepare_sleep() || ready()) { Wait::No } else { wait };
         let mut done = self.done.take();
         let result = match self.hal.borrow_mut().as_mut() {
             Some(hal) => hal.turn(wait, &mut done),
@@ -70,7 +71,8 @@ impl Core {
 
         let mut active = !done.is_empty();
         for completion in done.drain(..) {
-            let slot = std::ptr::with_exposed_provenance_mut::<Slot>(completion.token.get() as usize);
+            let slot =
+                std::ptr::with_exposed_provenance_mut::<Slot>(completion.token.get() as usize);
             // SAFETY: tokens are the addresses of slots handed to the hardware (`dispatch::token`
             // exposes them), each back once for good.
             unsafe {

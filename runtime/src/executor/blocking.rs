@@ -120,8 +120,7 @@ impl Blocking {
             if left.is_zero() {
                 break;
             }
-            state =
-                self.0.gone.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.0.gone.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.threads
     }

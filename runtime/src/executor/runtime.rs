@@ -61,10 +61,13 @@ impl Handle {
             builder.spawn(|meta| Guarded::new(future, meta), Shared::schedule)
         } else {
             let seat = shared.pick_seat();
-            builder.spawn(|meta| Guarded::new(future, meta), move |runnable: Runnable| {
-                let shared = runnable.metadata().shared().clone();
-                shared.schedule_on(seat, runnable);
-            })
+            builder.spawn(
+                |meta| Guarded::new(future, meta),
+                move |runnable: Runnable| {
+                    let shared = runnable.metadata().shared().clone();
+                    shared.schedule_on(seat, runnable);
+                },
+            )
         };
         self.start(ticket.is_some(), runnable, task)
     }
@@ -152,7 +155,10 @@ impl fmt::Debug for Handle {
 }
 
 /// Where a blocking job leaves its result.
-struct BlockingCell<T>(Mutex<(Option<Result<T, JoinError>>, Option<Waker>)>);
+struct BlockingCell<T>(Mutex<Slot<T>>);
+
+/// The result, and who waits for it.
+type Slot<T> = (Option<Result<T, JoinError>>, Option<Waker>);
 
 impl<T> Default for BlockingCell<T> {
     fn default() -> Self {
@@ -223,8 +229,7 @@ fn drive<F: Future>(
     future: F,
     mut between: impl FnMut(&dyn Fn() -> bool),
 ) -> F::Output {
-    let main =
-        Arc::new(MainWaker { woken: AtomicBool::new(true), processor: processor.handle() });
+    let main = Arc::new(MainWaker { woken: AtomicBool::new(true), processor: processor.handle() });
     let waker = Waker::from(main.clone());
     let mut future = pin!(future);
     let woken = || main.woken.load(Ordering::SeqCst);
@@ -304,8 +309,9 @@ impl Runtime {
                 let leaked = work(&worker, processor, &deadline);
                 let _ = report.send(leaked);
             };
-            let thread =
-                thread::Builder::new().name(format!("{}-{seat}", builder.thread_name)).spawn(body)?;
+            let thread = thread::Builder::new()
+                .name(format!("{}-{seat}", builder.thread_name))
+                .spawn(body)?;
             runtime.workers.push(thread);
         }
         drop(ready_send);

@@ -60,7 +60,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(stealers: Vec<Stealer<Runnable>>, stealing: bool, blocking: Blocking) -> Arc<Shared> {
+    pub(super) fn new(
+        stealers: Vec<Stealer<Runnable>>,
+        stealing: bool,
+        blocking: Blocking,
+    ) -> Arc<Shared> {
         let seat = |stealer| Seat {
             stealer,
             inbox: Mutex::default(),
@@ -190,9 +194,8 @@ impl Shared {
 
     /// The worker for a new task that stays where it is put.
     pub(super) fn pick_seat(&self) -> usize {
-        worker::current_seat(self).unwrap_or_else(|| {
-            self.next_seat.fetch_add(1, Ordering::Relaxed) % self.seats.len()
-        })
+        worker::current_seat(self)
+            .unwrap_or_else(|| self.next_seat.fetch_add(1, Ordering::Relaxed) % self.seats.len())
     }
 
     pub(super) fn take_inbox(&self, seat: usize, into: &mut impl Extend<Runnable>) {
@@ -207,7 +210,10 @@ impl Shared {
         }
     }
 
-    pub(super) fn take_injected(&self, own: &crossbeam_deque::Worker<Runnable>) -> Option<Runnable> {
+    pub(super) fn take_injected(
+        &self,
+        own: &crossbeam_deque::Worker<Runnable>,
+    ) -> Option<Runnable> {
         loop {
             match self.injector.steal_batch_and_pop(own) {
                 Steal::Success(runnable) => return Some(runnable),

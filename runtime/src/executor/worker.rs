@@ -74,7 +74,9 @@ thread_local! {
 }
 
 /// Says that the calling thread is this worker, until dropped.
-pub(super) struct Entered<'a>(#[expect(dead_code, reason = "keeps the worker borrowed")] &'a Worker);
+pub(super) struct Entered<'a>(
+    #[expect(dead_code, reason = "keeps the worker borrowed")] &'a Worker,
+);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
@@ -113,7 +115,11 @@ pub(super) fn push_local(runnable: Runnable) -> Result<(), Runnable> {
 
 /// Queues on the worker given, if that is the calling thread.
 #[inline]
-pub(super) fn push_pinned(shared: &Shared, seat: usize, runnable: Runnable) -> Result<(), Runnable> {
+pub(super) fn push_pinned(
+    shared: &Shared,
+    seat: usize,
+    runnable: Runnable,
+) -> Result<(), Runnable> {
     let mut runnable = Some(runnable);
     with_current(shared, |worker| {
         if worker.seat == seat {
@@ -144,7 +150,7 @@ impl Worker {
     fn next(&self) -> Option<Runnable> {
         let tick = self.ticks.get() + 1;
         self.ticks.set(tick);
-        if tick % INJECTED_FIRST == 0 {
+        if tick.is_multiple_of(INJECTED_FIRST) {
             self.shared.take_inbox(self.seat, &mut *self.pinned.borrow_mut());
             if self.shared.stealing
                 && let Some(runnable) = self.shared.take_injected(&self.deque)
@@ -161,7 +167,7 @@ impl Worker {
             });
         }
         // Pinned tasks and others take turns.
-        let local = if tick % 2 == 0 {
+        let local = if tick.is_multiple_of(2) {
             pinned().or_else(|| self.deque.pop())
         } else {
             self.deque.pop().or_else(pinned)
@@ -214,8 +220,8 @@ impl Worker {
         } else {
             bump(&counts.sleeps, 1);
             self.shared.go_idle(self.seat);
-            let turned = processor
-                .turn(Wait::Forever, || awake() || self.shared.has_work_for(self.seat));
+            let turned =
+                processor.turn(Wait::Forever, || awake() || self.shared.has_work_for(self.seat));
             self.shared.leave_idle(self.seat);
             turned
         };
@@ -231,7 +237,8 @@ impl Worker {
         loop {
             self.shared.wake_all_tasks();
             let mut dropped = false;
-            while let Some(runnable) = self.next().or_else(|| self.shared.steal(self.seat, &self.deque))
+            while let Some(runnable) =
+                self.next().or_else(|| self.shared.steal(self.seat, &self.deque))
             {
                 // Dropping it drops the task's future, and cancels its requests.
                 drop(runnable);

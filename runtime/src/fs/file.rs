@@ -307,7 +307,9 @@ pub(super) async fn copy(from: &File, to: &File, chunk: usize) -> io::Result<u64
 }
 
 /// Polls all futures until each is ready; the sum of their results, or the first error.
-async fn all(futures: impl Iterator<Item = impl Future<Output = io::Result<u64>>>) -> io::Result<u64> {
+async fn all(
+    futures: impl Iterator<Item = impl Future<Output = io::Result<u64>>>,
+) -> io::Result<u64> {
     let mut lanes: Vec<_> = futures.map(|f| Some(Box::pin(f))).collect();
     let mut sum = 0;
     std::future::poll_fn(|cx| {

@@ -387,7 +387,10 @@ impl TcpListener {
     ///
     /// # Errors
     /// As [`TcpListener::from_std`].
-    pub fn from_std_with(listener: StdListener, connections: Arc<Stack>) -> io::Result<TcpListener> {
+    pub fn from_std_with(
+        listener: StdListener,
+        connections: Arc<Stack>,
+    ) -> io::Result<TcpListener> {
         Self::adopt(listener.into(), connections)
     }
 

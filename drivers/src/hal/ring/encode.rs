@@ -61,11 +61,8 @@ pub(super) fn encode(op: &Op, kernel: &Kernel) -> Encoded {
             opcode::Close::new(fd(f)).build()
         }
         Op::Sync { fd: f, data_only } => {
-            let flags = if data_only {
-                types::FsyncFlags::DATASYNC
-            } else {
-                types::FsyncFlags::empty()
-            };
+            let flags =
+                if data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };
             opcode::Fsync::new(fd(f)).flags(flags).build()
         }
         Op::Stat { fd: f, out } => opcode::Statx::new(fd(f), c"".as_ptr(), out.cast())

@@ -158,7 +158,8 @@ impl UringHal {
             }
         }
         if !self.wake_armed {
-            let poll = opcode::PollAdd::new(types::Fd(self.wake.0.as_raw_fd()), libc::POLLIN as u32);
+            let poll =
+                opcode::PollAdd::new(types::Fd(self.wake.0.as_raw_fd()), libc::POLLIN as u32);
             self.wake_armed = self.push(&poll.multi(true).build().user_data(WAKE));
         }
         while self.in_kernel < self.limit {
@@ -178,7 +179,8 @@ impl UringHal {
                 let sq = self.ring.submission();
                 let (queued, work) = (sq.len(), sq.taskrun() || sq.cq_overflow());
                 drop(sq);
-                if queued == 0 && !work && !(self.in_kernel > 0 && !self.kernel.taskrun_flag) {
+                // Rings of the oldest kind, which have no flag for deferred work, defer none.
+                if queued == 0 && !work {
                     return Ok(());
                 }
                 // With deferred task work, completions appear only in an enter that asks for them.
@@ -193,10 +195,9 @@ impl UringHal {
                 // Beyond a day it may as well wake up early.
                 let limit = limit.min(Duration::from_secs(86_400));
                 let limit = types::Timespec::from(limit);
-                self.ring.submitter().submit_with_args(
-                    1,
-                    &types::SubmitArgs::new().timespec(&limit),
-                )
+                self.ring
+                    .submitter()
+                    .submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
             }
         };
         match result {

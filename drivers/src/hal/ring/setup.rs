@@ -9,8 +9,6 @@ use io_uring::{IoUring, Probe, opcode};
 #[derive(Debug)]
 pub(super) struct Kernel {
     pub(super) truncate: bool,
-    /// Rings tell when there is deferred work; otherwise an enter must look.
-    pub(super) taskrun_flag: bool,
 }
 
 /// Sets a ring up, going down the ladder of flags: each step is what some older kernel refuses with
@@ -76,10 +74,7 @@ pub(super) fn kernel(ring: &IoUring) -> io::Result<&'static Kernel> {
         {
             return Err("the kernel's io_uring is older than 5.19");
         }
-        Ok(Kernel {
-            truncate: probe.is_supported(opcode::Ftruncate::CODE),
-            taskrun_flag: true,
-        })
+        Ok(Kernel { truncate: probe.is_supported(opcode::Ftruncate::CODE) })
     });
     found.as_ref().map_err(|what| io::Error::new(io::ErrorKind::Unsupported, *what))
 }

@@ -296,7 +296,6 @@ fn those_who_wait_for_a_closed_number_end() {
     let fd = b.into_raw_fd();
     assert_eq!(rig.start(1, recv(fd, &mut buf)), None);
     assert_eq!(rig.start(2, recv(fd, &mut other)), None);
-    // SAFETY: the operation has been started above.
     assert_eq!(rig.start(3, Op::Close { fd }), Some(0));
     assert_eq!(
         rig.gather(2),
