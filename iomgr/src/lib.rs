@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Every operation is a packet, an **IRP**. It is made on the calling thread's [`processor`],
-//! travels down the [`stack`] of its [file object](file) from one [`Driver`] to the next, does its
+//! travels down the [`stack`] of its [file object](FileObject) from one [`Driver`] to the next, does its
 //! work at the bottom through the hardware contract ([`hal`]), travels back up through completion
 //! routines, and reports by the route its caller chose.
 //!

@@ -8,7 +8,7 @@
 mod epoll;
 mod generation;
 mod pool;
-mod ring;
+mod uring;
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ use overlapped_iomgr::hal::Hal;
 
 pub use epoll::{EpollConfig, EpollHal};
 pub use pool::Pool;
-pub use ring::{UringConfig, UringHal};
+pub use uring::{UringConfig, UringHal};
 
 /// Which hardware a processor uses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -8,7 +8,7 @@
 //! or waits (`thread.rs`); it is driven while the thread waits, and torn down when the thread ends
 //!
 //!
-//! **Lifetime.** [`Core`] outlives every slot of its slab. It is freed when the processor has been
+//! **Lifetime.** `Core` outlives every slot of its slab. It is freed when the processor has been
 //! torn down *and* the last requester elsewhere has let go of its slot: see `orphans`. Tearing down
 //! is: refuse new requests, cancel all, reap to zero, close the mailbox, and only then drop the
 //! hardware. Past its deadline everything the hardware may still write to is leaked, never freed.
@@ -160,8 +160,10 @@ impl Core {
     pub(crate) unsafe fn submit(&self, token: Token, op: Op) -> Option<i32> {
         let mut hal = self.hal.borrow_mut();
         let hal = hal.as_mut().expect("requests are refused once the hardware is gone");
+        // A timer, be it the request's own deadline, must not wait for a slow disk either.
+        let alone = !self.runnable.get() && self.wheel.borrow().is_empty();
         // SAFETY: the caller's.
-        unsafe { hal.submit(token, op, !self.runnable.get()) }
+        unsafe { hal.submit(token, op, alone) }
     }
 
     pub(crate) fn cancel_hardware(&self, token: Token) {

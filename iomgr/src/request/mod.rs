@@ -1,7 +1,7 @@
 //! Requests: what an application builds, and how the result reports.
 //!
 //! Building a [`Request`] and choosing its route are two acts. A request is inert until it is
-//! awaited ([`future`]), [waited for](Request::wait), or [posted](Request::post) to a port; then an
+//! awaited (`future.rs`), [waited for](Request::wait), or [posted](Request::post) to a port; then an
 //! IRP is made on the calling thread's processor, the operation moves into it, and it is issued.
 //! Exactly one result comes back by exactly one route (I-34).
 //!

@@ -18,10 +18,13 @@ use overlapped_iomgr::hal::Op;
 use super::buffers::GROUP;
 use super::setup::Kernel;
 
-/// The entry that does `op`; `None` when this kernel has none and a thread must do it.
-#[inline]
-pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
-    let entry = match *op {
+/// The entry of one of the common operations, all of which every kernel with a ring at all has.
+///
+/// Always inlined and built field by field straight into the queue: a copy by way of the stack
+/// costs more than all the rest of a submission.
+#[inline(always)]
+pub(super) fn encode_common(op: &Op) -> Option<Entry> {
+    Some(match *op {
         Op::Nop => opcode::Nop::new().build(),
         Op::Read { fd, buf, len, offset, .. } => {
             opcode::Read::new(Fd(fd), buf, len).offset(offset).build()
@@ -39,14 +42,15 @@ pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
         Op::Send { fd, buf, len, flags } => {
             opcode::Send::new(Fd(fd), buf, len).flags(flags | libc::MSG_NOSIGNAL).build()
         }
-        _ => return encode_rare(op, kernel),
-    };
-    kernel.has(entry.get_opcode()).then_some(entry)
+        _ => return None,
+    })
 }
 
-/// The rest, kept out of the hot path's code.
-#[cold]
-fn encode_rare(op: &Op, kernel: &Kernel) -> Option<Entry> {
+/// The entry of any operation; `None` when this kernel has none and a thread must do it.
+pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
+    if let Some(entry) = encode_common(op) {
+        return Some(entry);
+    }
     // Socket flags are a C int; the opcodes take them as u32.
     let nosignal = |flags: c_int| (flags | libc::MSG_NOSIGNAL) as u32;
     let entry = match *op {

@@ -35,7 +35,7 @@ impl Inline {
     ///
     /// # Safety
     /// As for `Hal::submit`.
-    #[inline]
+    #[inline(never)]
     pub(super) unsafe fn attempt(&mut self, op: &Op) -> Option<i32> {
         match *op {
             Op::Read { fd, buf, len, offset, inline: true } if len <= MAX_READ => {

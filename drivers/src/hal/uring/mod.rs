@@ -40,6 +40,7 @@ use io_uring::{IoUring, cqueue};
 use overlapped_iomgr::hal::{Completion, Hal, Op, Token, Wait, Wake};
 
 use self::buffers::Buffers;
+use self::encode::{encode, encode_common};
 use self::gate::Gate;
 use self::inline::Inline;
 use self::outbox::Outbox;
@@ -139,7 +140,12 @@ impl UringHal {
         let before = done.len();
         if !self.cancelled.is_empty() {
             let result = -libc::ECANCELED;
-            done.extend(self.cancelled.drain(..).map(|token| completion(token, result, false)));
+            done.extend(self.cancelled.drain(..).map(|token| Completion {
+                token,
+                result,
+                more: false,
+                lease: None,
+            }));
         }
         let local = done.len();
         if self.pooled > 0 {
@@ -163,11 +169,31 @@ impl UringHal {
         Ok(taken > 0 || queued == 0)
     }
 
+    /// Submits what is rare, or finds no room. `in_flight` counts it already.
+    ///
+    /// # Safety
+    /// As for `Hal::submit`.
+    #[inline(never)]
+    unsafe fn submit_rest(&mut self, token: Token, op: Op) {
+        if let Op::Close { fd } = op {
+            generation::note_close(fd);
+        }
+        if let Some(entry) = encode(&op, &self.kernel) {
+            // SAFETY: promised by the caller.
+            unsafe { self.outbox.push(&mut self.ring, entry.user_data(token.get())) };
+        } else {
+            self.pooled += 1;
+            // SAFETY: promised by the caller; the completion is delivered from `reply`.
+            unsafe { Pool::global().submit(Job { token, op, reply: self.reply.clone() }) };
+        }
+    }
+
     /// Moves completions out of the queue. No code of others runs meanwhile. Returns whether a wake
     /// was among them.
     fn reap(&mut self, done: &mut Vec<Completion>) -> bool {
         let mut woken = false;
         let mut ended = 0;
+        let cancels_wait = self.outbox.cancels_wait();
         let queue = self.ring.completion();
         let count = queue.len().min(BATCH);
         done.reserve(count);
@@ -188,23 +214,21 @@ impl UringHal {
             }
             if !more {
                 ended += 1;
-                self.outbox.ended(data);
+                if cancels_wait {
+                    self.outbox.forget_cancel(data);
+                }
             }
-            let mut completion = completion(Token::new(data), result, more);
-            if let Some(id) = cqueue::buffer_select(flags) {
-                completion.lease = self.buffers.take(id, result);
-            }
-            done.push(completion);
+            let lease = match cqueue::buffer_select(flags) {
+                None => None,
+                Some(id) => self.buffers.take(id, result),
+            };
+            done.push(Completion { token: Token::new(data), result, more, lease });
         }
+        self.outbox.ended(ended);
         self.in_flight -= ended;
         self.look_again = count >= KERNEL_BATCH;
         woken
     }
-}
-
-#[inline]
-fn completion(token: Token, result: i32, more: bool) -> Completion {
-    Completion { token, result, more, lease: None }
 }
 
 impl Hal for UringHal {
@@ -213,27 +237,26 @@ impl Hal for UringHal {
     }
 
     unsafe fn submit(&mut self, token: Token, op: Op, alone: bool) -> Option<i32> {
-        if alone && self.in_flight == 0 {
+        if alone && self.in_flight == 0 && matches!(op, Op::Read { .. } | Op::Write { .. }) {
             // SAFETY: promised by the caller.
             if let Some(result) = unsafe { self.inline.attempt(&op) } {
                 return Some(result);
             }
         }
-        match op {
-            Op::RecvPooled { .. } if !self.buffers.ready(&self.ring) => {
-                return Some(-libc::ENOBUFS);
-            }
-            Op::Close { fd } => generation::note_close(fd),
-            _ => {}
+        if matches!(op, Op::RecvPooled { .. }) && !self.buffers.ready(&self.ring) {
+            return Some(-libc::ENOBUFS);
         }
         self.in_flight += 1;
-        if let Some(entry) = encode::encode(&op, &self.kernel) {
+        if let Some(mut sq) = self.outbox.room(&mut self.ring)
+            && let Some(entry) = encode_common(&op)
+        {
             // SAFETY: promised by the caller.
-            unsafe { self.outbox.push(&mut self.ring, entry.user_data(token.get())) };
+            let pushed = unsafe { sq.push(&entry.user_data(token.get())) };
+            debug_assert!(pushed.is_ok(), "there was room");
+            self.outbox.sent();
         } else {
-            self.pooled += 1;
-            // SAFETY: promised by the caller; the completion is delivered from `reply`.
-            unsafe { Pool::global().submit(Job { token, op, reply: self.reply.clone() }) };
+            // SAFETY: promised by the caller.
+            unsafe { self.submit_rest(token, op) };
         }
         None
     }

@@ -21,7 +21,7 @@
 use std::collections::VecDeque;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, SubmissionQueue, opcode, types};
 
 use super::{TAG_CANCEL, TAG_WAKE};
 
@@ -58,17 +58,32 @@ impl Outbox {
         }
     }
 
-    /// Queues an operation's entry.
+    /// The submission queue, if an operation may go there now. The caller pushes one entry and says
+    /// so with [`Outbox::sent`].
+    #[inline(always)]
+    pub(super) fn room<'r>(&self, ring: &'r mut IoUring) -> Option<SubmissionQueue<'r>> {
+        if !self.backlog.is_empty() || self.in_kernel >= self.limit {
+            return None;
+        }
+        let sq = ring.submission();
+        (sq.len() < self.op_slots).then_some(sq)
+    }
+
+    /// One entry was pushed to the queue that [`Outbox::room`] lent.
+    #[inline(always)]
+    pub(super) fn sent(&mut self) {
+        self.in_kernel += 1;
+    }
+
+    /// Queues an operation's entry, here if it must be.
     ///
     /// # Safety
     /// As for `Hal::submit`: what the entry names stays valid until its final completion.
-    #[inline]
     pub(super) unsafe fn push(&mut self, ring: &mut IoUring, entry: Entry) {
-        if self.backlog.is_empty() && self.in_kernel < self.limit {
-            let mut sq = ring.submission();
+        if let Some(mut sq) = self.room(ring) {
             // SAFETY: promised by the caller.
-            if sq.len() < self.op_slots && unsafe { sq.push(&entry) }.is_ok() {
-                self.in_kernel += 1;
+            if unsafe { sq.push(&entry) }.is_ok() {
+                self.sent();
                 return;
             }
         }
@@ -137,13 +152,22 @@ impl Outbox {
         }
     }
 
-    /// An operation's final completion has been read.
+    /// Whether any cancel still waits here, so that [`Outbox::forget_cancel`] has work.
     #[inline]
-    pub(super) fn ended(&mut self, token: u64) {
-        self.in_kernel -= 1;
-        if !self.cancels.is_empty() {
-            self.cancels.retain(|&waiting| waiting != token);
-        }
+    pub(super) fn cancels_wait(&self) -> bool {
+        !self.cancels.is_empty()
+    }
+
+    /// The operation has ended: a cancel of it must not meet the token's next owner.
+    #[cold]
+    pub(super) fn forget_cancel(&mut self, token: u64) {
+        self.cancels.retain(|&waiting| waiting != token);
+    }
+
+    /// The final completions of so many operations have been read.
+    #[inline]
+    pub(super) fn ended(&mut self, operations: usize) {
+        self.in_kernel -= operations;
     }
 
     /// The wake's poll has ended and must be armed again.
