@@ -19,7 +19,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use crate::major::Major;
 use crate::processor::{Core, Remote};
@@ -52,12 +52,15 @@ pub struct FileObject {
     context: Box<dyn Any + Send + Sync>,
     home: Arc<Remote>,
     uses: AtomicU64,
-    local: Cell<u32>,
+    local: AtomicU32,
     ending: Cell<Ending>,
+    /// Its own address, as it was allocated: what handles and requests are given, so that the last
+    /// of them may free it.
+    this: NonNull<FileObject>,
 }
 
-// SAFETY: `local` and `ending` are touched by the home's thread alone (module invariant), the rest
-// is `Sync`.
+// SAFETY: `ending` is touched by the home's thread alone (module invariant), `this` never changes,
+// and the rest is `Sync`.
 unsafe impl Sync for FileObject {}
 // SAFETY: as above.
 unsafe impl Send for FileObject {}
@@ -79,6 +82,8 @@ impl FileObject {
     ) -> Result<FileHandle, Status> {
         Core::with_or_create(|core| {
             core.check_running()?;
+            let memory = Box::into_raw(Box::<FileObject>::new_uninit()).cast::<FileObject>();
+            let this = NonNull::new(memory).expect("a box is never null");
             let file = FileObject {
                 id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
                 name: name.into(),
@@ -87,10 +92,13 @@ impl FileObject {
                 context,
                 home: core.remote().clone(),
                 uses: AtomicU64::new(HANDLE),
-                local: Cell::new(0),
+                local: AtomicU32::new(0),
                 ending: Cell::new(Ending::Open),
+                this,
             };
-            Ok(FileHandle(NonNull::from(Box::leak(Box::new(file)))))
+            // SAFETY: just allocated for this.
+            unsafe { memory.write(file) };
+            Ok(FileHandle(this))
         })?
     }
 
@@ -146,10 +154,30 @@ impl FileObject {
         Core::with_current(|core| core.cancel_unattended(self.id, major));
     }
 
+    /// Asks for an early end of every request on this file, on every processor. Does not wait.
+    pub fn cancel_requests(&self) {
+        let id = self.id;
+        if self.uses.load(Ordering::Relaxed) >= FOREIGN {
+            Remote::broadcast(move |core| core.cancel_file(id));
+        } else if self.local.load(Ordering::Relaxed) > 0 {
+            let cancel = move |core: &Core| core.cancel_file(id);
+            if self.home.is_current() {
+                Core::with_current(cancel);
+            } else {
+                // A home that is gone has no requests.
+                let _ = self.home.run(Box::new(cancel));
+            }
+        }
+    }
+
+    pub(crate) fn address(&self) -> NonNull<FileObject> {
+        self.this
+    }
+
     /// Another handle to this file object; only called while a handle or request keeps it.
     pub fn handle(&self) -> FileHandle {
         self.uses.fetch_add(HANDLE, Ordering::Relaxed);
-        FileHandle(NonNull::from(self))
+        FileHandle(self.this)
     }
 }
 
@@ -265,17 +293,9 @@ unsafe fn arrive(file: NonNull<FileObject>, kind: u64) {
 
 /// the last handle has gone; what is in flight ends early, filters that care are told.
 fn cleanup(file: &FileObject) {
-    Core::with_current(|core| {
-        if file.local.get() > 0 {
-            core.cancel_file(file.id);
-        }
-    });
-    if file.uses.load(Ordering::Relaxed) >= FOREIGN {
-        let id = file.id;
-        Remote::broadcast(move |core| core.cancel_file(id));
-    }
+    file.cancel_requests();
     if file.fd() >= 0 && file.stack.hooks(Major::Cleanup) {
-        request::detached(NonNull::from(file), Major::Cleanup);
+        request::detached(file.this, Major::Cleanup);
     }
 }
 
@@ -283,7 +303,7 @@ unsafe fn maybe_close(file: NonNull<FileObject>) {
     // SAFETY: on the home's thread, which alone sees both counts (module invariant).
     unsafe {
         let object = file.as_ref();
-        if object.local.get() != 0 || object.uses.load(Ordering::Acquire) != 0 {
+        if object.local.load(Ordering::Relaxed) != 0 || object.uses.load(Ordering::Acquire) != 0 {
             return;
         }
         if object.ending.get() == Ending::Closing || object.fd() < 0 {
@@ -303,13 +323,14 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
     // made.
     unsafe {
         let object = file.as_ref();
-        if object.local.get() == 0 {
+        if object.local.load(Ordering::Acquire) == 0 {
             if object.fd() >= 0 {
                 object.stack.bottom().driver().close_now(object);
             }
             drop(Box::from_raw(file.as_ptr()));
         }
-        // Otherwise its home leaked requests past the deadline of its shutdown: leak it too.
+        // Otherwise finished requests that nobody has looked at still count (`leave_orphan`), or
+        // its home leaked requests past the deadline of its shutdown: then it leaks too.
     }
 }
 
@@ -317,7 +338,8 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
 #[inline]
 pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
     if file.home.is(core) {
-        file.local.set(file.local.get() + 1);
+        // No read-modify-write: only the home's thread writes it while the home lives.
+        file.local.store(file.local.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         true
     } else {
         file.uses.fetch_add(FOREIGN, Ordering::Relaxed);
@@ -335,7 +357,7 @@ pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool) {
     unsafe {
         let object = file.as_ref();
         if local {
-            object.local.set(object.local.get() - 1);
+            object.local.store(object.local.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
             if object.ending.get() != Ending::Open {
                 maybe_close(file);
             }
@@ -354,5 +376,19 @@ pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool) {
             }
         }
         send_home(file, FOREIGN);
+    }
+}
+
+/// Counts a request of a home that is gone off, on whatever thread its requester was.
+///
+/// # Safety
+/// It was counted as local, and this is its only leave.
+pub(crate) unsafe fn leave_orphan(file: NonNull<FileObject>) {
+    // SAFETY: the local count keeps the file; then the foreign one does, until `leave`.
+    unsafe {
+        let object = file.as_ref();
+        object.uses.fetch_add(FOREIGN, Ordering::AcqRel);
+        object.local.fetch_sub(1, Ordering::AcqRel);
+        leave(file, false);
     }
 }

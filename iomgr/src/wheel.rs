@@ -112,13 +112,12 @@ impl<T> Wheel<T> {
     }
 
     /// Entries waiting, the expired but not yet popped ones included.
-    #[allow(dead_code, reason = "for tests and reports")]
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Whether nothing waits.
-    #[allow(dead_code, reason = "for tests and reports")]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }

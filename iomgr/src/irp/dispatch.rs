@@ -115,14 +115,14 @@ pub(crate) unsafe fn issue(slot: SlotPtr) -> bool {
 pub(crate) unsafe fn prepare_next(slot: SlotPtr) {
     // SAFETY: the caller owns the driver side; the slab keeps one location more than the depth.
     unsafe {
-        let header = &mut *slot.0.as_ptr();
-        if header.flags.has(flags::NEXT_READY) {
+        let header = slot.0.as_ptr();
+        if (*header).flags.has(flags::NEXT_READY) {
             return;
         }
-        header.flags.set(flags::NEXT_READY);
-        let current = &*slot.location(header.cursor);
+        (*header).flags.set(flags::NEXT_READY);
+        let current = &*slot.location((*header).cursor);
         let next = current.copy_for_next(current.level + 1);
-        *slot.location(header.cursor + 1) = next;
+        *slot.location((*header).cursor + 1) = next;
     }
 }
 
@@ -170,9 +170,9 @@ pub(crate) unsafe fn forward(slot: SlotPtr, on: u8) -> Disposition {
             return nothing_below(slot);
         }
         prepare_next(slot);
-        let header = &mut *slot.0.as_ptr();
-        header.flags.clear(flags::NEXT_READY);
-        header.cursor += 1;
+        let header = slot.0.as_ptr();
+        (*header).flags.clear(flags::NEXT_READY);
+        (*header).cursor += 1;
         (*slot.current()).control = on;
         call(slot)
     }
@@ -183,14 +183,14 @@ pub(crate) unsafe fn forward(slot: SlotPtr, on: u8) -> Disposition {
 pub(crate) unsafe fn to_hardware(slot: SlotPtr, op: Op) -> Disposition {
     // SAFETY: the driver side goes to the hardware; `op`'s memory is the caller's promise.
     unsafe {
-        let header = &mut *slot.0.as_ptr();
-        if header.flags.has(flags::CANCEL) && header.major != Major::Close {
+        let header = slot.0.as_ptr();
+        if (*header).flags.has(flags::CANCEL) && (*header).major != Major::Close {
             // the cancel came while no hardware had it.
-            header.result = IoStatus { status: Status::CANCELLED, info: 0 };
-            header.phase = Phase::Finished;
+            (*header).result = IoStatus { status: Status::CANCELLED, info: 0 };
+            (*header).phase = Phase::Finished;
             return Disposition(Outcome::Finished);
         }
-        header.phase = Phase::Hardware;
+        (*header).phase = Phase::Hardware;
         match core(slot).submit(token(slot), op) {
             None => Disposition(Outcome::Pended),
             Some(result) => {
@@ -338,29 +338,29 @@ pub(crate) unsafe fn resume_here(slot: SlotPtr) {
 unsafe fn finalize(slot: SlotPtr, inline: bool) {
     // SAFETY: the driver side ends here; the requester's half is handed over by `state`.
     unsafe {
-        let header = &mut *slot.0.as_ptr();
+        let header = slot.0.as_ptr();
         let core = core(slot);
-        header.phase = Phase::Final;
-        if let Some(key) = header.timer.take() {
+        (*header).phase = Phase::Final;
+        if let Some(key) = (*header).timer.take() {
             core.cancel_deadline(key);
         }
-        if header.flags.has(flags::TIMED_OUT) && header.result.status == Status::CANCELLED {
-            header.result.status = Status::IO_TIMEOUT;
+        if (*header).flags.has(flags::TIMED_OUT) && (*header).result.status == Status::CANCELLED {
+            (*header).result.status = Status::IO_TIMEOUT;
         }
         clamp_information(slot);
-        core.count(header.major, header.result.status);
+        core.count((*header).major, (*header).result.status);
         if inline {
-            header.state.complete_inline();
-            if header.flags.has(flags::SETTLE) {
+            (*header).state.complete_inline();
+            if (*header).flags.has(flags::SETTLE) {
                 settle(slot);
             }
             return;
         }
-        let completed = header.state.complete();
+        let completed = (*header).state.complete();
         if matches!(completed, Completed::Free | Completed::FreeByMail) {
             dispose(slot);
         }
-        if header.flags.has(flags::SETTLE) {
+        if (*header).flags.has(flags::SETTLE) {
             settle(slot);
         }
         match completed {
@@ -390,11 +390,11 @@ unsafe fn dispose(slot: SlotPtr) {
     // SAFETY: the slot is `DONE` and the caller is, or stands for, its requester; the request still
     // counts on its file.
     unsafe {
-        let header = &*slot.0.as_ptr();
-        if header.flags.has(flags::TAKEN) || header.result.status.is_error() {
+        let header = slot.0.as_ptr();
+        if (*header).flags.has(flags::TAKEN) || (*header).result.status.is_error() {
             return;
         }
-        if let (Some(file), Some(stack)) = (header.file, header.stack) {
+        if let (Some(file), Some(stack)) = ((*header).file, (*header).stack) {
             let late = Late { slot, scope: PhantomData };
             let bottom = stack.as_ref().bottom();
             let run = AssertUnwindSafe(|| bottom.driver().abandoned(file.as_ref(), late));
@@ -410,14 +410,14 @@ unsafe fn dispose(slot: SlotPtr) {
 unsafe fn clamp_information(slot: SlotPtr) {
     // SAFETY: as `finalize`.
     unsafe {
-        let header = &mut *slot.0.as_ptr();
-        if !matches!(header.major, Major::Read | Major::Write) {
+        let header = slot.0.as_ptr();
+        if !matches!((*header).major, Major::Read | Major::Write) {
             return;
         }
         let top = &*slot.location(0);
-        if top.minor != crate::minor::VECTORED && header.result.info > top.len as usize {
+        if top.minor != crate::minor::VECTORED && (*header).result.info > top.len as usize {
             slot.device().report_bug("more bytes were reported than asked for", false);
-            header.result.info = top.len as usize;
+            (*header).result.info = top.len as usize;
         }
     }
 }
@@ -427,8 +427,8 @@ unsafe fn notify(slot: SlotPtr) {
     // SAFETY: the slot is `DONE` and its requester has not left; only this thread frees it, so it
     // stays valid throughout.
     unsafe {
-        let header = &mut *slot.0.as_ptr();
-        match mem::replace(&mut header.route, Route::None) {
+        let header = slot.0.as_ptr();
+        match mem::replace(&mut (*header).route, Route::None) {
             Route::Future(Some(waker)) => {
                 // A waker is foreign code.
                 if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
@@ -437,7 +437,7 @@ unsafe fn notify(slot: SlotPtr) {
             }
             Route::Port(port, key) => {
                 leave_file(slot);
-                header.route = Route::Packet(key);
+                (*header).route = Route::Packet(key);
                 port.insert_packet(slot);
             }
             Route::Parent(parent) => child::child_done(parent, slot),
@@ -450,18 +450,18 @@ unsafe fn notify(slot: SlotPtr) {
 pub(crate) unsafe fn cancel(slot: SlotPtr) -> bool {
     // SAFETY: the slot is in use and ours to look at; nothing is taken from its holder.
     unsafe {
-        let header = &mut *slot.0.as_ptr();
-        if header.phase == Phase::Final || header.flags.has(flags::CANCEL) {
+        let header = slot.0.as_ptr();
+        if (*header).phase == Phase::Final || (*header).flags.has(flags::CANCEL) {
             return false;
         }
-        header.flags.set(flags::CANCEL);
-        if header.children > 0 {
+        (*header).flags.set(flags::CANCEL);
+        if (*header).children > 0 {
             child::cancel_children(slot);
         }
-        match header.phase {
+        match (*header).phase {
             Phase::Hardware => core(slot).cancel_hardware(token(slot)),
             Phase::Held => {
-                if let Some(parking) = header.parking.clone() {
+                if let Some(parking) = (*header).parking.clone() {
                     parking.cancel(slot);
                 }
             }
@@ -526,10 +526,10 @@ pub(crate) unsafe fn read_mail(slot: SlotPtr) {
 pub(crate) unsafe fn leave_file(slot: SlotPtr) {
     // SAFETY: owner's thread; the file is counted until here.
     unsafe {
-        let header = &mut *slot.0.as_ptr();
-        header.stack = None;
-        if let Some(file) = header.file.take() {
-            crate::file::leave(file, header.flags.has(flags::LOCAL_USE));
+        let header = slot.0.as_ptr();
+        (*header).stack = None;
+        if let Some(file) = (*header).file.take() {
+            crate::file::leave(file, (*header).flags.has(flags::LOCAL_USE));
         }
     }
 }
@@ -538,10 +538,10 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
 unsafe fn free(slot: SlotPtr) {
     // SAFETY: both sides are finished, on the owner's thread.
     unsafe {
-        let header = &mut *slot.0.as_ptr();
-        let payload = mem::take(&mut header.payload);
-        header.route = Route::None;
-        header.parking = None;
+        let header = slot.0.as_ptr();
+        let payload = mem::take(&mut (*header).payload);
+        (*header).route = Route::None;
+        (*header).parking = None;
         leave_file(slot);
         core(slot).free_slot(slot);
         // Last, because dropping the payload may run code of the user's.

@@ -222,6 +222,13 @@ impl Core {
             let header = &mut *slot.0.as_ptr();
             header.payload = crate::buf::Payload::empty();
             header.parking = None;
+            if let Some(file) = header.file.take() {
+                if header.flags.has(flags::LOCAL_USE) {
+                    crate::file::leave_orphan(file);
+                } else {
+                    crate::file::leave(file, false);
+                }
+            }
             let core = header.core;
             Core::drop_orphans(core, 1);
         }

@@ -253,7 +253,7 @@ fn launch<K: Operation>(
 ) -> bool {
     // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
     unsafe {
-        fill(core, slot, NonNull::from(file), operation.major(), route);
+        fill(core, slot, file.address(), operation.major(), route);
         let location = &mut *slot.location(0);
         let payload = &mut (*slot.0.as_ptr()).payload;
         operation.prepare(&mut Setup { location, payload });
@@ -317,8 +317,11 @@ unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
     }
     let release = Release(slot);
     // SAFETY: a `DONE` slot's result and payload are the requester's.
-    let header = unsafe { &mut *release.0.0.as_ptr() };
-    K::finish(&mut Done { result: header.result, payload: &mut header.payload })
+    let (result, payload) = unsafe {
+        let header = release.0.0.as_ptr();
+        ((*header).result, &mut (*header).payload)
+    };
+    K::finish(&mut Done { result, payload })
 }
 
 /// Issues a request that nobody waits for, on the file's home, from its top. `false`: refused; the
@@ -354,7 +357,7 @@ pub fn issue_at_bottom(file: &FileObject, major: Major, minor: u8) -> Result<(),
         let slot = core.alloc_slot(depth).ok_or(Status::INSUFFICIENT_RESOURCES)?;
         // SAFETY: the slot is new and ours; the file is alive.
         unsafe {
-            fill(core, slot, NonNull::from(file), major, Route::None);
+            fill(core, slot, file.address(), major, Route::None);
             (*slot.location(0)).minor = minor;
             (*slot.location(0)).level = (depth - 1) as u8;
             dispatch::issue(slot);

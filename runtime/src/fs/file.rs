@@ -163,11 +163,12 @@ impl File {
     }
 
     /// Closes the file and reports what the system says of it; dropping it closes it too, but tells
-    /// nobody.
+    /// nobody. Requests that were posted and are still in flight are cancelled first.
     ///
     /// # Errors
     /// Those of the system: data that could not be written, for instance.
     pub async fn close(self) -> io::Result<()> {
+        self.handle.cancel_requests();
         Request::new(&self.handle, Close {}).await
     }
 
@@ -176,6 +177,7 @@ impl File {
     /// # Errors
     /// As [`File::close`].
     pub fn close_wait(self) -> io::Result<()> {
+        self.handle.cancel_requests();
         Request::new(&self.handle, Close {}).wait()
     }
 

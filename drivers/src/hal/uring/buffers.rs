@@ -3,7 +3,7 @@
 //! Made at the first such receive, so that a processor that does none holds none.
 //!
 //! **Invariant.** The kernel owns exactly the buffers named between its own head and our tail;
-//! `with_kernel` counts them. A buffer leaves when a completion names it ([`Buffers::take`]) and
+//! `with_kernel` counts them. A buffer leaves when a completion names it ([`Buffers::complete`]) and
 //! comes back when its lease is dropped ([`Buffers::refill`]) or at once when it holds nothing.
 //! The ring's memory is freed only after it has been unregistered or the io_uring closed with
 //! nothing in flight; the owner keeps that order.
@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 use overlapped_iomgr::buf::{BufferPool, Lease};
+use overlapped_iomgr::hal::Completion;
 
 /// The group of the processor's own buffers.
 pub(super) const GROUP: u16 = 0;
@@ -60,13 +61,16 @@ impl Buffers {
         }
     }
 
-    /// A completion with this result names buffer `id`: the lease on what it received, if anything.
-    pub(super) fn take(&mut self, id: u16, result: i32) -> Option<Lease> {
-        let Buffers::Ready(ready) = self else {
-            debug_assert!(false, "a buffer came from a ring that was never made");
-            return None;
-        };
-        ready.take(id, result)
+    /// A completion names buffer `id`: delivers it with the lease on what it received, if anything.
+    ///
+    /// Not inlined: merged with the delivery of other completions it would make those copy.
+    #[inline(never)]
+    pub(super) fn complete(&mut self, id: u16, mut it: Completion, done: &mut Vec<Completion>) {
+        match self {
+            Buffers::Ready(ready) => it.lease = ready.take(id, it.result),
+            _ => debug_assert!(false, "a buffer came from a ring that was never made"),
+        }
+        done.push(it);
     }
 
     /// Takes the ring from the kernel; only when nothing is in flight.

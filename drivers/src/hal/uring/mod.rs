@@ -218,11 +218,20 @@ impl UringHal {
                     self.outbox.forget_cancel(data);
                 }
             }
-            let lease = match cqueue::buffer_select(flags) {
-                None => None,
-                Some(id) => self.buffers.take(id, result),
-            };
-            done.push(Completion { token: Token::new(data), result, more, lease });
+            let token = Token::new(data);
+            match cqueue::buffer_select(flags) {
+                // Not `push`, which may grow and for that builds the whole completion elsewhere
+                // first; copying it back costs as much as the rest of this loop.
+                None => {
+                    let end = &mut done.spare_capacity_mut()[0];
+                    end.write(Completion { token, result, more, lease: None });
+                    // SAFETY: the element was there (`reserve` above), and is written now.
+                    unsafe { done.set_len(done.len() + 1) };
+                }
+                Some(id) => {
+                    self.buffers.complete(id, Completion { token, result, more, lease: None }, done)
+                }
+            }
         }
         self.outbox.ended(ended);
         self.in_flight -= ended;
