@@ -11,7 +11,7 @@ use overlapped_drivers::class::{
 use overlapped_iomgr::buf::{BufError, BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Status};
 
-use super::{Metadata, OpenOptions};
+use super::{Compat, Metadata, OpenOptions};
 
 /// An open file. Clones and threads may share it by reference; dropping it closes it.
 ///
@@ -258,6 +258,12 @@ impl Cursor {
     /// The position.
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// The file as `futures::io::{AsyncRead, AsyncBufRead, AsyncWrite, AsyncSeek}`, from the
+    /// position on. Not for appending files.
+    pub fn compat(self) -> Compat {
+        Compat::new(self.file.handle, self.position)
     }
 
     /// The file.

@@ -4,12 +4,14 @@
 //! gives its buffer back with the result, also with a failed one. Filters go on with
 //! [`OpenOptions::filter`].
 
+mod compat;
 mod file;
 mod options;
 
 use std::io;
 use std::path::Path;
 
+pub use compat::Compat;
 pub use file::{Cursor, File};
 pub use options::{Metadata, OpenOptions};
 
