@@ -1,8 +1,7 @@
 //! Completion ports: where finished requests queue until a thread takes them (C-10 to C-32).
 //!
 //! A packet is the IRP itself (I-1, C-15): queueing it allocates nothing and cannot fail. Packets
-//! are FIFO (C-14), waiting threads are released last-in first-out (C-20), and at most
-//! `concurrency` of them run at a time.
+//! are FIFO (C-14), and waiting threads are released last-in first-out (C-20).
 //!
 //! A thread that waits drives its own processor meanwhile, so that a port served by the thread
 //! that issues is as fast as the bare hardware; a packet for a thread that sleeps wakes that

@@ -8,7 +8,7 @@ use super::Disposition;
 use super::dispatch;
 use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use super::token::{Irp, Outcome};
-use crate::major::minor;
+use crate::major::{Major, minor};
 use crate::processor::Core;
 use crate::status::Status;
 
@@ -146,10 +146,31 @@ unsafe fn child_done_inner(parent: SlotPtr, child: SlotPtr) {
         let header = &mut *child.0.as_ptr();
         let index = header.payload.take::<usize>().expect("kept by `prepare`");
         record(parent, index, header.result);
+        if header.major == Major::Read && !header.result.status.is_error() {
+            grow_filled(parent);
+        }
         header.flags.set(flags::TAKEN);
         header.file = None;
         dispatch::release(child);
         (*parent.0.as_ptr()).children -= 1;
+    }
+}
+
+/// Takes over what a child has filled of the parent's memory, as far as it is contiguous.
+unsafe fn grow_filled(parent: SlotPtr) {
+    // SAFETY: same thread; the parent waits.
+    unsafe {
+        let tally = (*parent.current()).scratch.get_ref::<Box<Tally>>().expect("kept by `split`");
+        let mut end = (*parent.0.as_ptr()).filled;
+        // Parts may be in any order; each pass adds at least one or ends.
+        while let Some(next) = tally.parts.iter().find_map(|(part, outcome)| {
+            let outcome = outcome.filter(|o| !o.status.is_error())?;
+            let filled = part.start + part.len.min(u32::try_from(outcome.info).unwrap_or(u32::MAX));
+            (part.start <= end && filled > end).then_some(filled)
+        }) {
+            end = next;
+        }
+        parent.note_filled(end as usize);
     }
 }
 

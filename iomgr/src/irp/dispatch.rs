@@ -22,7 +22,7 @@ use super::state::Completed;
 use super::token::{Disposition, Irp, Late, Lower, Next, Outcome, Unwinding};
 use super::{child, view::View};
 use crate::hal::{self, Op, Token};
-use crate::major::Major;
+use crate::major::{Major, minor};
 use crate::processor::Core;
 use crate::status::Status;
 
@@ -195,8 +195,20 @@ pub(crate) unsafe fn to_hardware(slot: SlotPtr, op: Op) -> Disposition {
             None => Disposition(Outcome::Pended),
             Some(result) => {
                 let done = hal::Completion { token: token(slot), result, more: false, lease: None };
+                note_result(slot, &done);
                 slot.device().driver().hardware(Irp::new(slot), done)
             }
+        }
+    }
+}
+
+/// What the hardware read is initialised now.
+#[inline]
+unsafe fn note_result(slot: SlotPtr, done: &hal::Completion) {
+    // SAFETY: the driver side is ours; the rest is the promise of `Irp::submit`.
+    unsafe {
+        if (*slot.0.as_ptr()).major == Major::Read && done.result > 0 {
+            slot.note_filled(done.result as usize);
         }
     }
 }
@@ -215,6 +227,7 @@ pub(crate) unsafe fn hardware_done(slot: SlotPtr, done: hal::Completion) {
             }
             return;
         }
+        note_result(slot, &done);
         let device = slot.device();
         if guarded(slot, || device.driver().hardware(Irp::new(slot), done)) == Outcome::Finished {
             unwind(slot);
@@ -405,19 +418,32 @@ unsafe fn dispose(slot: SlotPtr) {
     }
 }
 
-/// I-29, V-19: more bytes reported than asked for is a driver bug, cut here.
+/// I-29, V-19: more bytes reported than asked for, or than were filled, is a driver bug, cut here.
 #[inline]
 unsafe fn clamp_information(slot: SlotPtr) {
     // SAFETY: as `finalize`.
     unsafe {
         let header = slot.0.as_ptr();
-        if !matches!((*header).major, Major::Read | Major::Write) {
-            return;
-        }
-        let top = &*slot.location(0);
-        if top.minor != crate::minor::VECTORED && (*header).result.info > top.len as usize {
-            slot.device().report_bug("more bytes were reported than asked for", false);
-            (*header).result.info = top.len as usize;
+        let top = slot.location(0);
+        let most = match (*header).major {
+            Major::Read | Major::Write if (*header).result.info == 0 => return,
+            Major::Read if (*top).minor != minor::POOLED => {
+                let filled = (*header).filled as usize;
+                if (*top).minor == minor::VECTORED {
+                    filled
+                } else {
+                    filled.min((*top).len as usize)
+                }
+            }
+            Major::Write if (*top).minor == minor::VECTORED => return,
+            Major::Read | Major::Write => (*top).len as usize,
+            _ => return,
+        };
+        if (*header).result.info > most {
+            if !(*header).result.status.is_error() {
+                slot.device().report_bug("more bytes were reported than there are", false);
+            }
+            (*header).result.info = most;
         }
     }
 }

@@ -115,6 +115,7 @@ impl Slab {
                     cursor: 0,
                     depth: 0,
                     generation: 0,
+                    filled: 0,
                     result: IoStatus { status: Status::SUCCESS, info: 0 },
                     core,
                     file: None,

@@ -177,6 +177,10 @@ pub(crate) struct Slot {
     /// Locations in use by this request: the length of its route.
     pub depth: u8,
     pub generation: u32,
+    /// Bytes of a read's memory, from its start, that somebody has filled: more is never reported,
+    /// because the rest may be uninitialised. Counts the memory of the top location only; buffers
+    /// lent to the drivers below are initialised when they are lent.
+    pub filled: u32,
     pub result: IoStatus,
     pub core: NonNull<Core>,
     pub file: Option<NonNull<FileObject>>,
@@ -238,6 +242,43 @@ impl SlotPtr {
     pub(crate) unsafe fn current(self) -> *mut Location {
         // SAFETY: the cursor is below the depth, which is at most the class's number.
         unsafe { self.location((*self.0.as_ptr()).cursor) }
+    }
+
+    /// The hardware, or a driver, has filled the current location's memory up to `end`.
+    ///
+    /// # Safety
+    /// As [`SlotPtr::location`]; it is true.
+    #[inline]
+    pub(crate) unsafe fn note_filled(self, end: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let header = self.0.as_ptr();
+            if (*self.current()).data == (*self.location(0)).data {
+                let end = u32::try_from(end).unwrap_or(u32::MAX);
+                (*header).filled = (*header).filled.max(end);
+            }
+        }
+    }
+
+    /// Bytes from the start of the current location's memory that are initialised, given that the
+    /// drivers below reported `info`.
+    ///
+    /// # Safety
+    /// As [`SlotPtr::location`].
+    pub(crate) unsafe fn readable(self, info: usize) -> usize {
+        // SAFETY: the caller's.
+        unsafe {
+            let header = self.0.as_ptr();
+            if (*header).major != Major::Read {
+                0
+            } else if (*self.current()).data == (*self.location(0)).data
+                && (*self.current()).minor != crate::minor::POOLED
+            {
+                info.min((*header).filled as usize)
+            } else {
+                info
+            }
+        }
     }
 
     /// The device that owns the current location.

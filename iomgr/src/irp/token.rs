@@ -13,10 +13,10 @@ use super::dispatch;
 use super::held::Held;
 use super::slot::{IoStatus, Phase, SlotPtr, control, flags};
 use super::view::View;
-use crate::buf::{IoBuf, Lease, Payload};
+use crate::buf::{IoBuf, IoBufMut, Lease, Payload};
 use crate::csq::CancelSafeQueue;
 use crate::hal::Op;
-use crate::major::minor;
+use crate::major::{Major, minor};
 use crate::status::Status;
 
 /// What became of the token: the value `dispatch` must return, obtainable only by ending it.
@@ -135,7 +135,9 @@ impl<'a> Irp<'a> {
     ///
     /// # Safety
     /// The memory that `op` names is owned by this IRP (its data, its payload) or lives until its
-    /// completion by other means, and nobody else uses it in a conflicting way.
+    /// completion by other means, and nobody else uses it in a conflicting way. If the request is a
+    /// read that is not pooled, a positive result of `op` means that so many bytes of its data, from
+    /// the start, have been filled.
     pub unsafe fn submit(self, op: Op) -> Disposition {
         let slot = self.into_slot();
         // SAFETY: we own the driver side and pass it to the hardware; the caller answers for `op`.
@@ -278,18 +280,38 @@ impl NextLocation<'_> {
         self
     }
 
-    /// Gives the drivers below another buffer: they write from it, or read into it, in place of
-    /// the caller's. It lives in this driver's location until the request has unwound past it,
-    /// where [`View::lent`] finds it; the caller's own buffer is back in place by then.
+    /// Gives the drivers below another buffer to take a write's bytes from, in place of the
+    /// caller's. It lives in this driver's location until the request has unwound past it, where
+    /// [`View::lent`] finds it; the caller's own buffer is back in place by then.
+    ///
+    /// # Panics
+    /// When the request receives data: see [`NextLocation::lend_mut`].
     pub fn lend<B: IoBuf>(&mut self, buffer: B) -> &mut Self {
+        // SAFETY: the token is the only owner.
+        let major = unsafe { (*self.slot.0.as_ptr()).major };
+        assert!(!matches!(major, Major::Read | Major::ReceiveFrom), "lend a mutable buffer");
+        self.lend_with(buffer, |b| (b.as_ptr().cast_mut(), b.len()))
+    }
+
+    /// Gives the drivers below another buffer to receive into, up to its `len()`, in place of the
+    /// caller's. Otherwise as [`NextLocation::lend`].
+    pub fn lend_mut<B: IoBufMut>(&mut self, buffer: B) -> &mut Self {
+        self.lend_with(buffer, |b| (b.as_mut_ptr(), b.len()))
+    }
+
+    fn lend_with<B: IoBuf>(
+        &mut self,
+        buffer: B,
+        parts: impl FnOnce(&mut B) -> (*mut u8, usize),
+    ) -> &mut Self {
         let slot = self.slot;
         // SAFETY: current location: ours. The buffer's bytes keep their address while the handle
-        // moves into the scratch (the contract of `IoBuf`), and stay until unwound.
+        // stays in the scratch (the contract of `IoBuf`), until unwound; all are initialised.
         unsafe {
             let own = slot.current();
             (*own).scratch = Payload::new(buffer);
-            let lent = (*own).scratch.get_ref::<B>().expect("just stored");
-            let (start, len) = (lent.as_ptr().cast_mut(), lent.len());
+            let lent = (*own).scratch.get_mut::<B>().expect("just stored");
+            let (start, len) = parts(lent);
             let next = self.location();
             next.data = start;
             next.len = u32::try_from(len).unwrap_or(u32::MAX);
@@ -343,7 +365,9 @@ impl Unwinding<'_> {
     /// The bytes that were read, to be changed in place: one slice for each segment, together
     /// [`Unwinding::info`] bytes long. Empty unless the request is a read that succeeded.
     pub fn received_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        let limit = if self.status().is_error() { 0 } else { self.info() };
+        let info = if self.status().is_error() { 0 } else { self.info() };
+        // SAFETY: the token's holder may look.
+        let limit = unsafe { self.slot.readable(info) };
         // SAFETY: the hardware is done with the memory and filled `info` bytes of it; this token,
         // borrowed mutably, is the only one.
         unsafe { View::of(&self.slot).segments_mut(limit) }
@@ -414,7 +438,7 @@ impl Late<'_> {
     /// payload, taken by [`Late::take_any`], lives.
     pub fn received(&self) -> impl Iterator<Item = &[u8]> {
         // SAFETY: as in `Unwinding::received_mut`, for reading.
-        unsafe { View::of(&self.slot).segments_mut(self.info()) }.map(|s| &*s)
+        unsafe { View::of(&self.slot).segments_mut(self.slot.readable(self.info())) }.map(|s| &*s)
     }
 
     /// Takes the payload whole, type unknown: the owner of the bytes received.

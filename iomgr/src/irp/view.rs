@@ -128,7 +128,7 @@ impl View {
         if self.major() != Major::Read {
             return 0;
         }
-        let mut copied = 0;
+        let (begin, mut copied) = (skip, 0);
         for s in self.raw_segments() {
             if skip >= s.len {
                 skip -= s.len;
@@ -141,6 +141,12 @@ impl View {
             bytes = &bytes[n..];
             copied += n;
             skip = 0;
+        }
+        // SAFETY: a token exists; what lies before `begin` counts only if it was filled before.
+        unsafe {
+            if begin <= self.slot().filled as usize {
+                self.0.note_filled(begin + copied);
+            }
         }
         copied
     }

@@ -122,6 +122,7 @@ impl Core {
         unsafe {
             (*slot.0.as_ptr()).issued = self.now.get();
             (*slot.0.as_ptr()).children = 0;
+            (*slot.0.as_ptr()).filled = 0;
         }
         Some(slot)
     }
