@@ -41,6 +41,9 @@ use crate::status::Status;
 use crate::wheel::Wheel;
 use timers::Timer;
 
+/// Inline operations between two turns; one turn costs about as much as a few of them.
+const INLINE_BUDGET: u32 = 64;
+
 /// Who drives a processor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Driven {
@@ -63,6 +66,9 @@ pub(crate) struct Core {
     /// Something else on this thread can run; see [`Processor::set_runnable`].
     runnable: Cell<bool>,
     stopping: Cell<bool>,
+    /// Operations that may still be done inline before the next turn, so that a task whose requests
+    /// never pend cannot keep the thread from its mail.
+    inline_left: Cell<u32>,
     /// Nesting of `turn` and of the code it calls.
     depth: Cell<u32>,
     done: RefCell<Vec<hal::Completion>>,
@@ -162,9 +168,14 @@ impl Core {
         let mut hal = self.hal.borrow_mut();
         let hal = hal.as_mut().expect("requests are refused once the hardware is gone");
         // A timer, be it the request's own deadline, must not wait for a slow disk either.
-        let alone = !self.runnable.get() && self.wheel.borrow().is_empty();
+        let left = self.inline_left.get();
+        let alone = left > 0 && !self.runnable.get() && self.wheel.borrow().is_empty();
         // SAFETY: the caller's.
-        unsafe { hal.submit(token, op, alone) }
+        let result = unsafe { hal.submit(token, op, alone) };
+        if alone && result.is_some() {
+            self.inline_left.set(left - 1);
+        }
+        result
     }
 
     pub(crate) fn cancel_hardware(&self, token: Token) {
@@ -305,6 +316,7 @@ impl Processor {
             now: Cell::new(timers::tick_of(Instant::now())),
             runnable: Cell::new(false),
             stopping: Cell::new(false),
+            inline_left: Cell::new(INLINE_BUDGET),
             depth: Cell::new(0),
             done: RefCell::new(Vec::with_capacity(256)),
             counters: Counters::default(),

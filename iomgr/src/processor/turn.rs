@@ -53,6 +53,7 @@ impl Drop for Inside<'_> {
 impl Core {
     pub(crate) fn turn(&self, wait: Wait, ready: impl FnOnce() -> bool) -> io::Result<bool> {
         let _inside = Inside::enter(&self.depth);
+        self.inline_left.set(super::INLINE_BUDGET);
         self.remote.read(self, false);
 
         let wait = self.bounded_by_timers(wait);
