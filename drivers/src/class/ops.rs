@@ -301,11 +301,6 @@ plain! {
         /// Only the data, and what is needed to read it back (`fdatasync`).
         data_only: bool
     } = Flush, |self, setup| setup.minor(if self.data_only { minor::DATA_ONLY } else { minor::NONE });
-    /// Sets a file's length.
-    SetLength {
-        /// Bytes.
-        len: u64
-    } = SetInformation, |self, setup| setup.arg(self.len);
     /// Ends one or both directions of a socket.
     Shutdown {
         /// `SHUT_RD`, `SHUT_WR` or `SHUT_RDWR`.
@@ -314,6 +309,34 @@ plain! {
     /// Closes the file object's descriptor and reports what the system says of it. The object is
     /// of no use afterwards.
     Close {} = Close, |self, setup| { let _ = (self, setup); };
+}
+
+/// Sets a file's length.
+#[derive(Debug)]
+pub struct SetLength {
+    /// Bytes.
+    pub len: u64,
+}
+
+impl Operation for SetLength {
+    type Output = io::Result<()>;
+
+    fn major(&self) -> Major {
+        Major::SetInformation
+    }
+    fn check(&self) -> Status {
+        // The backends' kernels would each say it in their own way.
+        if i64::try_from(self.len).is_ok() { Status::SUCCESS } else { Status::OFFSET_OVERFLOW }
+    }
+    fn prepare(self, setup: &mut Setup<'_>) {
+        setup.arg(self.len);
+    }
+    fn finish(done: &mut Done<'_>) -> Self::Output {
+        unit(done)
+    }
+    fn refuse(self, status: Status) -> Self::Output {
+        Err(status.into())
+    }
 }
 
 /// Asks for a file's attributes.

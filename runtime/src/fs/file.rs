@@ -27,6 +27,12 @@ pub struct File {
 /// Offsets of appending writes mean nothing.
 const CURRENT: u64 = u64::MAX;
 
+/// A caller's offset: never [`CURRENT`], however large. What it becomes is refused as too large.
+#[inline]
+fn absolute(offset: u64) -> u64 {
+    offset.min(CURRENT - 1)
+}
+
 impl File {
     pub(super) fn new(handle: FileHandle, append: bool) -> File {
         File { handle, append }
@@ -63,7 +69,7 @@ impl File {
     /// error carries the buffer.
     #[inline]
     pub fn read_at<B: IoBufMut>(&self, buf: B, offset: u64) -> Request<'_, Read<B>> {
-        Request::new(&self.handle, Read::at(buf, offset))
+        Request::new(&self.handle, Read::at(buf, absolute(offset)))
     }
 
     /// Writes at a byte offset (an appending file: at its end); yields the number of bytes written.
@@ -74,7 +80,7 @@ impl File {
     /// As [`File::read_at`].
     #[inline]
     pub fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> Request<'_, Write<B>> {
-        let offset = if self.append { CURRENT } else { offset };
+        let offset = if self.append { CURRENT } else { absolute(offset) };
         Request::new(&self.handle, Write::at(buf, offset))
     }
 
@@ -84,7 +90,7 @@ impl File {
         buffers: Vec<B>,
         offset: u64,
     ) -> Request<'_, ReadVectored<B>> {
-        Request::new(&self.handle, ReadVectored { buffers, offset })
+        Request::new(&self.handle, ReadVectored { buffers, offset: absolute(offset) })
     }
 
     /// As [`File::write_at`], from several buffers, one after the other; at most 1024.
@@ -93,7 +99,7 @@ impl File {
         buffers: Vec<B>,
         offset: u64,
     ) -> Request<'_, WriteVectored<B>> {
-        let offset = if self.append { CURRENT } else { offset };
+        let offset = if self.append { CURRENT } else { absolute(offset) };
         Request::new(&self.handle, WriteVectored { buffers, offset })
     }
 

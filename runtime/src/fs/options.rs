@@ -131,7 +131,7 @@ impl OpenOptions {
         if !writes && (self.create || self.create_new || self.truncate) {
             return invalid("creating or truncating a file needs write or append access");
         }
-        if self.append && self.truncate {
+        if self.append && self.truncate && !self.create_new {
             return invalid("a file cannot be truncated and appended to");
         }
         let mut flags = access | self.custom | libc::O_CLOEXEC;
