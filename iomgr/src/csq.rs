@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::irp::Held;
 use crate::irp::dispatch;
 use crate::irp::slot::{IoStatus, Phase, SlotPtr, flags};
+use crate::processor::Core;
 use crate::status::Status;
 
 #[derive(Default)]
@@ -48,6 +49,8 @@ impl Parking {
 unsafe fn finish(slot: SlotPtr, status: Status) {
     // SAFETY: the caller owns the driver side, on the owner's thread.
     unsafe {
+        let core: &Core = (*slot.0.as_ptr()).core.as_ref();
+        let _frame = core.frame();
         (*slot.0.as_ptr()).result = IoStatus { status, info: 0 };
         (*slot.0.as_ptr()).phase = Phase::Finished;
         dispatch::unwind(slot);
@@ -57,8 +60,8 @@ unsafe fn finish(slot: SlotPtr, status: Status) {
 /// The owner's half of [`CancelSafeQueue::insert`].
 ///
 /// # Safety
-/// On the owner's thread; the driver side comes with it, and `parking` was set by `insert`.
-pub(crate) unsafe fn park_here(slot: SlotPtr) {
+/// On the owner's thread; the driver side comes with it.
+pub(crate) unsafe fn park_here(slot: SlotPtr, parking: Parking) {
     // SAFETY: as above.
     unsafe {
         let header = &mut *slot.0.as_ptr();
@@ -66,7 +69,7 @@ pub(crate) unsafe fn park_here(slot: SlotPtr) {
         if header.flags.has(flags::CANCEL) {
             return finish(slot, Status::CANCELLED);
         }
-        let parking = header.parking.clone().expect("set by `insert`");
+        header.parking = Some(parking.clone());
         let mut inner = parking.lock();
         if inner.closed {
             drop(inner);
@@ -91,11 +94,7 @@ impl CancelSafeQueue {
     /// Parks a request at the end. If it has been cancelled already, it completes at once with
     /// [`Status::CANCELLED`].
     pub fn insert(&self, held: Held) {
-        let slot = held.slot();
-        // SAFETY: a `Held` is the only driver-side owner, and `parking` is the driver side's until
-        // it is resumed.
-        unsafe { (*slot.0.as_ptr()).parking = Some(self.0.clone()) };
-        held.park();
+        held.park(self.0.clone());
     }
 
     /// Takes the oldest request out; it is not cancelable any more.

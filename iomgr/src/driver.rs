@@ -28,6 +28,98 @@
 //!     }
 //! }
 //! ```
+//!
+//! What does not compile:
+//!
+//! Completing twice (NT's MULTIPLE_IRP_COMPLETE_REQUESTS):
+//!
+//! ```compile_fail
+//! # use overlapped_iomgr::{Disposition, Driver, Irp, Lower, MajorSet, On, Status};
+//! # struct Bad;
+//! # impl Driver for Bad {
+//! #     fn name(&self) -> &str { "bad" }
+//! #     fn hooks(&self) -> MajorSet { MajorSet::ALL }
+//! fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
+//!     let _ = irp.complete(Status::SUCCESS, 0);
+//!     irp.complete(Status::SUCCESS, 0)
+//! }
+//! # }
+//! ```
+//!
+//! Touching the IRP after it was passed on (I-12):
+//!
+//! ```compile_fail
+//! # use overlapped_iomgr::{Disposition, Driver, Irp, Lower, MajorSet, On, Status};
+//! # struct Bad;
+//! # impl Driver for Bad {
+//! #     fn name(&self) -> &str { "bad" }
+//! #     fn hooks(&self) -> MajorSet { MajorSet::ALL }
+//! fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
+//!     let disposition = lower.forward(irp, On::ALL);
+//!     let _ = irp.offset();
+//!     disposition
+//! }
+//! # }
+//! ```
+//!
+//! Returning without having done anything with it (V-9):
+//!
+//! ```compile_fail
+//! # use overlapped_iomgr::{Disposition, Driver, Irp, Lower, MajorSet, On, Status};
+//! # struct Bad;
+//! # impl Driver for Bad {
+//! #     fn name(&self) -> &str { "bad" }
+//! #     fn hooks(&self) -> MajorSet { MajorSet::ALL }
+//! fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
+//!     let _ = irp.offset();
+//! }
+//! # }
+//! ```
+//!
+//! Saying "pending" without holding it (V-6, V-7):
+//!
+//! ```compile_fail
+//! # use overlapped_iomgr::{Disposition, Driver, Irp, Lower, MajorSet, On, Status};
+//! # struct Bad;
+//! # impl Driver for Bad {
+//! #     fn name(&self) -> &str { "bad" }
+//! #     fn hooks(&self) -> MajorSet { MajorSet::ALL }
+//! fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
+//!     std::mem::forget(irp);
+//!     Disposition::Pended
+//! }
+//! # }
+//! ```
+//!
+//! Keeping it beyond dispatch, or handing it to another thread:
+//!
+//! ```compile_fail
+//! # use overlapped_iomgr::{Disposition, Driver, Irp, Lower, MajorSet, On, Status};
+//! # struct Bad;
+//! # impl Driver for Bad {
+//! #     fn name(&self) -> &str { "bad" }
+//! #     fn hooks(&self) -> MajorSet { MajorSet::ALL }
+//! fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
+//!     std::thread::spawn(move || irp.complete(Status::SUCCESS, 0));
+//!     unreachable!()
+//! }
+//! # }
+//! ```
+//!
+//! The same drivers with these lines right do compile:
+//!
+//! ```
+//! # use overlapped_iomgr::{Disposition, Driver, Irp, Lower, MajorSet, On, Status};
+//! # struct Bad;
+//! # impl Driver for Bad {
+//! #     fn name(&self) -> &str { "bad" }
+//! #     fn hooks(&self) -> MajorSet { MajorSet::ALL }
+//! fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
+//!     let offset = irp.offset();
+//!     if offset == 0 { irp.complete(Status::SUCCESS, 0) } else { lower.forward(irp, On::ALL) }
+//! }
+//! # }
+//! ```
 
 use crate::file::FileObject;
 use crate::hal;

@@ -307,7 +307,7 @@ unsafe fn maybe_close(file: NonNull<FileObject>) {
             return;
         }
         if object.ending.get() == Ending::Closing || object.fd() < 0 {
-            drop(Box::from_raw(file.as_ptr()));
+            Core::free_file(Box::from_raw(file.as_ptr()));
             return;
         }
         object.ending.set(Ending::Closing);
@@ -327,7 +327,7 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
             if object.fd() >= 0 {
                 object.stack.bottom().driver().close_now(object);
             }
-            drop(Box::from_raw(file.as_ptr()));
+            Core::free_file(Box::from_raw(file.as_ptr()));
         }
         // Otherwise finished requests that nobody has looked at still count (`leave_orphan`), or
         // its home leaked requests past the deadline of its shutdown: then it leaks too.

@@ -142,9 +142,9 @@ fn slow_readers_get_everything() {
     both(async |_| {
         let (a, b) = pair().await;
         a.options().set_send_buffer_size(16 * 1024).unwrap();
-        b.options().set_recv_buffer_size(256 * 1024).unwrap();
+        b.options().set_recv_buffer_size(512 * 1024).unwrap();
         let send = async {
-            a.write_all(pattern(4 << 20)).await.unwrap();
+            a.write_all(pattern(1 << 20)).await.unwrap();
             // And in parts of several.
             let mut parts = vec![pattern(100_000), pattern(100_000)];
             let mut left = 200_000;
@@ -177,7 +177,7 @@ fn slow_readers_get_everything() {
             }
         };
         let ((), all) = future::join(send, receive).await;
-        assert!(all == [pattern(4 << 20), pattern(100_000), pattern(100_000)].concat());
+        assert!(all == [pattern(1 << 20), pattern(100_000), pattern(100_000)].concat());
     });
 }
 
@@ -207,7 +207,7 @@ fn addresses_that_cannot_be_had() {
 
 #[test]
 fn the_wrong_family_is_named() {
-    both(async |backend| {
+    both(async |_| {
         // An IPv6 address on an IPv4 socket.
         let domain = socket2::Domain::IPV4;
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
@@ -229,9 +229,11 @@ fn the_wrong_family_is_named() {
         // A connected one cannot be connected again.
         let (a, b) = pair().await;
         let address = b.local_addr().unwrap();
-        let connect = operation::Connect { address: Box::new(address.into()) };
-        let again = Request::new(a.object(), connect).await;
-        assert_eq!(status(again).errno(), Some(libc::EISCONN), "{backend}");
+        // Linux takes the first one after a non-blocking connect for a question, and says yes.
+        let again = || operation::Connect { address: Box::new(address.into()) };
+        let _ = Request::new(a.object(), again()).await;
+        let told = Request::new(a.object(), again()).await;
+        assert_eq!(status(told).errno(), Some(libc::EISCONN));
         b.write(b"fine".to_vec()).await.unwrap();
         assert_eq!(a.read(vec![0; 9]).await.unwrap().1, b"fine");
         // A stream that does not listen.

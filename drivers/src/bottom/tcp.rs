@@ -37,8 +37,14 @@ impl StreamDriver {
     fn receive(&self, mut irp: Irp<'_>, fd: i32) -> Disposition {
         match stream(irp.file()).receiver.turn(&irp) {
             Turn::Go => irp.notify_settled(),
-            Turn::Served(n) => return irp.complete(Status::SUCCESS, n),
-            Turn::Leased(lease) => return irp.complete_with_lease(lease),
+            Turn::Served(n, position) => {
+                irp.set_position(position);
+                return irp.complete(Status::SUCCESS, n);
+            }
+            Turn::Leased(lease, position) => {
+                irp.set_position(position);
+                return irp.complete_with_lease(lease);
+            }
             Turn::Wait => {
                 let file = irp.file().handle();
                 return stream(&file).receiver.park(irp);
@@ -119,6 +125,10 @@ impl Driver for StreamDriver {
     #[inline]
     fn hardware(&self, mut irp: Irp<'_>, done: Completion) -> Disposition {
         let (result, status) = (done.result, done.status());
+        if irp.major() == Major::Read && result > 0 && irp.minor() != minor::PEEK {
+            let position = stream(irp.file()).receiver.received(result as usize);
+            irp.set_position(position);
+        }
         if irp.major() == Major::Read && irp.minor() == minor::POOLED {
             if let Some(lease) = done.lease {
                 return irp.complete_with_lease(lease);

@@ -4,28 +4,35 @@
 //! kernel, after the next receive has been asked for. Two rules keep the stream whole:
 //!
 //! 1. At most one receive of a stream is with the hardware; further ones park ([`Receiver::turn`]).
-//! 2. Bytes that came for nobody stay with the stream ([`Receiver::abandoned`]) and are served
-//!    before anything newer. The next receive starts only when the one before is settled: delivered
+//! 2. Bytes that came for nobody stay with the stream ([`Receiver::abandoned`]), in the order of
+//!    their positions in it, and are served before anything newer. The next receive starts only when the one before is settled: delivered
 //!    or disposed of ([`Receiver::settled`]).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use overlapped_iomgr::buf::Lease;
-use overlapped_iomgr::{CancelSafeQueue, Disposition, Irp, Late, minor};
+use overlapped_iomgr::{CancelSafeQueue, Disposition, Irp, minor};
 
 /// What a receive may do; see [`Receiver::turn`].
 #[derive(Debug)]
 pub enum Turn {
     /// Submit it, after [`Irp::notify_settled`].
     Go,
-    /// Complete it: so many late bytes are in its memory.
-    Served(usize),
-    /// Complete the pooled receive with this.
-    Leased(Lease),
+    /// Complete it: so many late bytes are in its memory, from this position on.
+    Served(usize, u64),
+    /// Complete the pooled receive with this, from this position on.
+    Leased(Lease, u64),
     /// Park it: [`Receiver::park`].
     Wait,
+}
+
+/// Bytes that came for nobody, and the position of the first of them in the stream.
+#[derive(Debug)]
+struct Late {
+    position: u64,
+    bytes: Vec<u8>,
 }
 
 /// The receiving side of one stream.
@@ -33,9 +40,14 @@ pub enum Turn {
 pub struct Receiver {
     /// A receive is with the hardware or not settled yet.
     busy: AtomicBool,
-    /// `late` may hold bytes.
+    /// `late` may hold bytes, or the stream is known to have ended.
     has_late: AtomicBool,
-    late: Mutex<VecDeque<Vec<u8>>>,
+    /// A receive that nobody waited for found the end of the stream.
+    ended: AtomicBool,
+    /// By position.
+    late: Mutex<VecDeque<Late>>,
+    /// Position of the next byte from the hardware. Only the receive that has it changes this.
+    next: AtomicU64,
     /// `parked` may hold requests.
     has_parked: AtomicBool,
     parked: CancelSafeQueue,
@@ -46,7 +58,7 @@ impl Receiver {
     #[inline]
     pub fn turn(&self, irp: &Irp<'_>) -> Turn {
         if irp.minor() != minor::POOLED && irp.is_empty() {
-            return Turn::Served(0);
+            return Turn::Served(0, self.next.load(Ordering::Relaxed));
         }
         let busy = self.busy.swap(true, Ordering::SeqCst);
         if self.has_late.load(Ordering::Acquire)
@@ -73,33 +85,48 @@ impl Receiver {
         disposition
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Late>> {
         // Nothing in here panics while it holds the lock.
         self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_late(&self, late: &VecDeque<Late>) {
+        let more = !late.is_empty() || self.ended.load(Ordering::Relaxed);
+        self.has_late.store(more, Ordering::Release);
     }
 
     /// Takes late bytes for a receive, if there are any.
     #[cold]
     fn serve(&self, irp: &Irp<'_>) -> Option<Turn> {
         let mut late = self.lock();
+        if late.is_empty() && self.ended.load(Ordering::Relaxed) {
+            return Some(Turn::Served(0, self.next.load(Ordering::Relaxed)));
+        }
         if irp.minor() == minor::POOLED {
-            let mut first = late.pop_front()?;
+            let Late { position, mut bytes } = late.pop_front()?;
             let most = irp.arg() as usize;
-            if most != 0 && first.len() > most {
-                late.push_front(first.split_off(most));
+            if most != 0 && bytes.len() > most {
+                let rest = bytes.split_off(most);
+                late.push_front(Late { position: position + most as u64, bytes: rest });
             }
-            self.has_late.store(!late.is_empty(), Ordering::Release);
-            return Some(Turn::Leased(Lease::from(first)));
+            self.note_late(&late);
+            return Some(Turn::Leased(Lease::from(bytes), position));
         }
         let peek = irp.minor() == minor::PEEK;
+        let position = late.front()?.position;
         let mut copied = 0;
         let mut whole = 0;
-        for bytes in late.iter_mut() {
-            let n = irp.copy_in(copied, bytes);
+        for chunk in late.iter_mut() {
+            if chunk.position != position + copied as u64 {
+                // What lies between is with a receive that somebody has yet to look at.
+                break;
+            }
+            let n = irp.copy_in(copied, &chunk.bytes);
             copied += n;
-            if n < bytes.len() {
+            if n < chunk.bytes.len() {
                 if !peek {
-                    bytes.drain(..n);
+                    chunk.bytes.drain(..n);
+                    chunk.position += n as u64;
                 }
                 break;
             }
@@ -108,8 +135,8 @@ impl Receiver {
         if !peek {
             late.drain(..whole);
         }
-        self.has_late.store(!late.is_empty(), Ordering::Release);
-        (copied > 0).then_some(Turn::Served(copied))
+        self.note_late(&late);
+        (copied > 0).then_some(Turn::Served(copied, position))
     }
 
     /// The receive that had the hardware is delivered or disposed of.
@@ -129,13 +156,32 @@ impl Receiver {
         held.redispatch();
     }
 
+    /// The receive that has the hardware took so many bytes off the stream; the position of the
+    /// first.
+    #[inline]
+    pub fn received(&self, bytes: usize) -> u64 {
+        let position = self.next.load(Ordering::Relaxed);
+        self.next.store(position + bytes as u64, Ordering::Relaxed);
+        position
+    }
+
     /// Keeps the bytes of a receive that nobody waits for any more.
-    pub fn abandoned(&self, late: &Late<'_>) {
-        if late.minor() == minor::PEEK || late.info() == 0 {
+    pub fn abandoned(&self, late: &overlapped_iomgr::Late<'_>) {
+        if late.minor() == minor::PEEK {
             return;
         }
-        let bytes = late.received().flatten().copied().collect();
-        self.lock().push_back(bytes);
+        if late.info() == 0 {
+            // Receives of no bytes never get here: this is the end, and it stays.
+            self.ended.store(true, Ordering::Relaxed);
+            self.has_late.store(true, Ordering::Release);
+            return;
+        }
+        let (position, bytes) = (late.offset(), late.received().flatten().copied().collect());
+        {
+            let mut list = self.lock();
+            let at = list.partition_point(|chunk| chunk.position < position);
+            list.insert(at, Late { position, bytes });
+        }
         self.has_late.store(true, Ordering::Release);
         if self.has_parked.load(Ordering::SeqCst) {
             self.next();

@@ -123,14 +123,6 @@ impl<const WORDS: usize> Payload<WORDS> {
         payload
     }
 
-    /// Drops what it holds.
-    #[inline]
-    pub(crate) fn clear(&mut self) {
-        if self.vtable.is_some() {
-            *self = Self::empty();
-        }
-    }
-
     /// Whether it holds nothing.
     ///
     /// ```

@@ -7,7 +7,7 @@
 use super::Disposition;
 use super::dispatch;
 use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
-use super::token::{Irp, Outcome};
+use super::token::Irp;
 use crate::major::{Major, minor};
 use crate::processor::Core;
 use crate::status::Status;
@@ -48,11 +48,26 @@ impl Irp<'_> {
         {
             return self.complete(Status::INVALID_PARAMETER, 0);
         }
+        if self.major() == Major::Read && overlap(parts) {
+            // Two children would fill the same memory, one while the other's driver looks at it.
+            return self.complete(Status::INVALID_PARAMETER, 0);
+        }
         self.set_scratch(Box::new(Tally { parts: parts.iter().map(|p| (*p, None)).collect() }));
         let slot = self.into_slot();
         // SAFETY: the token's ownership is ours; it stays with the children until the last is done.
         unsafe { split(slot, parts) }
     }
+}
+
+/// Whether two of the parts share data.
+fn overlap(parts: &[Part]) -> bool {
+    let meet = |parts: &[Part]| parts.windows(2).any(|w| w[1].start - w[0].start < w[0].len);
+    if parts.is_sorted_by_key(|p| p.start) {
+        return meet(parts);
+    }
+    let mut sorted = parts.to_vec();
+    sorted.sort_unstable_by_key(|p| (p.start, p.len));
+    meet(&sorted)
 }
 
 unsafe fn split(parent: SlotPtr, parts: &[Part]) -> Disposition {
@@ -63,7 +78,7 @@ unsafe fn split(parent: SlotPtr, parts: &[Part]) -> Disposition {
         if (*parent.current()).level + 1 >= (*header).depth {
             (*header).result = IoStatus { status: Status::INVALID_DEVICE_REQUEST, info: 0 };
             (*header).phase = Phase::Finished;
-            return Disposition(Outcome::Finished);
+            return Disposition(());
         }
         (*header).phase = Phase::Held;
         // One more than there are children, so that none of them finishes the parent while we
@@ -83,10 +98,10 @@ unsafe fn split(parent: SlotPtr, parts: &[Part]) -> Disposition {
         }
         (*header).children -= 1;
         if (*header).children > 0 {
-            return Disposition(Outcome::Pended);
+            return Disposition(());
         }
         collect(parent);
-        Disposition(Outcome::Finished)
+        Disposition(())
     }
 }
 

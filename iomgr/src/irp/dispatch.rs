@@ -21,9 +21,11 @@ use super::slot::{IoStatus, Phase, Route, SlotPtr, control, flags};
 use super::state::Completed;
 use super::token::{Disposition, Irp, Late, Lower, Next, Outcome, Unwinding};
 use super::{child, view::View};
+use crate::buf::Payload;
 use crate::hal::{self, Op, Token};
 use crate::major::{Major, minor};
 use crate::processor::Core;
+use crate::stack::Device;
 use crate::status::Status;
 
 const PANICKED: &str = "a driver panicked";
@@ -43,7 +45,26 @@ unsafe fn call(slot: SlotPtr) -> Disposition {
     // SAFETY: the caller owns the driver side, and the stack is alive.
     unsafe {
         let device = slot.device();
-        device.driver().dispatch(Irp::new(slot), Lower { scope: PhantomData })
+        let blame = Blame { device, core: core(slot) };
+        let disposition = device.driver().dispatch(Irp::new(slot), Lower { scope: PhantomData });
+        mem::forget(blame);
+        disposition
+    }
+}
+
+/// Reports the driver whose code a panic leaves, if no driver below it has been.
+struct Blame<'a> {
+    device: &'a Device,
+    core: &'a Core,
+}
+
+impl Drop for Blame<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        // The device is alive: the issuing call keeps the file, or an open `Frame` or turn does.
+        if !self.core.blamed.replace(true) {
+            self.device.report_bug(PANICKED, true);
+        }
     }
 }
 
@@ -53,7 +74,11 @@ unsafe fn guarded(slot: SlotPtr, run: impl FnOnce() -> Disposition) -> Outcome {
     // SAFETY: slots stay readable as long as their core lives, even while free.
     let before = unsafe { (*slot.0.as_ptr()).generation };
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(disposition) => disposition.0,
+        // A disposition says nothing by itself: a driver may return one that it got for another
+        // request. If this one was completed and freed meanwhile, its phase is not `Finished`.
+        // SAFETY: as above.
+        Ok(_) if unsafe { (*slot.0.as_ptr()).phase } == Phase::Finished => Outcome::Finished,
+        Ok(_) => Outcome::Pended,
         // SAFETY: as above; the generation says whether the request still exists.
         Err(_) => unsafe { after_panic(slot, before) },
     }
@@ -63,12 +88,11 @@ unsafe fn guarded(slot: SlotPtr, run: impl FnOnce() -> Disposition) -> Outcome {
 unsafe fn after_panic(slot: SlotPtr, generation: u32) -> Outcome {
     // SAFETY: see `guarded`.
     unsafe {
+        core(slot).blamed.set(false);
         if !core(slot).is_live(slot, generation) {
             // The driver passed it on before it panicked, and it has completed since.
-            tracing::error!("{PANICKED}");
             return Outcome::Pended;
         }
-        slot.device().report_bug(PANICKED, true);
         match (*slot.0.as_ptr()).phase {
             Phase::Finished => Outcome::Finished,
             // It was passed on before the panic: whoever has it finishes it.
@@ -141,7 +165,7 @@ unsafe fn nothing_below(slot: SlotPtr) -> Disposition {
         (*slot.0.as_ptr()).result = IoStatus { status: Status::INVALID_DEVICE_REQUEST, info: 0 };
         (*slot.0.as_ptr()).phase = Phase::Finished;
     }
-    Disposition(Outcome::Finished)
+    Disposition(())
 }
 
 /// I-9: the driver below gets this location.
@@ -188,11 +212,11 @@ pub(crate) unsafe fn to_hardware(slot: SlotPtr, op: Op) -> Disposition {
             // the cancel came while no hardware had it.
             (*header).result = IoStatus { status: Status::CANCELLED, info: 0 };
             (*header).phase = Phase::Finished;
-            return Disposition(Outcome::Finished);
+            return Disposition(());
         }
         (*header).phase = Phase::Hardware;
         match core(slot).submit(token(slot), op) {
-            None => Disposition(Outcome::Pended),
+            None => Disposition(()),
             Some(result) => {
                 let done = hal::Completion { token: token(slot), result, more: false, lease: None };
                 note_result(slot, &done);
@@ -229,7 +253,13 @@ pub(crate) unsafe fn hardware_done(slot: SlotPtr, done: hal::Completion) {
         }
         note_result(slot, &done);
         let device = slot.device();
-        if guarded(slot, || device.driver().hardware(Irp::new(slot), done)) == Outcome::Finished {
+        let run = || {
+            let blame = Blame { device, core: core(slot) };
+            let disposition = device.driver().hardware(Irp::new(slot), done);
+            mem::forget(blame);
+            disposition
+        };
+        if guarded(slot, run) == Outcome::Finished {
             unwind(slot);
         }
     }
@@ -255,7 +285,7 @@ unsafe fn unwind_to_top(slot: SlotPtr) -> bool {
             let below = slot.current();
             let on = (*below).control;
             // I-23d: the lower location is cleared before the routine runs.
-            (*below).scratch.clear();
+            clear_scratch(slot);
             (*header).cursor -= 1;
             // I-23: the status selects, or the cancel mark (not the status) does.
             let success = (*header).result.status.is_success();
@@ -276,8 +306,23 @@ unsafe fn unwind_to_top(slot: SlotPtr) -> bool {
                 }
             }
         }
-        (*slot.current()).scratch.clear();
+        clear_scratch(slot);
         true
+    }
+}
+
+/// Drops what the driver of the current location kept there.
+#[inline]
+unsafe fn clear_scratch(slot: SlotPtr) {
+    // SAFETY: the driver side is ours.
+    unsafe {
+        if (*slot.current()).scratch.is_empty() {
+            return;
+        }
+        let scratch = mem::take(&mut (*slot.current()).scratch);
+        if catch_unwind(AssertUnwindSafe(|| drop(scratch))).is_err() {
+            slot.device().report_bug(PANICKED, true);
+        }
     }
 }
 
@@ -289,19 +334,23 @@ unsafe fn run_routine(slot: SlotPtr) -> Next {
         let generation = (*header).generation;
         let device = slot.device();
         let run = AssertUnwindSafe(|| device.driver().completed(Unwinding::new(slot)).0);
-        catch_unwind(run).unwrap_or_else(|_| {
-            if !core(slot).is_live(slot, generation) {
-                tracing::error!("{PANICKED}");
-                return Next::Stop;
-            }
+        let next = catch_unwind(run);
+        if next.is_err() {
             device.report_bug(PANICKED, true);
-            if (*header).phase != Phase::Finished {
-                // It had reclaimed the request: whoever holds it goes on.
-                return Next::Stop;
+        }
+        if !core(slot).is_live(slot, generation) || (*header).phase != Phase::Finished {
+            // It has reclaimed the request: whoever holds it goes on, or has gone on.
+            return Next::Stop;
+        }
+        match next {
+            // Not the word of a completion that the driver got for another request.
+            Ok(Next::Again) if (*header).flags.has(flags::NEXT_READY) => Next::Again,
+            Ok(_) => Next::Up,
+            Err(_) => {
+                (*header).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+                Next::Up
             }
-            (*header).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
-            Next::Up
-        })
+        }
     }
 }
 
@@ -323,7 +372,8 @@ pub(crate) unsafe fn resume(slot: SlotPtr, how: Resume) {
 pub(crate) unsafe fn resume_here(slot: SlotPtr) {
     // SAFETY: as `resume`, on the owner's thread.
     unsafe {
-        let outcome = match (*slot.0.as_ptr()).resume {
+        let _frame = core(slot).frame();
+        let outcome = match mem::replace(&mut (*slot.0.as_ptr()).resume, Resume::Complete) {
             Resume::Complete => {
                 (*slot.0.as_ptr()).phase = Phase::Finished;
                 Outcome::Finished
@@ -336,8 +386,8 @@ pub(crate) unsafe fn resume_here(slot: SlotPtr) {
                 (*slot.0.as_ptr()).phase = Phase::Driver;
                 guarded(slot, || call(slot))
             }
-            Resume::Park => {
-                crate::csq::park_here(slot);
+            Resume::Park(queue) => {
+                crate::csq::park_here(slot, queue);
                 Outcome::Pended
             }
         };
@@ -510,9 +560,14 @@ pub(crate) unsafe fn release(slot: SlotPtr) {
             } else {
                 cancel(slot);
             }
-        } else if state.release_remote(|| dispose(slot)) && !core.remote().push(slot) {
+        } else if state.release_remote(|| dispose(slot))
+            && !core.remote().push(slot)
+            && state.is_done()
+        {
             Core::free_orphan(slot);
         }
+        // Otherwise its owner frees it; or its owner was torn down without it, and the hardware may
+        // still write to its buffer: it leaks.
     }
 }
 
@@ -570,7 +625,9 @@ unsafe fn free(slot: SlotPtr) {
         (*header).parking = None;
         leave_file(slot);
         core(slot).free_slot(slot);
-        // Last, because dropping the payload may run code of the user's.
-        drop(payload);
+        // Last, because dropping the payload may run code of the user's, which may panic.
+        if !payload.is_empty() && catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
+            tracing::error!("a buffer or result panicked while it was dropped");
+        }
     }
 }

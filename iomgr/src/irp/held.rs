@@ -7,10 +7,10 @@ use super::dispatch;
 use super::slot::{IoStatus, SlotPtr};
 use super::token::On;
 use super::view::View;
+use crate::csq::Parking;
 use crate::status::Status;
 
 /// How a held request goes on, when its owner's thread learns of it.
-#[derive(Clone, Copy)]
 pub(crate) enum Resume {
     /// Unwind from the current location.
     Complete,
@@ -18,8 +18,8 @@ pub(crate) enum Resume {
     Forward(u8),
     /// To the same driver's `dispatch` again.
     Dispatch,
-    /// Into the queue that `Slot::parking` names.
-    Park,
+    /// Into this queue.
+    Park(Parking),
 }
 
 /// An IRP out of dispatch, held by a driver on any thread.
@@ -42,20 +42,16 @@ impl Held {
         Held { slot }
     }
 
-    pub(crate) fn slot(&self) -> SlotPtr {
-        self.slot
-    }
-
     pub(crate) fn into_slot(self) -> SlotPtr {
         let slot = self.slot;
         mem::forget(self);
         slot
     }
 
-    /// Into the queue that the slot's `parking` names.
-    pub(crate) fn park(self) {
+    /// Into the queue given.
+    pub(crate) fn park(self, queue: Parking) {
         // SAFETY: the only driver-side owner.
-        unsafe { dispatch::resume(self.into_slot(), Resume::Park) };
+        unsafe { dispatch::resume(self.into_slot(), Resume::Park(queue)) };
     }
 
     /// Completes the request for the driver that holds it; the drivers above see it next.

@@ -22,7 +22,7 @@ use crate::status::Status;
 /// What became of the token: the value `dispatch` must return, obtainable only by ending it.
 #[must_use = "return it from `dispatch`"]
 #[derive(Debug)]
-pub struct Disposition(pub(crate) Outcome);
+pub struct Disposition(pub(crate) ());
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
@@ -111,7 +111,7 @@ impl<'a> Irp<'a> {
         slot.result = IoStatus { status, info };
         slot.phase = Phase::Finished;
         self.into_slot();
-        Disposition(Outcome::Finished)
+        Disposition(())
     }
 
     /// Keeps the request for later, on any thread. Prefer [`Irp::park`]: a held request hears of a
@@ -120,7 +120,7 @@ impl<'a> Irp<'a> {
         self.slot_mut().phase = Phase::Held;
         let slot = self.into_slot();
         // SAFETY: the ownership moves from this token to the new one.
-        (unsafe { Held::new(slot) }, Disposition(Outcome::Pended))
+        (unsafe { Held::new(slot) }, Disposition(()))
     }
 
     /// Parks the request in a queue where a cancel finds it.
@@ -202,6 +202,18 @@ impl<'a> Irp<'a> {
         self.set_data(&lease);
         self.slot_mut().payload = Payload::new(lease);
         self.complete(Status::SUCCESS, n)
+    }
+
+    /// Bottom drivers: says at which byte of its stream a receive's data was found. Drivers above see
+    /// it as [`View::offset`] on the way up, and so does [`crate::Driver::abandoned`].
+    pub fn set_position(&mut self, position: u64) {
+        let slot = self.slot;
+        // SAFETY: as in `set_data`.
+        unsafe {
+            for i in 0..=(*slot.0.as_ptr()).cursor {
+                (*slot.location(i)).offset = position;
+            }
+        }
     }
 
     /// Makes a received buffer this request's data, for the drivers above to see.

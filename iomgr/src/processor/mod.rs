@@ -32,6 +32,7 @@ pub use thread::set_hardware_factory;
 pub use timers::TimerId;
 
 use crate::counters::Counters;
+use crate::file::FileObject;
 use crate::hal::{self, Hal, Op, Token};
 use crate::irp::dispatch;
 use crate::irp::slab::Slab;
@@ -71,11 +72,31 @@ pub(crate) struct Core {
     inline_left: Cell<u32>,
     /// Nesting of `turn` and of the code it calls.
     depth: Cell<u32>,
+    /// Nesting of [`Frame`]s.
+    frames: Cell<u32>,
+    /// Files that are closed while a driver of their stack may still be running; see [`Frame`].
+    #[expect(clippy::vec_box, reason = "frames on the stack still have their addresses")]
+    graves: RefCell<Vec<Box<FileObject>>>,
+    /// The driver that a panic left first has been told; see `irp::dispatch`.
+    pub(crate) blamed: Cell<bool>,
     done: RefCell<Vec<hal::Completion>>,
     counters: Counters,
     /// While the processor lives: unused. Afterwards: slots whose requesters have not let go, plus
     /// one for the teardown itself.
     orphans: AtomicUsize,
+}
+
+/// Driver code may run, on this processor's thread, for a request that nobody's stack frame keeps:
+/// one that goes on after it pended. If that code completes the request, the file it belongs to,
+/// and with it the stack and the driver itself, may have no other owner. So as long as a frame or a
+/// turn is open, files that close are kept.
+pub(crate) struct Frame<'a>(&'a Core);
+
+impl Drop for Frame<'_> {
+    fn drop(&mut self) {
+        self.0.frames.set(self.0.frames.get() - 1);
+        self.0.bury();
+    }
 }
 
 thread_local! {
@@ -115,6 +136,32 @@ impl Core {
     /// Whether the caller was called by this processor's own turn.
     pub(crate) fn is_inside_turn(&self) -> bool {
         self.depth.get() > 0
+    }
+
+    pub(crate) fn frame(&self) -> Frame<'_> {
+        self.frames.set(self.frames.get() + 1);
+        Frame(self)
+    }
+
+    /// Frees a file object, as soon as no driver of its stack can be running on this thread.
+    pub(crate) fn free_file(file: Box<FileObject>) {
+        let mut file = Some(file);
+        Core::with_current(|core| {
+            core.graves.borrow_mut().extend(file.take());
+            core.bury();
+        });
+    }
+
+    /// Frees what [`Core::free_file`] was given, unless a driver may be running.
+    pub(crate) fn bury(&self) {
+        if self.frames.get() > 0 || self.depth.get() > 0 {
+            return;
+        }
+        // One by one, outside the borrow: dropping one runs code of drivers, which may close files.
+        loop {
+            let Some(file) = self.graves.borrow_mut().pop() else { return };
+            drop(file);
+        }
     }
 
     pub(crate) fn check_running(&self) -> Result<(), Status> {
@@ -234,6 +281,7 @@ impl Core {
             let header = &mut *slot.0.as_ptr();
             header.payload = crate::buf::Payload::empty();
             header.parking = None;
+            header.route = Route::None;
             if let Some(file) = header.file.take() {
                 if header.flags.has(flags::LOCAL_USE) {
                     crate::file::leave_orphan(file);
@@ -318,6 +366,9 @@ impl Processor {
             stopping: Cell::new(false),
             inline_left: Cell::new(INLINE_BUDGET),
             depth: Cell::new(0),
+            frames: Cell::new(0),
+            graves: RefCell::default(),
+            blamed: Cell::new(false),
             done: RefCell::new(Vec::with_capacity(256)),
             counters: Counters::default(),
             orphans: AtomicUsize::new(0),

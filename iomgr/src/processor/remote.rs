@@ -10,6 +10,7 @@
 //! sees the other.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -146,6 +147,11 @@ impl Remote {
         all.iter().filter_map(Weak::upgrade).collect()
     }
 
+    pub(super) fn by_id(id: u32) -> Option<Arc<Remote>> {
+        let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(Weak::upgrade).find(|remote| remote.id == id)
+    }
+
     pub(crate) fn wake_if_asleep(&self) {
         if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
             self.wake.wake();
@@ -180,6 +186,18 @@ impl Remote {
             if slot == closed() {
                 slot = ptr::null_mut();
             }
+            // The list is newest first; mail is read in the order in which it was sent.
+            let mut oldest = ptr::null_mut();
+            while let Some(this) = NonNull::new(slot) {
+                // SAFETY: on the list we have just taken, so alive, and its link is ours.
+                unsafe {
+                    let link = (*this.as_ptr()).mail.get();
+                    slot = *link;
+                    *link = oldest;
+                }
+                oldest = this.as_ptr();
+            }
+            slot = oldest;
             while let Some(this) = NonNull::new(slot) {
                 // SAFETY: on the list, so alive and linked; read before its mail is, as that may
                 // free or re-mail it.
@@ -196,7 +214,11 @@ impl Remote {
             let list = std::mem::take(&mut inner.list);
             drop(inner);
             for work in list {
-                work(core);
+                // It may be foreign code, and must not take the rest with it.
+                let run = AssertUnwindSafe(|| work(core));
+                if catch_unwind(run).is_err() {
+                    tracing::error!("work sent to a processor panicked");
+                }
             }
         }
     }

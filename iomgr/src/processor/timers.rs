@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::Core;
+use super::{Core, Remote};
 use crate::hal::Wait;
 use crate::irp::dispatch;
 use crate::irp::slot::{SlotPtr, flags};
@@ -69,20 +69,29 @@ impl TimerId {
         .unwrap_or(false)
     }
 
-    /// Takes the timer off, if it is the calling thread's processor's; elsewhere it stays until it
-    /// fires, and its wake is then a spurious one.
+    /// Takes the timer off; another processor's takes it off in its next turn.
     pub fn remove(self) {
-        let timer = Core::with_current(|core| {
-            (self.processor == core.remote.id())
-                .then(|| core.wheel.borrow_mut().remove(self.key))
-                .flatten()
-        });
+        let here = Core::with_current(|core| self.processor == core.remote.id());
+        if here != Some(true) {
+            // The task has moved since. Left alone, the timer would keep it until it fires.
+            if let Some(remote) = Remote::by_id(self.processor) {
+                let key = self.key;
+                // A processor that is gone has dropped its timers.
+                let _ = remote.run(Box::new(move |core| drop(core.take_timer(key))));
+            }
+            return;
+        }
+        let timer = Core::with_current(|core| core.take_timer(self.key));
         // Outside the borrow: dropping a waker may run code of the user's.
         drop(timer);
     }
 }
 
 impl Core {
+    fn take_timer(&self, key: TimerKey) -> Option<Timer> {
+        self.wheel.borrow_mut().remove(key)
+    }
+
     /// Shortens a wait to the next timer's.
     pub(super) fn bounded_by_timers(&self, wait: Wait) -> Wait {
         let limit = match wait {

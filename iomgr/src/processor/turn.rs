@@ -4,7 +4,6 @@
 //! routines and wakers find it free to submit to (design, section 6). Panics in them are caught
 //! where they are called (`irp::dispatch`).
 
-use std::cell::Cell;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
@@ -34,25 +33,26 @@ impl Processor {
 }
 
 /// Restores the nesting even if something unwinds.
-struct Inside<'a>(&'a Cell<u32>);
+struct Inside<'a>(&'a Core);
 
 impl<'a> Inside<'a> {
-    fn enter(depth: &'a Cell<u32>) -> Inside<'a> {
-        assert_eq!(depth.get(), 0, "a processor's turn was called from inside a turn");
-        depth.set(1);
-        Inside(depth)
+    fn enter(core: &'a Core) -> Inside<'a> {
+        assert_eq!(core.depth.get(), 0, "a processor's turn was called from inside a turn");
+        core.depth.set(1);
+        Inside(core)
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.0.set(0);
+        self.0.depth.set(0);
+        self.0.bury();
     }
 }
 
 impl Core {
     pub(crate) fn turn(&self, wait: Wait, ready: impl FnOnce() -> bool) -> io::Result<bool> {
-        let _inside = Inside::enter(&self.depth);
+        let _inside = Inside::enter(self);
         self.inline_left.set(super::INLINE_BUDGET);
         self.remote.read(self, false);
 

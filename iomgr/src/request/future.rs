@@ -51,11 +51,16 @@ impl<K: Operation> Future for Request<'_, K> {
         let inline = launch(core, slot, &file, operation, Route::Future(None), deadline);
         // SAFETY: the requester's reference is ours.
         unsafe {
-            if inline || watch(slot, cx) {
+            if inline {
+                return Poll::Ready(collect::<K>(slot));
+            }
+            // Before foreign code, the waker's, may panic.
+            self.state = State::Issued(slot);
+            if watch(slot, cx) {
+                self.state = State::Done;
                 return Poll::Ready(collect::<K>(slot));
             }
         }
-        self.state = State::Issued(slot);
         Poll::Pending
     }
 }

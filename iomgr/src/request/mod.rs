@@ -124,9 +124,11 @@ impl Setup<'_> {
         }))
     }
 
-    fn segments<B: Send + 'static>(&mut self, mut vectored: Vectored<B>) -> &mut Self {
-        (self.location.data, self.location.len) = vectored.array();
+    fn segments<B: Send + 'static>(&mut self, vectored: Vectored<B>) -> &mut Self {
         *self.payload = Payload::new(vectored);
+        // As in `data_out`: a box that moves ends the validity of pointers taken before.
+        let vectored = self.payload.get_mut::<Vectored<B>>().expect("just stored");
+        (self.location.data, self.location.len) = vectored.array();
         self.minor(minor::VECTORED)
     }
 }
@@ -256,11 +258,30 @@ fn launch<K: Operation>(
         fill(core, slot, file.address(), operation.major(), route);
         let location = &mut *slot.location(0);
         let payload = &mut (*slot.0.as_ptr()).payload;
+        let undo = Undo(slot);
         operation.prepare(&mut Setup { location, payload });
+        std::mem::forget(undo);
         if let Some(deadline) = deadline {
             core.set_deadline(slot, deadline);
         }
         dispatch::issue(slot)
+    }
+}
+
+/// Frees a filled slot whose operation panics before it is issued.
+struct Undo(SlotPtr);
+
+impl Drop for Undo {
+    #[cold]
+    fn drop(&mut self) {
+        // SAFETY: both sides are the issuer's; nobody else knows the slot.
+        unsafe {
+            let header = self.0.0.as_ptr();
+            (*header).phase = Phase::Final;
+            (*header).state.complete_inline();
+            (*header).flags.set(flags::TAKEN);
+            dispatch::release(self.0);
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The other routes: synchronous wait, and completion port; and cancelling by handle.
 
-use super::{Operation, Request, State, admit, collect, launch};
+use std::time::Instant;
+
+use super::{Operation, Request, State, Target as FileRef, admit, collect, launch};
 use crate::hal::Wait;
 use crate::irp::dispatch;
 use crate::irp::slot::{Route, SlotPtr};
@@ -46,7 +48,19 @@ impl Cancel {
     }
 }
 
-impl<K: Operation> Request<'_, K> {
+impl<'f, K: Operation> Request<'f, K> {
+    /// The parts of a request that has not been issued. One that has stays as it is: its drop lets
+    /// go of it.
+    fn unissued(&mut self, use_: &str) -> (FileRef<'f>, Option<K>, Option<Instant>) {
+        if !matches!(self.state, State::Ready { .. }) {
+            panic!("a request that has been polled cannot be {use_}");
+        }
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Ready { file, operation, deadline } => (file, Some(operation), deadline),
+            State::Issued(_) | State::Done => unreachable!("just looked"),
+        }
+    }
+
     /// Issues the request and waits for its result on this thread, driving the thread's processor
     /// meanwhile (C-1).
     ///
@@ -57,12 +71,7 @@ impl<K: Operation> Request<'_, K> {
     /// # Panics
     /// When the request has been polled.
     pub fn wait(mut self) -> K::Output {
-        let State::Ready { file, operation, deadline } =
-            std::mem::replace(&mut self.state, State::Done)
-        else {
-            panic!("a request that has been polled cannot be waited for");
-        };
-        let mut operation = Some(operation);
+        let (file, mut operation, deadline) = self.unissued("waited for");
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
             if core.driven() == Driven::Loop || core.is_inside_turn() {
@@ -101,12 +110,7 @@ impl<K: Operation> Request<'_, K> {
     /// # Panics
     /// When the request has been polled.
     pub fn post(mut self, port: &CompletionPort, key: u64) -> Result<Cancel, K::Output> {
-        let State::Ready { file, operation, deadline } =
-            std::mem::replace(&mut self.state, State::Done)
-        else {
-            panic!("a request that has been polled cannot be posted");
-        };
-        let mut operation = Some(operation);
+        let (file, mut operation, deadline) = self.unissued("posted");
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
             let route = Route::Port(port.reference(), key);

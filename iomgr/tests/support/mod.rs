@@ -92,7 +92,11 @@ impl Operation for Vectored {
     }
     fn prepare(self, setup: &mut Setup<'_>) {
         setup.offset(self.offset);
-        if self.write { setup.vectored_out(self.bufs) } else { setup.vectored_in(self.bufs) };
+        if self.write {
+            setup.vectored_out(self.bufs)
+        } else {
+            setup.vectored_in(self.bufs)
+        };
     }
     fn finish(done: &mut Done<'_>) -> Self::Output {
         let bufs = done.take::<overlapped_iomgr::buf::Vectored<Vec<u8>>>();
@@ -158,11 +162,7 @@ pub fn read(file: &FileObject, len: usize, offset: u64) -> Request<'_, Read<Vec<
     Request::new(file, Read { buf: Vec::with_capacity(len), offset })
 }
 
-pub fn write<'f>(
-    file: &'f FileObject,
-    bytes: &[u8],
-    offset: u64,
-) -> Request<'f, Write<Vec<u8>>> {
+pub fn write<'f>(file: &'f FileObject, bytes: &[u8], offset: u64) -> Request<'f, Write<Vec<u8>>> {
     Request::new(file, Write { buf: bytes.to_vec(), offset })
 }
 

@@ -21,7 +21,7 @@ use super::blocking::Blocking;
 use super::builder::{Builder, Flavor};
 use super::context::Scope;
 use super::shared::Shared;
-use super::task::{Guarded, JoinError, JoinHandle, Meta, Runnable};
+use super::task::{Guarded, JoinError, JoinHandle, Meta, Runnable, abort};
 use super::worker::{Worker, WorkerMetrics};
 
 /// What the end of a runtime left behind.
@@ -131,7 +131,7 @@ impl Handle {
                 Ok(value) => value,
                 Err(error) => match error.into_panic() {
                     Some(panic) => std::panic::resume_unwind(panic),
-                    None => std::panic::panic_any("the blocking pool was shut down"),
+                    None => abort(),
                 },
             }
         })

@@ -66,6 +66,11 @@ impl<F: Future> Guarded<F> {
 /// The payload that marks an aborted task.
 struct Aborted;
 
+/// Ends the calling task as aborted.
+pub(super) fn abort() -> ! {
+    std::panic::resume_unwind(Box::new(Aborted))
+}
+
 impl<F: Future> Future for Guarded<F> {
     type Output = Outcome<F::Output>;
 

@@ -407,8 +407,9 @@ impl TcpListener {
     /// Cancel-safe: a connection that came for an accept that was dropped is the next one's.
     ///
     /// # Errors
-    /// Those of the system: descriptors exhausted (`EMFILE`), for instance; the connection then
-    /// waits, and a later accept takes it.
+    /// Those of the system, after which a server goes on: descriptors exhausted (`EMFILE`; the
+    /// connection waits, and a later accept takes it), `ConnectionAborted` for a peer that has reset
+    /// its connection already.
     pub fn accept(&self) -> Request<'_, AcceptStream> {
         Request::new(&self.handle, AcceptStream)
     }
@@ -470,7 +471,9 @@ impl Operation for AcceptStream {
         done.status().result(0)?;
         let Accepted(handle) = done.take();
         let stream = TcpStream { handle };
-        let peer = stream.peer_addr()?;
+        // A peer that has reset the connection already has no address any more.
+        let gone = |_| io::Error::from_raw_os_error(libc::ECONNABORTED);
+        let peer = stream.peer_addr().map_err(gone)?;
         Ok((stream, peer))
     }
     fn refuse(self, status: Status) -> Self::Output {
