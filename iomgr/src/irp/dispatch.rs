@@ -21,7 +21,6 @@ use super::slot::{IoStatus, Phase, Route, SlotPtr, control, flags};
 use super::state::Completed;
 use super::token::{Disposition, Irp, Late, Lower, Next, Outcome, Unwinding};
 use super::{child, view::View};
-use crate::buf::Payload;
 use crate::hal::{self, Op, Token};
 use crate::major::{Major, minor};
 use crate::processor::Core;
