@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::counters::MajorCounts;
-use crate::irp::slot::{Route, flags};
+use crate::irp::slot::{Route, SlotPtr, flags};
 use crate::major::Major;
 use crate::processor::{Core, Remote};
 
@@ -48,6 +48,23 @@ pub struct Census {
     pub counts: MajorCounts,
 }
 
+/// # Safety
+/// Owner's thread; the slot is live.
+unsafe fn route_name(slot: SlotPtr) -> &'static str {
+    // SAFETY: the caller's; what a future's requester may be writing is not looked at.
+    unsafe {
+        if (*slot.0.as_ptr()).flags.has(flags::FUTURE) {
+            return "future";
+        }
+        match (*slot.0.as_ptr()).route {
+            Route::None | Route::Future(_) => "none",
+            Route::Port(..) | Route::Packet(_) => "port",
+            Route::Wait => "wait",
+            Route::Parent(_) => "parent",
+        }
+    }
+}
+
 pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
     core.live_slots()
         .into_iter()
@@ -55,24 +72,18 @@ pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
             // SAFETY: owner's thread; live slots with a file are in flight or unread, and either
             // way count on their file, which keeps stack and devices.
             unsafe {
-                let header = &*slot.0.as_ptr();
-                let file = header.file?.as_ref();
+                let header = slot.0.as_ptr();
+                let file = (*header).file?.as_ref();
                 Some(LiveRequest {
                     processor: core.remote().id(),
-                    major: header.major,
+                    major: (*header).major,
                     file: file.id(),
                     file_name: file.name().to_owned(),
                     driver: slot.device().name().to_owned(),
-                    state: header.phase.name(),
-                    route: match header.route {
-                        Route::None => "none",
-                        Route::Future(_) => "future",
-                        Route::Port(..) | Route::Packet(_) => "port",
-                        Route::Wait => "wait",
-                        Route::Parent(_) => "parent",
-                    },
-                    cancelled: header.flags.has(flags::CANCEL),
-                    age: Duration::from_millis(core.now().saturating_sub(header.issued)),
+                    state: (*header).phase.name(),
+                    route: route_name(slot),
+                    cancelled: (*header).flags.has(flags::CANCEL),
+                    age: Duration::from_millis(core.now().saturating_sub((*header).issued)),
                 })
             }
         })

@@ -64,12 +64,12 @@ unsafe fn finish(slot: SlotPtr, status: Status) {
 pub(crate) unsafe fn park_here(slot: SlotPtr, parking: Parking) {
     // SAFETY: as above.
     unsafe {
-        let header = &mut *slot.0.as_ptr();
-        header.phase = Phase::Held;
-        if header.flags.has(flags::CANCEL) {
+        let header = slot.0.as_ptr();
+        (*header).phase = Phase::Held;
+        if (*header).flags.has(flags::CANCEL) {
             return finish(slot, Status::CANCELLED);
         }
-        header.parking = Some(parking.clone());
+        (*header).parking = Some(parking.clone());
         let mut inner = parking.lock();
         if inner.closed {
             drop(inner);

@@ -177,7 +177,8 @@ pub trait Driver: Send + Sync + 'static {
         let _ = (file, done);
     }
 
-    /// Bottom drivers: a request succeeded after its requester had left. What the result
+    /// Bottom drivers: a request ended after its requester had left, and not because it was
+    /// cancelled. What the result
     /// owns is put back or disposed of here, so that nothing is lost. The payload is dropped
     /// afterwards.
     fn abandoned(&self, file: &FileObject, late: Late<'_>) {

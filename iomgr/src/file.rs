@@ -170,6 +170,21 @@ impl FileObject {
         }
     }
 
+    /// Bottom drivers: takes the hardware's requests of one major back, on every processor, without
+    /// cancelling them: each comes to [`crate::Driver::hardware`] with [`Status::CANCELLED`] (or
+    /// whatever it got before), and may be submitted again.
+    pub fn interrupt(&self, major: Major) {
+        let id = self.id;
+        if self.uses.load(Ordering::Relaxed) >= FOREIGN {
+            Remote::broadcast(move |core| core.interrupt_file(id, major));
+        } else if self.home.is_current() {
+            Core::with_current(|core| core.interrupt_file(id, major));
+        } else {
+            // A home that is gone has no requests.
+            let _ = self.home.run(Box::new(move |core| core.interrupt_file(id, major)));
+        }
+    }
+
     pub(crate) fn address(&self) -> NonNull<FileObject> {
         self.this
     }

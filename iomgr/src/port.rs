@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::buf::Payload;
@@ -38,10 +38,15 @@ struct Inner {
     /// Threads that sleep in a remove, the last to come at the end.
     waiting: Vec<Waiter>,
     next_waiter: u64,
+    /// Threads that sleep at `Shared::arrived`.
+    sleeping: usize,
 }
 
+#[derive(Default)]
 struct Shared {
     inner: Mutex<Inner>,
+    /// For threads that can have no processor to sleep in.
+    arrived: Condvar,
 }
 
 /// The port a request reports to.
@@ -60,9 +65,12 @@ impl Shared {
         // C-20: the most recently blocked thread runs, its caches are warm. It takes the packet
         // itself; if another was faster, it sleeps again.
         let waiter = inner.waiting.pop();
+        let sleeping = inner.sleeping > 0;
         drop(inner);
-        if let Some(waiter) = waiter {
-            waiter.thread.wake();
+        match waiter {
+            Some(waiter) => waiter.thread.wake(),
+            None if sleeping => self.arrived.notify_one(),
+            None => {}
         }
     }
 }
@@ -105,7 +113,7 @@ pub struct CompletionPort(PortRef);
 impl CompletionPort {
     /// An empty port.
     pub fn new() -> CompletionPort {
-        CompletionPort(PortRef(Arc::new(Shared { inner: Mutex::default() })))
+        CompletionPort(PortRef(Arc::default()))
     }
 
     pub(crate) fn reference(&self) -> PortRef {
@@ -203,7 +211,44 @@ impl CompletionPort {
                 }
             }
         });
-        waited.unwrap_or(0)
+        match waited {
+            Ok(n) => n,
+            Err(_) if timeout == Some(Duration::ZERO) => 0,
+            Err(_) => self.remove_without_processor(give, most, end),
+        }
+    }
+
+    /// For a thread that has no processor and can have none: it has no requests either, and waits
+    /// for those of others and for posted packets.
+    #[cold]
+    fn remove_without_processor(
+        &self,
+        mut give: impl FnMut(Packet),
+        most: usize,
+        end: Option<Instant>,
+    ) -> usize {
+        let shared = &self.0.0;
+        loop {
+            let n = self.take(&mut give, most);
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if n > 0 || left == Some(Duration::ZERO) {
+                return n;
+            }
+            let mut inner = shared.lock();
+            inner.sleeping += 1;
+            let empty = |inner: &mut Inner| inner.packets.is_empty();
+            let mut inner = match left {
+                Some(left) => {
+                    let waited = shared.arrived.wait_timeout_while(inner, left, empty);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = shared.arrived.wait_while(inner, empty);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+            inner.sleeping -= 1;
+        }
     }
 
     fn register(&self, core: &Core) -> u64 {

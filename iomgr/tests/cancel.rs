@@ -605,7 +605,7 @@ fn t122a_live_requests() {
     assert!(poll(&mut request).is_pending());
     scene.h.turn();
     let listed = list(scene.file.id());
-    assert_eq!((listed.len(), listed[0].1, listed[0].2), (1, "complete", "none"));
+    assert_eq!((listed.len(), listed[0].1, listed[0].2), (1, "complete", "future"));
     drop(request);
     scene.finish();
 }

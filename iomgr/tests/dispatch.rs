@@ -606,10 +606,9 @@ fn received_mut_is_what_was_read() {
     let file = open(&stack(vec![xor], Bottom::default()), FD);
     let (n, buf) = h.block_on(read(&file, 10, 4094)).unwrap();
     assert_eq!((n, buf), (2, vec![!0xFE, !0xFF]));
-    let request = Vectored { bufs: vec![Vec::with_capacity(3); 3], offset: 1, write: false };
     h.sim.script([Step::after(1).limit(5)]);
     let bufs = vec![Vec::with_capacity(3), Vec::with_capacity(3), Vec::with_capacity(3)];
-    let request = Vectored { bufs, ..request };
+    let request = Vectored { bufs, offset: 1, write: false };
     let (status, n, _) = h.block_on(overlapped_iomgr::Request::new(&file, request));
     assert_eq!((status, n), (Status::SUCCESS, 5));
     drop(file);

@@ -273,7 +273,7 @@ fn stacks_as_deep_as_allowed_and_deeper() {
     both(async |_| {
         let dir = Dir::new();
         let deep = |n: usize| (0..n).fold(everything(), |o, _| o.filter(pass(PassKind::Routine)));
-        assert!(MAX_LOCATIONS >= 64);
+        const { assert!(MAX_LOCATIONS >= 64) };
         let file = deep(MAX_LOCATIONS - 1).open(dir.path("f")).await.unwrap();
         file.write_at(b"through".to_vec(), 0).await.unwrap();
         assert_eq!(file.read_at(Vec::with_capacity(9), 0).await.unwrap().1, b"through");

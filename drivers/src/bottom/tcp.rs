@@ -35,21 +35,36 @@ fn stream(file: &FileObject) -> &StreamContext {
 
 impl StreamDriver {
     fn receive(&self, mut irp: Irp<'_>, fd: i32) -> Disposition {
-        match stream(irp.file()).receiver.turn(&irp) {
-            Turn::Go => irp.notify_settled(),
-            Turn::Served(n, position) => {
-                irp.set_position(position);
-                return irp.complete(Status::SUCCESS, n);
-            }
-            Turn::Leased(lease, position) => {
-                irp.set_position(position);
-                return irp.complete_with_lease(lease);
-            }
+        let turn = stream(irp.file()).receiver.turn(&irp);
+        match turn {
+            Turn::Skip(status) => return irp.complete(status, 0),
             Turn::Wait => {
                 let file = irp.file().handle();
                 return stream(&file).receiver.park(irp);
             }
+            _ => irp.notify_settled(),
         }
+        self.take_turn(turn, irp, fd)
+    }
+
+    /// Ends a receive that has the stream, or passes it to the hardware.
+    #[inline]
+    fn take_turn(&self, turn: Turn, mut irp: Irp<'_>, fd: i32) -> Disposition {
+        match turn {
+            Turn::Served(n, position) => {
+                irp.set_position(position);
+                irp.complete(Status::SUCCESS, n)
+            }
+            Turn::Leased(lease, position) => {
+                irp.set_position(position);
+                irp.complete_with_lease(lease)
+            }
+            Turn::Failed(status) => irp.complete(status, 0),
+            Turn::Go | Turn::Skip(_) | Turn::Wait => self.submit_receive(irp, fd),
+        }
+    }
+
+    fn submit_receive(&self, mut irp: Irp<'_>, fd: i32) -> Disposition {
         let (data, len) = irp.raw_data();
         let op = match irp.minor() {
             minor::NONE => Op::Recv { fd, buf: data, len, flags: 0 },
@@ -125,6 +140,9 @@ impl Driver for StreamDriver {
     #[inline]
     fn hardware(&self, mut irp: Irp<'_>, done: Completion) -> Disposition {
         let (result, status) = (done.result, done.status());
+        if irp.major() == Major::Read && status == Status::CANCELLED && !irp.is_cancelled() {
+            return self.interrupted(irp);
+        }
         if irp.major() == Major::Read && result > 0 && irp.minor() != minor::PEEK {
             let position = stream(irp.file()).receiver.received(result as usize);
             irp.set_position(position);
@@ -148,7 +166,7 @@ impl Driver for StreamDriver {
 
     fn abandoned(&self, file: &FileObject, late: Late<'_>) {
         if late.major() == Major::Read {
-            stream(file).receiver.abandoned(&late);
+            stream(file).receiver.abandoned(file, &late);
         }
     }
 
@@ -162,6 +180,21 @@ impl Driver for StreamDriver {
 }
 
 impl StreamDriver {
+    /// The receive was taken back because late bytes turned up (see [`Receiver::abandoned`]).
+    #[cold]
+    fn interrupted(&self, mut irp: Irp<'_>) -> Disposition {
+        let fd = irp.file().fd();
+        if irp.minor() == minor::POOLED {
+            // A private buffer, if it had one, is not this try's.
+            irp.set_payload(());
+        }
+        if fd < 0 {
+            return irp.complete(Status::FILE_CLOSED, 0);
+        }
+        let turn = stream(irp.file()).receiver.interrupted(&irp);
+        self.take_turn(turn, irp, fd)
+    }
+
     /// The pool is empty: receive into a buffer of the request's own.
     #[cold]
     fn receive_privately(&self, mut irp: Irp<'_>) -> Disposition {

@@ -13,17 +13,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use overlapped_iomgr::buf::Lease;
-use overlapped_iomgr::{CancelSafeQueue, Disposition, Irp, minor};
+use overlapped_iomgr::{CancelSafeQueue, Disposition, FileObject, Irp, Major, Status, minor};
 
-/// What a receive may do; see [`Receiver::turn`].
+/// What a receive may do; see [`Receiver::turn`]. After all but the last two, the stream is the
+/// receive's until it is settled: call [`Irp::notify_settled`].
 #[derive(Debug)]
 pub enum Turn {
-    /// Submit it, after [`Irp::notify_settled`].
+    /// Submit it.
     Go,
     /// Complete it: so many late bytes are in its memory, from this position on.
     Served(usize, u64),
     /// Complete the pooled receive with this, from this position on.
     Leased(Lease, u64),
+    /// Complete it with an error that a receive met for which nobody waited.
+    Failed(Status),
+    /// Complete it with this status and no bytes: it asks for none, or was cancelled.
+    Skip(Status),
     /// Park it: [`Receiver::park`].
     Wait,
 }
@@ -44,6 +49,8 @@ pub struct Receiver {
     has_late: AtomicBool,
     /// A receive that nobody waited for found the end of the stream.
     ended: AtomicBool,
+    /// A receive that nobody waited for met this error; told once.
+    failed: Mutex<Option<Status>>,
     /// By position.
     late: Mutex<VecDeque<Late>>,
     /// Position of the next byte from the hardware. Only the receive that has it changes this.
@@ -54,22 +61,23 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Asks for the hardware.
+    /// Asks for the stream: for the hardware, or what came late.
     #[inline]
     pub fn turn(&self, irp: &Irp<'_>) -> Turn {
         if irp.minor() != minor::POOLED && irp.is_empty() {
-            return Turn::Served(0, self.next.load(Ordering::Relaxed));
+            return Turn::Skip(Status::SUCCESS);
         }
-        let busy = self.busy.swap(true, Ordering::SeqCst);
-        if self.has_late.load(Ordering::Acquire)
-            && let Some(served) = self.serve(irp)
-        {
-            if !busy {
-                self.settled();
-            }
-            return served;
+        if irp.is_cancelled() {
+            return Turn::Skip(Status::CANCELLED);
         }
-        if busy { Turn::Wait } else { Turn::Go }
+        if self.busy.swap(true, Ordering::SeqCst) {
+            // Not even late bytes: the one before may hold older ones that nobody will take.
+            return Turn::Wait;
+        }
+        if self.has_late.load(Ordering::Acquire) {
+            return self.serve(irp).unwrap_or(Turn::Go);
+        }
+        Turn::Go
     }
 
     /// Parks a receive whose turn it is not; it comes back to `dispatch`. The caller keeps the file
@@ -90,8 +98,14 @@ impl Receiver {
         self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failure(&self) -> MutexGuard<'_, Option<Status>> {
+        // As above.
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note_late(&self, late: &VecDeque<Late>) {
-        let more = !late.is_empty() || self.ended.load(Ordering::Relaxed);
+        let ended = self.ended.load(Ordering::Relaxed);
+        let more = !late.is_empty() || ended || self.failure().is_some();
         self.has_late.store(more, Ordering::Release);
     }
 
@@ -99,6 +113,12 @@ impl Receiver {
     #[cold]
     fn serve(&self, irp: &Irp<'_>) -> Option<Turn> {
         let mut late = self.lock();
+        // Not within the condition: the guard would live as long as the block.
+        let failed = if late.is_empty() { self.failure().take() } else { None };
+        if let Some(status) = failed {
+            self.note_late(&late);
+            return Some(Turn::Failed(status));
+        }
         if late.is_empty() && self.ended.load(Ordering::Relaxed) {
             return Some(Turn::Served(0, self.next.load(Ordering::Relaxed)));
         }
@@ -165,26 +185,35 @@ impl Receiver {
         position
     }
 
-    /// Keeps the bytes of a receive that nobody waits for any more.
-    pub fn abandoned(&self, late: &overlapped_iomgr::Late<'_>) {
+    /// For a receive that came back from the hardware with nothing because [`Receiver::abandoned`]
+    /// interrupted it: what came late, if anything did.
+    #[cold]
+    pub fn interrupted(&self, irp: &Irp<'_>) -> Turn {
+        self.serve(irp).unwrap_or(Turn::Go)
+    }
+
+    /// Keeps what a receive found that nobody waits for any more.
+    pub fn abandoned(&self, file: &FileObject, late: &overlapped_iomgr::Late<'_>) {
         if late.minor() == minor::PEEK {
             return;
         }
-        if late.info() == 0 {
+        if late.status().is_error() {
+            *self.failure() = Some(late.status());
+        } else if late.info() == 0 {
             // Receives of no bytes never get here: this is the end, and it stays.
             self.ended.store(true, Ordering::Relaxed);
-            self.has_late.store(true, Ordering::Release);
-            return;
-        }
-        let (position, bytes) = (late.offset(), late.received().flatten().copied().collect());
-        {
+        } else {
+            let (position, bytes) = (late.offset(), late.received().flatten().copied().collect());
             let mut list = self.lock();
             let at = list.partition_point(|chunk| chunk.position < position);
             list.insert(at, Late { position, bytes });
         }
-        self.has_late.store(true, Ordering::Release);
+        self.has_late.store(true, Ordering::SeqCst);
         if self.has_parked.load(Ordering::SeqCst) {
             self.next();
+        } else if late.is_unread() && self.busy.load(Ordering::SeqCst) {
+            // Another receive waits in the hardware for what is here already.
+            file.interrupt(Major::Read);
         }
     }
 }

@@ -109,16 +109,16 @@ unsafe fn split(parent: SlotPtr, parts: &[Part]) -> Disposition {
 unsafe fn prepare(parent: SlotPtr, child: SlotPtr, part: Part, index: usize) {
     // SAFETY: the child is new and ours; the parent's driver side is ours.
     unsafe {
-        let (from, to) = (&*parent.0.as_ptr(), &mut *child.0.as_ptr());
-        to.major = from.major;
-        to.depth = from.depth;
-        to.devices = from.devices;
-        to.stack = from.stack;
+        let (from, to) = (parent.0.as_ptr(), &mut *child.0.as_ptr());
+        to.major = (*from).major;
+        to.depth = (*from).depth;
+        to.devices = (*from).devices;
+        to.stack = (*from).stack;
         // The parent counts on the file for all of them.
-        to.file = from.file;
+        to.file = (*from).file;
         to.cursor = 0;
         to.children = 0;
-        to.issued = from.issued;
+        to.issued = (*from).issued;
         to.result = IoStatus { status: Status::SUCCESS, info: 0 };
         to.route = Route::Parent(parent);
         let own = &*parent.current();
@@ -129,7 +129,7 @@ unsafe fn prepare(parent: SlotPtr, child: SlotPtr, part: Part, index: usize) {
         *child.location(0) = location;
         to.payload = crate::buf::Payload::new(index);
         to.phase = Phase::Driver;
-        if from.flags.has(flags::CANCEL) {
+        if (*from).flags.has(flags::CANCEL) {
             to.flags.set(flags::CANCEL);
         }
     }

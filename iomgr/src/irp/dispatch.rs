@@ -362,8 +362,18 @@ pub(crate) unsafe fn resume(slot: SlotPtr, how: Resume) {
         if core.is_current() {
             resume_here(slot);
         } else if (*slot.0.as_ptr()).state.finish_remote() {
-            core.remote().push(slot);
+            mail(slot);
         }
+    }
+}
+
+/// Mails the slot to its owner. `false`: the owner is gone.
+unsafe fn mail(slot: SlotPtr) -> bool {
+    // SAFETY: whoever set the `MAIL` bit keeps the slot, and with it the core, until it is pushed.
+    // From then on the owner may free both before `push` has returned; so the mailbox is held.
+    unsafe {
+        let remote = core(slot).remote().clone();
+        remote.push(slot)
     }
 }
 
@@ -420,7 +430,7 @@ unsafe fn finalize(slot: SlotPtr, inline: bool) {
         }
         let completed = (*header).state.complete();
         if matches!(completed, Completed::Free | Completed::FreeByMail) {
-            dispose(slot);
+            dispose(slot, false);
         }
         if (*header).flags.has(flags::SETTLE) {
             settle(slot);
@@ -448,16 +458,20 @@ unsafe fn settle(slot: SlotPtr) {
 }
 
 /// Disposes of a result that nobody takes.
-unsafe fn dispose(slot: SlotPtr) {
+///
+/// `unread`: it was there before the requester left.
+unsafe fn dispose(slot: SlotPtr, unread: bool) {
     // SAFETY: the slot is `DONE` and the caller is, or stands for, its requester; the request still
     // counts on its file.
     unsafe {
         let header = slot.0.as_ptr();
-        if (*header).flags.has(flags::TAKEN) || (*header).result.status.is_error() {
+        let status = (*header).result.status;
+        let ended_early = matches!(status, Status::CANCELLED | Status::IO_TIMEOUT);
+        if (*header).flags.has(flags::TAKEN) || ended_early {
             return;
         }
         if let (Some(file), Some(stack)) = ((*header).file, (*header).stack) {
-            let late = Late { slot, scope: PhantomData };
+            let late = Late { slot, unread, scope: PhantomData };
             let bottom = stack.as_ref().bottom();
             let run = AssertUnwindSafe(|| bottom.driver().abandoned(file.as_ref(), late));
             if catch_unwind(run).is_err() {
@@ -546,6 +560,16 @@ pub(crate) unsafe fn cancel(slot: SlotPtr) -> bool {
     }
 }
 
+/// Asks the hardware for a request back, without marking it as cancelled. Owner's thread.
+pub(crate) unsafe fn interrupt(slot: SlotPtr) {
+    // SAFETY: the slot is in use and ours to look at; nothing is taken from its holder.
+    unsafe {
+        if (*slot.0.as_ptr()).phase == Phase::Hardware {
+            core(slot).cancel_hardware(token(slot));
+        }
+    }
+}
+
 /// The requester lets go. Drops what it did not take, asks for an early end of what is in flight.
 pub(crate) unsafe fn release(slot: SlotPtr) {
     // SAFETY: the requester's reference ends here.
@@ -554,15 +578,12 @@ pub(crate) unsafe fn release(slot: SlotPtr) {
         let core = core(slot);
         if core.is_current() {
             if state.release_local() {
-                dispose(slot);
+                dispose(slot, true);
                 free(slot);
             } else {
                 cancel(slot);
             }
-        } else if state.release_remote(|| dispose(slot))
-            && !core.remote().push(slot)
-            && state.is_done()
-        {
+        } else if state.release_remote(|| dispose(slot, true)) && !mail(slot) && state.is_done() {
             Core::free_orphan(slot);
         }
         // Otherwise its owner frees it; or its owner was torn down without it, and the hardware may
@@ -575,7 +596,7 @@ pub(crate) unsafe fn forget(slot: SlotPtr) {
     // SAFETY: the requester's reference ends here, on the owner's thread.
     unsafe {
         if (*slot.0.as_ptr()).state.release_local() {
-            dispose(slot);
+            dispose(slot, true);
             free(slot);
         }
     }

@@ -137,6 +137,8 @@ pub(crate) mod flags {
     pub const NEXT_READY: u8 = 4;
     /// The bottom wants to hear when the result is final; see `Driver::settled`.
     pub const SETTLE: u8 = 8;
+    /// A future asks: `route` may be written on its thread.
+    pub const FUTURE: u8 = 16;
     /// The file's use is counted on its home processor.
     pub const LOCAL_USE: u8 = 32;
     /// The requester has read the result.
@@ -204,14 +206,6 @@ pub(crate) struct Slot {
     pub children: u32,
 }
 
-impl Slot {
-    /// The id of the request's file object; owner's thread.
-    pub(crate) fn file_id(&self) -> Option<u64> {
-        // SAFETY: a request counts on its file as long as the field is set.
-        self.file.map(|file| unsafe { file.as_ref() }.id())
-    }
-}
-
 /// A slot by address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SlotPtr(pub NonNull<Slot>);
@@ -220,6 +214,39 @@ pub(crate) struct SlotPtr(pub NonNull<Slot>);
 unsafe impl Send for SlotPtr {}
 
 impl SlotPtr {
+    // What the owner's thread may ask of any live slot. Field by field: the requester may be at the
+    // state word, or be writing its waker.
+
+    /// The id of the request's file object.
+    ///
+    /// # Safety
+    /// Owner's thread; the slot is live.
+    pub(crate) unsafe fn file_id(self) -> Option<u64> {
+        // SAFETY: the caller's; a request counts on its file as long as the field is set.
+        unsafe { (*self.0.as_ptr()).file.map(|file| file.as_ref().id()) }
+    }
+
+    /// The operation.
+    ///
+    /// # Safety
+    /// Owner's thread; the slot is live.
+    pub(crate) unsafe fn major(self) -> Major {
+        // SAFETY: the caller's.
+        unsafe { (*self.0.as_ptr()).major }
+    }
+
+    /// Whether nobody waits for the result.
+    ///
+    /// # Safety
+    /// Owner's thread; the slot is live.
+    pub(crate) unsafe fn is_unattended(self) -> bool {
+        // SAFETY: the caller's; the routes of futures, and only those, are written elsewhere.
+        unsafe {
+            let slot = self.0.as_ptr();
+            !(*slot).flags.has(flags::FUTURE) && matches!((*slot).route, Route::None)
+        }
+    }
+
     /// The location with the given index.
     ///
     /// # Safety

@@ -11,7 +11,7 @@ use std::ops::Deref;
 
 use super::dispatch;
 use super::held::Held;
-use super::slot::{IoStatus, Phase, SlotPtr, control, flags};
+use super::slot::{IoStatus, Phase, Slot, SlotPtr, control, flags};
 use super::view::View;
 use crate::buf::{IoBuf, IoBufMut, Lease, Payload};
 use crate::csq::CancelSafeQueue;
@@ -98,18 +98,22 @@ impl<'a> Irp<'a> {
         slot
     }
 
-    fn slot_mut(&mut self) -> &mut super::slot::Slot {
-        // SAFETY: this token is the only driver-side owner (module invariant), on the owner's
-        // thread; the requester touches only `state` and the waker meanwhile.
-        unsafe { self.slot.0.as_mut() }
+    /// The slot, field by field: this token is the only driver-side owner (module invariant), on
+    /// the owner's thread, but the requester touches `state` and the waker meanwhile, so there must
+    /// be no reference to the whole.
+    fn header(&mut self) -> *mut Slot {
+        self.slot.0.as_ptr()
     }
 
     /// Completes the request with a status and the number of bytes transferred (or whatever the
     /// major defines as its information). The drivers above see it next (I-22).
     pub fn complete(mut self, status: Status, info: usize) -> Disposition {
-        let slot = self.slot_mut();
-        slot.result = IoStatus { status, info };
-        slot.phase = Phase::Finished;
+        let slot = self.header();
+        // SAFETY: as `header` says.
+        unsafe {
+            (*slot).result = IoStatus { status, info };
+            (*slot).phase = Phase::Finished;
+        }
         self.into_slot();
         Disposition(())
     }
@@ -117,7 +121,8 @@ impl<'a> Irp<'a> {
     /// Keeps the request for later, on any thread. Prefer [`Irp::park`]: a held request hears of a
     /// cancel only by asking ([`View::is_cancelled`]).
     pub fn hold(mut self) -> (Held, Disposition) {
-        self.slot_mut().phase = Phase::Held;
+        // SAFETY: as `header` says.
+        unsafe { (*self.header()).phase = Phase::Held };
         let slot = self.into_slot();
         // SAFETY: the ownership moves from this token to the new one.
         (unsafe { Held::new(slot) }, Disposition(()))
@@ -156,18 +161,19 @@ impl<'a> Irp<'a> {
     /// Keeps a value in this driver's location until the request has unwound past it. Up to three
     /// words are stored in place. Replaces an earlier value, or a lent buffer.
     pub fn set_scratch<T: Send + 'static>(&mut self, value: T) {
-        // SAFETY: as in `slot_mut`; the location is the current driver's own.
+        // SAFETY: as in `header`; the location is the current driver's own.
         unsafe { (*self.slot.current()).scratch = Payload::new(value) };
     }
 
     /// Bottom drivers: asks for [`crate::Driver::settled`].
     pub fn notify_settled(&mut self) {
-        self.slot_mut().flags.set(flags::SETTLE);
+        // SAFETY: as `header` says.
+        unsafe { (*self.header()).flags.set(flags::SETTLE) };
     }
 
     /// Whether the payload is the driver's to change: not if the data lies in it.
     fn payload_is_free(&self) -> bool {
-        // SAFETY: as in `slot_mut`; reading.
+        // SAFETY: as in `header`; reading.
         let top = unsafe { &*self.slot.location(0) };
         top.data.is_null() || top.minor == minor::POOLED
     }
@@ -179,7 +185,8 @@ impl<'a> Irp<'a> {
     /// When the payload is the caller's own buffer.
     pub fn set_payload<T: Send + 'static>(&mut self, value: T) {
         assert!(self.payload_is_free(), "the payload is the caller's buffer");
-        self.slot_mut().payload = Payload::new(value);
+        // SAFETY: as `header` says.
+        unsafe { (*self.header()).payload = Payload::new(value) };
     }
 
     /// Bottom drivers: the payload's value, if it is of this type.
@@ -188,7 +195,8 @@ impl<'a> Irp<'a> {
     /// When the payload is the caller's own buffer.
     pub fn payload_mut<T: 'static>(&mut self) -> Option<&mut T> {
         assert!(self.payload_is_free(), "the payload is the caller's buffer");
-        self.slot_mut().payload.get_mut::<T>()
+        // SAFETY: as `header` says; borrowed as long as the token.
+        unsafe { (*self.header()).payload.get_mut::<T>() }
     }
 
     /// Bottom drivers: completes a pooled receive with the bytes in `lease`, which the requester
@@ -200,7 +208,8 @@ impl<'a> Irp<'a> {
         assert_eq!(self.minor(), minor::POOLED, "only pooled receives end with a lease");
         let n = lease.len();
         self.set_data(&lease);
-        self.slot_mut().payload = Payload::new(lease);
+        // SAFETY: as `header` says.
+        unsafe { (*self.header()).payload = Payload::new(lease) };
         self.complete(Status::SUCCESS, n)
     }
 
@@ -352,14 +361,14 @@ impl Unwinding<'_> {
         Unwinding { slot, scope: PhantomData }
     }
 
-    fn slot_mut(&mut self) -> &mut super::slot::Slot {
-        // SAFETY: as `Irp::slot_mut`.
-        unsafe { self.slot.0.as_mut() }
+    /// As `Irp::header`.
+    fn header(&mut self) -> *mut Slot {
+        self.slot.0.as_ptr()
     }
 
     /// The status the drivers below gave.
     pub fn status(&self) -> Status {
-        // SAFETY: as `Irp::slot_mut`; reading.
+        // SAFETY: as `Irp::header`; reading.
         unsafe { (*self.slot.0.as_ptr()).result.status }
     }
 
@@ -371,7 +380,8 @@ impl Unwinding<'_> {
 
     /// Changes the result that the drivers above and the requester see.
     pub fn set_result(&mut self, status: Status, info: usize) {
-        self.slot_mut().result = IoStatus { status, info };
+        // SAFETY: as `header` says.
+        unsafe { (*self.header()).result = IoStatus { status, info } };
     }
 
     /// The bytes that were read, to be changed in place: one slice for each segment, together
@@ -393,7 +403,8 @@ impl Unwinding<'_> {
     /// Takes the request back (MORE_PROCESSING_REQUIRED, I-24f): the completion stops here, and
     /// goes on above this driver when the [`Held`] is completed.
     pub fn reclaim(mut self) -> (Held, Completion) {
-        self.slot_mut().phase = Phase::Held;
+        // SAFETY: as `header` says.
+        unsafe { (*self.header()).phase = Phase::Held };
         let slot = self.slot;
         // SAFETY: the ownership moves to the new token.
         (unsafe { Held::new(slot) }, Completion(Next::Stop))
@@ -409,10 +420,9 @@ impl Unwinding<'_> {
 
     /// Sends the request down once more, with the same completion routine (I-42).
     pub fn retry(mut self, on: On) -> Completion {
-        let slot = self.slot_mut();
-        slot.result = IoStatus { status: Status::SUCCESS, info: 0 };
         // SAFETY: owner of the driver side.
         unsafe {
+            (*self.header()).result = IoStatus { status: Status::SUCCESS, info: 0 };
             dispatch::prepare_next(self.slot);
             (*self.slot.location((*self.slot.0.as_ptr()).cursor + 1)).control = on.0;
         }
@@ -430,10 +440,23 @@ impl Deref for Unwinding<'_> {
 /// A result that came after its requester had gone; see [`crate::Driver::abandoned`].
 pub struct Late<'a> {
     pub(crate) slot: SlotPtr,
+    pub(crate) unread: bool,
     pub(crate) scope: PhantomData<(&'a (), *mut ())>,
 }
 
 impl Late<'_> {
+    /// Whether the result was there before the requester left; later requests may have been issued
+    /// since.
+    pub fn is_unread(&self) -> bool {
+        self.unread
+    }
+
+    /// The final status.
+    pub fn status(&self) -> Status {
+        // SAFETY: final completion or release hands the slot to us alone for the call.
+        unsafe { (*self.slot.0.as_ptr()).result.status }
+    }
+
     /// Bytes transferred.
     pub fn info(&self) -> usize {
         // SAFETY: final completion or release hands the slot to us alone for the call.

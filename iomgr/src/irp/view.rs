@@ -19,9 +19,10 @@ impl View {
         unsafe { &*std::ptr::from_ref(slot).cast::<View>() }
     }
 
-    fn slot(&self) -> &Slot {
-        // SAFETY: see `of`.
-        unsafe { self.0.0.as_ref() }
+    /// The slot, whose fields the holder of the token may read (see `of`); not the whole, because
+    /// the requester may be writing its waker.
+    fn slot(&self) -> *const Slot {
+        self.0.0.as_ptr()
     }
 
     fn location(&self) -> &super::slot::Location {
@@ -31,7 +32,8 @@ impl View {
 
     /// The operation.
     pub fn major(&self) -> Major {
-        self.slot().major
+        // SAFETY: as `slot` says.
+        unsafe { (*self.slot()).major }
     }
 
     /// The operation's variant; see [`crate::minor`].
@@ -41,9 +43,8 @@ impl View {
 
     /// The open file the request is for.
     pub fn file(&self) -> &FileObject {
-        let file = self.slot().file.expect("an IRP in flight has a file object");
-        // SAFETY: the request counts on the file until its final completion.
-        unsafe { file.as_ref() }
+        // SAFETY: as `slot` says; the request counts on the file until its final completion.
+        unsafe { (*self.slot()).file.expect("an IRP in flight has a file object").as_ref() }
     }
 
     /// Byte offset in the file; `u64::MAX` means the current position.
@@ -71,7 +72,8 @@ impl View {
 
     /// Whether the requester asked for the request to end early.
     pub fn is_cancelled(&self) -> bool {
-        self.slot().flags.has(flags::CANCEL)
+        // SAFETY: as `slot` says.
+        unsafe { (*self.slot()).flags.has(flags::CANCEL) }
     }
 
     /// First byte and number of bytes (or of segments, for vectored requests), for bottom drivers
@@ -144,7 +146,7 @@ impl View {
         }
         // SAFETY: a token exists; what lies before `begin` counts only if it was filled before.
         unsafe {
-            if begin <= self.slot().filled as usize {
+            if begin <= (*self.slot()).filled as usize {
                 self.0.note_filled(begin + copied);
             }
         }

@@ -36,7 +36,7 @@ use crate::file::FileObject;
 use crate::hal::{self, Hal, Op, Token};
 use crate::irp::dispatch;
 use crate::irp::slab::Slab;
-use crate::irp::slot::{Route, Slot, SlotPtr, flags};
+use crate::irp::slot::{Route, SlotPtr, flags};
 use crate::major::Major;
 use crate::status::Status;
 use crate::wheel::Wheel;
@@ -56,6 +56,8 @@ pub(crate) enum Driven {
 
 /// The state of a processor. Everything but `remote` and `orphans` belongs to its thread.
 pub(crate) struct Core {
+    /// Its own address, as it was allocated: what slots keep, so that the last of them may free it.
+    this: Cell<NonNull<Core>>,
     remote: Arc<Remote>,
     driven: Cell<Driven>,
     /// `None` once torn down.
@@ -170,7 +172,7 @@ impl Core {
 
     #[inline]
     pub(crate) fn alloc_slot(&self, depth: usize) -> Option<SlotPtr> {
-        let slot = self.slab.borrow_mut().alloc(depth, NonNull::from(self))?;
+        let slot = self.slab.borrow_mut().alloc(depth, self.this.get())?;
         // SAFETY: just allocated, ours.
         unsafe {
             (*slot.0.as_ptr()).issued = self.now.get();
@@ -192,8 +194,8 @@ impl Core {
     pub(crate) fn is_live(&self, slot: SlotPtr, generation: u32) -> bool {
         // SAFETY: slots are readable as long as the core lives; owner's thread.
         unsafe {
-            let header = &*slot.0.as_ptr();
-            header.generation == generation && header.flags.has(flags::LIVE)
+            let header = slot.0.as_ptr();
+            (*header).generation == generation && (*header).flags.has(flags::LIVE)
         }
     }
 
@@ -233,25 +235,38 @@ impl Core {
 
     /// Cancels every request on the file.
     pub(crate) fn cancel_file(&self, id: u64) {
-        self.cancel_where(|slot| {
-            slot.file_id() == Some(id) && !matches!(slot.major, Major::Close | Major::Cleanup)
+        // SAFETY: `cancel_where` asks for live slots, on this thread.
+        self.cancel_where(|slot| unsafe {
+            slot.file_id() == Some(id) && !matches!(slot.major(), Major::Close | Major::Cleanup)
         });
+    }
+
+    /// Takes the hardware's requests of that major on the file back.
+    pub(crate) fn interrupt_file(&self, id: u64, major: Major) {
+        for slot in self.live_slots() {
+            // SAFETY: owner's thread; live slots.
+            unsafe {
+                if slot.file_id() == Some(id) && slot.major() == major {
+                    dispatch::interrupt(slot);
+                }
+            }
+        }
     }
 
     /// Cancels the requests of that major on the file that nobody waits for.
     pub(crate) fn cancel_unattended(&self, id: u64, major: Major) {
-        self.cancel_where(|slot| {
-            slot.file_id() == Some(id) && slot.major == major && matches!(slot.route, Route::None)
+        // SAFETY: `cancel_where` asks for live slots, on this thread.
+        self.cancel_where(|slot| unsafe {
+            slot.file_id() == Some(id) && slot.major() == major && slot.is_unattended()
         });
     }
 
-    fn cancel_where(&self, wanted: impl Fn(&Slot) -> bool) {
+    fn cancel_where(&self, wanted: impl Fn(SlotPtr) -> bool) {
         for slot in self.live_slots() {
             // SAFETY: owner's thread. A cancel may free other slots of the list, so each is checked
             // for being live; their memory stays.
             unsafe {
-                let header = &*slot.0.as_ptr();
-                if header.flags.has(flags::LIVE) && wanted(header) {
+                if (*slot.0.as_ptr()).flags.has(flags::LIVE) && wanted(slot) {
                     dispatch::cancel(slot);
                 }
             }
@@ -356,6 +371,7 @@ impl Processor {
         }
         let hal = hal()?;
         let core = Box::new(Core {
+            this: Cell::new(NonNull::dangling()),
             remote: Remote::new(hal.wake_handle(), hal.name()),
             driven: Cell::new(driven),
             hal: RefCell::new(Some(hal)),
@@ -375,7 +391,10 @@ impl Processor {
         });
         let core = NonNull::from(Box::leak(core));
         // SAFETY: just made.
-        unsafe { core.as_ref().remote.attach(core) };
+        unsafe {
+            core.as_ref().this.set(core);
+            core.as_ref().remote.attach(core);
+        }
         CURRENT.with(|c| c.set(core.as_ptr()));
         Ok(Processor { core, lent: false, _thread: std::marker::PhantomData })
     }

@@ -304,6 +304,9 @@ unsafe fn fill(core: &Core, slot: SlotPtr, file: NonNull<FileObject>, major: Maj
         header.file = Some(file);
         header.stack = Some(NonNull::from(&**object.stack()));
         header.devices = devices.as_ptr();
+        if matches!(route, Route::Future(_)) {
+            header.flags.set(flags::FUTURE);
+        }
         header.route = route;
         if file::enter(object, core) {
             header.flags.set(flags::LOCAL_USE);

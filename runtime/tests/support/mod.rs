@@ -22,7 +22,7 @@ use overlapped::{Backend, Builder, LocalRuntime, Runtime, Status};
 pub const BACKENDS: [Backend; 2] = [Backend::IoUring, Backend::Epoll];
 
 /// Longer than any test may take; a test that hangs ends its process and says so.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says in which child process we are.
 const CHILD: &str = "OVERLAPPED_TEST_CHILD";

@@ -1,0 +1,498 @@
+//! The executor: tasks, handles, fairness, the flavors, time and the macros.
+
+mod support;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use futures_util::future;
+use overlapped::time::{Interval, MissedTicks, interval, sleep, sleep_until, timeout};
+use overlapped::{Builder, Flavor, yield_now};
+use support::{
+    BACKENDS, Dir, both, local, multi, poll_once, until, until_blocking, watch, workers,
+};
+
+#[test]
+fn tasks_and_their_handles() {
+    both(async |backend| {
+        assert_eq!(overlapped::spawn(async { 1 }).await.unwrap(), 1);
+        let slow = overlapped::spawn(async {
+            sleep(Duration::from_millis(5)).await;
+            2
+        });
+        assert!(!slow.is_finished());
+        assert_eq!(slow.await.unwrap(), 2);
+        // Dropping the handle detaches.
+        let done = Arc::new(AtomicBool::new(false));
+        let flag = done.clone();
+        drop(overlapped::spawn(async move {
+            yield_now().await;
+            flag.store(true, Ordering::SeqCst);
+        }));
+        until(|| done.load(Ordering::SeqCst)).await;
+        // Awaited in another runtime, on another thread.
+        let task = overlapped::spawn(async {
+            sleep(Duration::from_millis(5)).await;
+            3
+        });
+        let other = std::thread::spawn(move || local(backend).block_on(task).unwrap());
+        until(|| other.is_finished()).await;
+        assert_eq!(other.join().unwrap(), 3);
+        assert!(format!("{:?}", overlapped::spawn(async {})).contains("finished"));
+    });
+}
+
+#[test]
+fn aborting() {
+    both(async |_| {
+        let live = Arc::new(());
+        let held = live.clone();
+        let task = overlapped::spawn(async move {
+            let _held = held;
+            future::pending::<()>().await;
+        });
+        yield_now().await;
+        task.abort();
+        task.abort();
+        let error = task.await.unwrap_err();
+        assert!(error.is_cancelled() && !error.is_panic());
+        assert_eq!(error.to_string(), "the task was aborted");
+        assert!(std::io::Error::from(error).to_string().contains("aborted"));
+        assert_eq!(Arc::strong_count(&live), 1);
+        // A finished task stays finished.
+        let task = overlapped::spawn(async { 5 });
+        until(|| task.is_finished()).await;
+        task.abort();
+        assert_eq!(task.await.unwrap(), 5);
+    });
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("in a drop");
+    }
+}
+
+#[test]
+fn panics_stay_in_their_tasks() {
+    both(async |_| {
+        let error = overlapped::spawn(async { panic!("number {}", 5) }).await.unwrap_err();
+        assert!(error.is_panic() && !error.is_cancelled());
+        assert_eq!(error.to_string(), "the task panicked: number 5");
+        let error = overlapped::spawn(async { panic!("static") }).await.unwrap_err();
+        assert_eq!(*error.into_panic().unwrap().downcast::<&str>().unwrap(), "static");
+        let error = overlapped::spawn(async { std::panic::panic_any(7) }).await.unwrap_err();
+        assert_eq!(error.to_string(), "the task panicked");
+        let error = overlapped::spawn_blocking(|| panic!("blocking")).await.unwrap_err();
+        assert_eq!(error.to_string(), "the task panicked: blocking");
+        // While it is dropped: after its end, and when it is aborted.
+        let bomb = Bomb;
+        let ended = overlapped::spawn(async move {
+            let _bomb = bomb;
+        });
+        assert!(ended.await.unwrap_err().is_panic());
+        let bomb = Bomb;
+        let task = overlapped::spawn(async move {
+            let _bomb = bomb;
+            future::pending::<()>().await;
+        });
+        yield_now().await;
+        task.abort();
+        assert!(task.await.is_err());
+        // All goes on.
+        assert_eq!(overlapped::spawn(async { 1 }).await.unwrap(), 1);
+        sleep(Duration::from_millis(1)).await;
+    });
+}
+
+/// A waker that panics.
+struct Fuse;
+
+impl Wake for Fuse {
+    fn wake(self: Arc<Self>) {
+        panic!("a foreign waker");
+    }
+}
+
+#[test]
+fn panics_in_wakers() {
+    both(async |_| {
+        let dir = Dir::new();
+        let file = overlapped::fs::File::open(dir.file("f", vec![7; 1 << 20])).await.unwrap();
+        let waker = Waker::from(Arc::new(Fuse));
+        let mut cx = Context::from_waker(&waker);
+        let mut sleeps: Vec<_> =
+            (0..3).map(|_| Box::pin(sleep(Duration::from_millis(2)))).collect();
+        for sleep in &mut sleeps {
+            assert!(sleep.as_mut().poll(&mut cx).is_pending());
+        }
+        let mut reads: Vec<_> = (0..64).map(|i| file.read_at(vec![0; 4096], i * 4096)).collect();
+        let pending: Vec<_> = reads
+            .iter_mut()
+            .map(|read| std::pin::Pin::new(read).poll(&mut cx).is_pending())
+            .collect();
+        sleep(Duration::from_millis(20)).await;
+        for (read, pending) in reads.into_iter().zip(pending) {
+            if pending {
+                assert_eq!(read.await.unwrap().0, 4096);
+            }
+        }
+        future::join_all(sleeps).await;
+    });
+}
+
+use std::future::Future;
+
+#[test]
+fn local_tasks() {
+    for backend in BACKENDS {
+        let runtime = local(backend);
+        runtime.block_on(async {
+            let shared = Rc::new(Cell::new(0));
+            let tasks: Vec<_> = (0..100)
+                .map(|i| {
+                    let shared = shared.clone();
+                    overlapped::spawn_local(async move {
+                        yield_now().await;
+                        shared.set(shared.get() + i);
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            assert_eq!((shared.get(), Rc::strong_count(&shared)), (4950, 1));
+        });
+        // What block_on leaves goes on in the next one.
+        let task = runtime.block_on(async {
+            overlapped::spawn_local(async {
+                sleep(Duration::from_millis(2)).await;
+                8
+            })
+        });
+        assert_eq!(runtime.block_on(task).unwrap(), 8);
+        // A thread has one runtime at a time.
+        drop(runtime);
+        // In a task of a multi-thread runtime they stay on their worker.
+        let runtime = multi(backend, 3);
+        let outer = runtime.spawn(async {
+            let here = std::thread::current().id();
+            let inner = overlapped::spawn_local(async move {
+                for _ in 0..100 {
+                    sleep(Duration::from_micros(100)).await;
+                    assert_eq!(std::thread::current().id(), here);
+                }
+            });
+            inner.await.unwrap();
+        });
+        runtime.block_on(outer).unwrap();
+    }
+}
+
+#[test]
+fn outside_a_runtime_spawning_panics_and_says_why() {
+    let panic = std::panic::catch_unwind(|| overlapped::spawn(async {})).unwrap_err();
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into())).unwrap();
+    assert!(text.contains("not in a runtime"), "{text}");
+    assert!(std::panic::catch_unwind(|| overlapped::spawn_blocking(|| ())).is_err());
+    let mut sleeping = sleep(Duration::from_secs(1));
+    let poll = std::panic::AssertUnwindSafe(|| poll_once(&mut sleeping));
+    assert!(std::panic::catch_unwind(poll).is_err());
+}
+
+#[test]
+fn a_task_that_wakes_itself_starves_nobody() {
+    workers(1, |_| async {
+        let over = Arc::new(AtomicBool::new(false));
+        let greedy: Vec<_> = (0..10)
+            .map(|_| {
+                let over = over.clone();
+                overlapped::spawn(async move {
+                    while !over.load(Ordering::Relaxed) {
+                        yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        // Timers, files, sockets and blocking code.
+        for _ in 0..10 {
+            sleep(Duration::from_millis(1)).await;
+            overlapped::fs::read("/proc/self/status").await.unwrap();
+            overlapped::spawn_blocking(|| ()).await.unwrap();
+            let listener = overlapped::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let connect = overlapped::net::TcpStream::connect(address);
+            let (client, server) = future::join(connect, listener.accept()).await;
+            let (client, server) = (client.unwrap(), server.unwrap().0);
+            let sent = server.write(b"hello".to_vec());
+            let (read, _) = future::join(client.read(vec![0; 9]), sent).await;
+            assert_eq!(read.unwrap().0, 5);
+        }
+        over.store(true, Ordering::Relaxed);
+        for task in greedy {
+            task.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_hundred_thousand_tasks() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("100,000 tasks on {backend}"));
+        let runtime = multi(backend, 4);
+        let sum = Arc::new(AtomicUsize::new(0));
+        let all = runtime.spawn({
+            let sum = sum.clone();
+            async move {
+                let tasks: Vec<_> = (0..100_000usize)
+                    .map(|i| {
+                        let sum = sum.clone();
+                        overlapped::spawn(async move {
+                            yield_now().await;
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        })
+                    })
+                    .collect();
+                for task in tasks {
+                    task.await.unwrap();
+                }
+            }
+        });
+        runtime.block_on(all).unwrap();
+        assert_eq!(sum.load(Ordering::Relaxed), 4_999_950_000);
+        until_blocking(|| runtime.handle().tasks() == 0);
+        let metrics = runtime.handle().metrics();
+        assert_eq!(metrics.len(), 4);
+        let polls: u64 = metrics.iter().map(|m| m.polls).sum();
+        assert!(polls >= 200_000, "{metrics:?}");
+        assert!(metrics.iter().all(|m| m.turns > 0 && m.sleeps <= m.turns));
+    }
+}
+
+#[test]
+fn idle_workers_steal() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("stealing on {backend}"));
+        let runtime = multi(backend, 2);
+        // One task fills its own worker's queue and then keeps it busy: the others run all the
+        // same.
+        let done = Arc::new(AtomicUsize::new(0));
+        let busy = runtime.spawn({
+            let done = done.clone();
+            async move {
+                for _ in 0..64 {
+                    let done = done.clone();
+                    overlapped::spawn(async move {
+                        done.fetch_add(1, Ordering::SeqCst);
+                    });
+                }
+                until_blocking(|| done.load(Ordering::SeqCst) == 64);
+            }
+        });
+        runtime.block_on(busy).unwrap();
+        let metrics = runtime.handle().metrics();
+        assert!(metrics.iter().any(|m| m.stolen > 0), "{metrics:?}");
+    }
+}
+
+#[test]
+fn sharded_tasks_stay_where_they_are() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("sharded on {backend}"));
+        let builder = Builder::new().backend(backend).workers(3).flavor(Flavor::Sharded);
+        let runtime = builder.thread_name("shard").build().unwrap();
+        let tasks: Vec<_> = (0..60)
+            .map(|_| {
+                runtime.spawn(async {
+                    let here = std::thread::current().id();
+                    for _ in 0..50 {
+                        yield_now().await;
+                        sleep(Duration::from_micros(50)).await;
+                        overlapped::spawn_blocking(|| ()).await.unwrap();
+                        assert_eq!(std::thread::current().id(), here);
+                    }
+                    // A child starts beside its parent.
+                    let child = overlapped::spawn(async { std::thread::current().id() });
+                    assert_eq!(child.await.unwrap(), here);
+                    assert!(std::thread::current().name().unwrap().starts_with("shard-"));
+                    here
+                })
+            })
+            .collect();
+        let threads: Vec<ThreadId> = runtime.block_on(async {
+            future::join_all(tasks).await.into_iter().map(Result::unwrap).collect()
+        });
+        let distinct: std::collections::HashSet<_> = threads.iter().collect();
+        assert_eq!(distinct.len(), 3);
+        assert!(runtime.handle().metrics().iter().all(|m| m.stolen == 0));
+    }
+}
+
+#[test]
+fn blocking_code() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("blocking on {backend}"));
+        let runtime = Builder::new().backend(backend).workers(1).blocking_limit(2).build().unwrap();
+        let running = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        runtime.block_on(async {
+            let jobs: Vec<_> = (0..20)
+                .map(|i| {
+                    let (running, most) = (running.clone(), most.clone());
+                    overlapped::spawn_blocking(move || {
+                        most.fetch_max(
+                            running.fetch_add(1, Ordering::SeqCst) + 1,
+                            Ordering::SeqCst,
+                        );
+                        std::thread::sleep(Duration::from_millis(2));
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        i
+                    })
+                })
+                .collect();
+            for (i, job) in jobs.into_iter().enumerate() {
+                assert_eq!(job.await.unwrap(), i);
+            }
+        });
+        assert_eq!(most.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[test]
+fn timers_end_in_their_order_and_never_early() {
+    both(async |_| {
+        let start = Instant::now();
+        let order = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let sleeps = [30u64, 10, 20, 0, 5, 40, 10].map(|ms| {
+            let order = order.clone();
+            async move {
+                sleep_until(start + Duration::from_millis(ms)).await;
+                assert!(start.elapsed() >= Duration::from_millis(ms));
+                order.borrow_mut().push(ms);
+            }
+        });
+        future::join_all(sleeps).await;
+        let order = order.borrow();
+        assert!(order.is_sorted(), "{order:?}");
+        // Many, and most of them dropped.
+        let many: Vec<_> = (0..10_000u64).map(|i| sleep(Duration::from_micros(i))).collect();
+        let mut many: Vec<_> = many.into_iter().map(Box::pin).collect();
+        future::poll_fn(|cx| {
+            for sleep in &mut many {
+                let _ = sleep.as_mut().poll(cx);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        many.retain(|s| s.deadline().elapsed().subsec_nanos() % 7 == 0);
+        future::join_all(many).await;
+        // Far away, moved, and in the past.
+        let mut far = sleep(Duration::MAX);
+        assert!(future::poll_immediate(&mut far).await.is_none());
+        far.reset(Instant::now() + Duration::from_millis(2));
+        far.await;
+        sleep_until(start).await;
+    });
+}
+
+#[test]
+fn intervals() {
+    both(async |_| {
+        let period = Duration::from_millis(4);
+        let mut ticks = interval(period);
+        let first = ticks.tick().await;
+        for i in 1..5 {
+            assert_eq!(ticks.tick().await, first + i * period);
+        }
+        let late = async |ticks: Interval| {
+            let mut ticks = ticks;
+            let first = ticks.tick().await;
+            std::thread::sleep(3 * period + period / 2);
+            let due: [Instant; 3] = [ticks.tick().await, ticks.tick().await, ticks.tick().await];
+            (first, due)
+        };
+        let (first, due) = late(interval(period)).await;
+        assert_eq!(due, [1, 2, 3].map(|i| first + i * period));
+        let (first, due) = late(interval(period).missed_ticks(MissedTicks::Delay)).await;
+        assert!(due[0] == first + period && due[1] >= first + 4 * period);
+        let (first, due) = late(interval(period).missed_ticks(MissedTicks::Skip)).await;
+        assert_eq!((due[1] - first).as_nanos() % period.as_nanos(), 0);
+        assert!(due[0] == first + period && due[1] >= first + 4 * period);
+    });
+    assert!(std::panic::catch_unwind(|| interval(Duration::ZERO)).is_err());
+}
+
+#[test]
+fn timeouts() {
+    both(async |_| {
+        let soon = Duration::from_millis(3);
+        let error = timeout(soon, future::pending::<()>()).await.unwrap_err();
+        assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::TimedOut);
+        assert_eq!(timeout(Duration::from_secs(100), async { 5 }).await, Ok(5));
+        assert_eq!(timeout(Duration::ZERO, async { 5 }).await, Ok(5));
+        let inner = timeout(Duration::from_secs(100), timeout(soon, future::pending::<()>()));
+        assert!(inner.await.unwrap().is_err());
+    });
+}
+
+#[test]
+fn sleeps_that_move_between_threads() {
+    workers(3, |_| async {
+        let (send, receive) = std::sync::mpsc::channel();
+        let dropper = std::thread::spawn(move || {
+            receive.into_iter().for_each(drop::<overlapped::time::Sleep>)
+        });
+        let tasks: Vec<_> = (0..200u64)
+            .map(|i| {
+                let send = send.clone();
+                overlapped::spawn(async move {
+                    let mut sleep = sleep(Duration::from_micros(i * 20));
+                    let _ = future::poll_immediate(&mut sleep).await;
+                    yield_now().await;
+                    // Dropped elsewhere, or awaited wherever this runs by now.
+                    if i % 2 == 0 { send.send(sleep).unwrap() } else { sleep.await }
+                })
+            })
+            .collect();
+        drop(send);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        dropper.join().unwrap();
+    });
+}
+
+#[overlapped::test]
+async fn the_test_macro() {
+    assert_eq!(overlapped::spawn_local(async { 1 }).await.unwrap(), 1);
+}
+
+#[overlapped::test(multi_thread)]
+async fn the_test_macro_with_workers() -> std::io::Result<()> {
+    assert_eq!(overlapped::spawn(async { 1 }).await?, 1);
+    overlapped::fs::read("/proc/self/status").await.map(drop)
+}
+
+#[test]
+fn the_main_macro() {
+    /// A program.
+    #[overlapped::main]
+    async fn main_with_workers() -> Result<u32, overlapped::Status> {
+        Ok(overlapped::spawn(async { 1 }).await.unwrap())
+    }
+    /// Another.
+    #[overlapped::main(local)]
+    async fn main_alone() -> u32 {
+        overlapped::spawn_local(async { 2 }).await.unwrap()
+    }
+    assert_eq!((main_with_workers(), main_alone()), (Ok(1), 2));
+}
