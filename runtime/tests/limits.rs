@@ -31,7 +31,7 @@ fn small(backend: Backend) -> Builder {
     config.backend = Some(backend);
     config.uring.entries = 8;
     config.uring.cq_entries = 16;
-    config.uring.buffers = 8;
+    config.uring.pool_buffers = 8;
     config.epoll.buffers = 8;
     Builder::new().hardware(config)
 }
@@ -158,7 +158,6 @@ fn accepting_recovers_from_exhausted_descriptors() {
         runtime.block_on(async {
             let listener = TcpListener::bind(HERE).await.unwrap();
             let address = listener.local_addr().unwrap();
-            drop(pair().await);
             // Connections that wait in the kernel, made by what may have more descriptors.
             let clients: Vec<_> =
                 (0..50).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
@@ -258,12 +257,16 @@ fn forbid_io_uring() {
     let mut program = [
         // The number of the call; is it this one; refuse it; allow the others.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_io_uring_setup as u32, 0, 1),
+        statement(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            libc::SYS_io_uring_setup as u32,
+            0,
+            1,
+        ),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0, 0),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
     ];
-    let program =
-        libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the program lives until the call has copied it.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
@@ -301,14 +304,33 @@ fn without_io_uring_there_is_epoll_and_it_is_said_once() {
             task.await.unwrap();
         }
     });
-    let file = OpenOptions::new().read(true).open_wait("/proc/self/status").unwrap();
-    assert!(file.read_at(Vec::with_capacity(9), 0).wait().unwrap().0 > 0);
+    let plain = std::thread::spawn(|| {
+        let file = OpenOptions::new().read(true).open_wait("/proc/self/status").unwrap();
+        file.read_at(Vec::with_capacity(9), 0).wait().unwrap().0
+    });
+    assert!(plain.join().unwrap() > 0);
     // Whoever asks for io_uring by name is told.
     let builder = || Builder::new().backend(Backend::IoUring);
     let error: std::io::Error = builder().build_local().map(drop::<LocalRuntime>).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert!(error.to_string().contains("asked for"), "{error}");
     assert!(builder().build().map(drop::<Runtime>).is_err());
+}
+
+#[test]
+fn a_thread_that_has_waited_still_gets_the_backend_asked_for() {
+    const NAME: &str = "a_thread_that_has_waited_still_gets_the_backend_asked_for";
+    if !is_child(NAME) {
+        child(NAME, |command| {
+            command.env("OVERLAPPED_BACKEND", "epoll");
+        });
+        return;
+    }
+    forbid_io_uring();
+    drop(OpenOptions::new().read(true).open_wait("/proc/self/status").unwrap());
+    // Its processor is on epoll: what was asked for by name cannot be had.
+    let runtime = Builder::new().backend(Backend::IoUring).build_local();
+    assert!(runtime.is_err(), "the backend asked for was silently replaced by another");
 }
 
 #[test]

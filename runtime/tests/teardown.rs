@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -339,8 +340,6 @@ fn awaiting_on_a_foreign_executor_is_refused() {
         }
     }
 }
-
-use std::future::Future;
 
 #[test]
 fn handles_of_a_runtime_that_has_ended() {

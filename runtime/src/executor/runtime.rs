@@ -246,7 +246,19 @@ fn drive<F: Future>(
 #[track_caller]
 fn make_processor(config: &hal::Config) -> io::Result<Processor> {
     hal::install();
-    Processor::new(|| hal::new(config))
+    let processor = Processor::new(|| hal::new(config))?;
+    // A thread that has waited for requests has a processor already, on the backend of its choice.
+    match config.backend {
+        Some(asked) if asked.to_string() != processor.backend() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "{asked} was asked for, and this thread has done I/O through {} before: begin on \
+                 another thread",
+                processor.backend()
+            ),
+        )),
+        _ => Ok(processor),
+    }
 }
 
 /// A multi-thread runtime. Dropping it is [`Runtime::shutdown`] with five seconds.

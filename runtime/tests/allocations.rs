@@ -1,0 +1,296 @@
+//! In steady state a request allocates nothing: files and sockets, futures and ports, bare and with
+//! four filters, on both backends. Each test has its process to itself.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future;
+use overlapped::driver::Driver;
+use overlapped::driver::filter::{Pass, PassKind};
+use overlapped::fs::{File, OpenOptions};
+use overlapped::net::{TcpListener, TcpStream, stack_of};
+use overlapped::operation::{Read, Write};
+use overlapped::{Backend, CompletionPort};
+use support::{Dir, alone, local, multi, pattern};
+
+/// Counts allocations while it is told to.
+struct Counting;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+static WATCHING: AtomicBool = AtomicBool::new(false);
+
+fn count() {
+    if WATCHING.load(Ordering::Relaxed) {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: passes everything on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(memory, layout) }
+    }
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Warms up, and then lets `round` make many requests without one allocation.
+async fn steady(what: &str, mut round: impl AsyncFnMut()) {
+    for _ in 0..300 {
+        round().await;
+    }
+    COUNT.store(0, Ordering::SeqCst);
+    WATCHING.store(true, Ordering::SeqCst);
+    for _ in 0..300 {
+        round().await;
+    }
+    WATCHING.store(false, Ordering::SeqCst);
+    assert_eq!(COUNT.load(Ordering::SeqCst), 0, "allocations in 300 rounds: {what}");
+}
+
+fn filters(count: usize) -> Vec<Arc<dyn Driver>> {
+    (0..count).map(|_| Arc::new(Pass::new(PassKind::Routine)) as Arc<dyn Driver>).collect()
+}
+
+async fn open(dir: &Dir, filter: usize) -> File {
+    let path = dir.file("f", pattern(1 << 20));
+    let options = OpenOptions::new().read(true).write(true);
+    let options = filters(filter).into_iter().fold(options, OpenOptions::filter);
+    options.open(path).await.unwrap()
+}
+
+async fn files(_: Backend, filter: usize) {
+    let dir = Dir::new();
+    let file = open(&dir, filter).await;
+    let mut buf = vec![7; 4096];
+    let mut i = 0u64;
+    steady(&format!("reads, {filter} filters"), async || {
+        i += 1;
+        buf = file.read_at(std::mem::take(&mut buf), i % 200 * 4096).await.unwrap().1;
+    })
+    .await;
+    steady(&format!("writes, {filter} filters"), async || {
+        i += 1;
+        buf = file.write_at(std::mem::take(&mut buf), i % 200 * 4096).await.unwrap().1;
+    })
+    .await;
+    // Small requests that cross the file system, and answer by themselves.
+    let mut positions = [0u64; 32];
+    let mut buffers: [Vec<u8>; 32] = std::array::from_fn(|_| vec![7; 4096]);
+    for write in [false, true] {
+        let what = if write { "writes" } else { "reads" };
+        steady(&format!("32 {what} at once, {filter} filters"), async || {
+            let mut reads: [_; 32] = std::array::from_fn(|_| None);
+            let mut writes: [_; 32] = std::array::from_fn(|_| None);
+            for lane in 0..32 {
+                positions[lane] = (positions[lane] + lane as u64 + 1) % 200;
+                let buf = std::mem::take(&mut buffers[lane]);
+                let offset = positions[lane] * 4096;
+                if write {
+                    writes[lane] = Some(file.write_at(buf, offset));
+                } else {
+                    reads[lane] = Some(file.read_at(buf, offset));
+                }
+            }
+            future::poll_fn(|cx| {
+                let mut pending = false;
+                macro_rules! poll {
+                    ($requests:expr) => {
+                        for (lane, request) in $requests.iter_mut().enumerate() {
+                            if let Some(future) = request {
+                                match future::FutureExt::poll_unpin(future, cx) {
+                                    std::task::Poll::Pending => pending = true,
+                                    std::task::Poll::Ready(result) => {
+                                        buffers[lane] = result.unwrap().1;
+                                        *request = None;
+                                    }
+                                }
+                            }
+                        }
+                    };
+                }
+                poll!(reads);
+                poll!(writes);
+                if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+            })
+            .await;
+        })
+        .await;
+    }
+}
+
+async fn pair(filter: usize) -> (TcpStream, TcpStream) {
+    let here: (IpAddr, u16) = (Ipv4Addr::LOCALHOST.into(), 0);
+    let stack = stack_of(filters(filter)).unwrap();
+    let listener = TcpListener::bind_with(here, stack.clone()).await.unwrap();
+    let connect = TcpStream::connect_with(listener.local_addr().unwrap(), stack);
+    let (client, server) = future::join(connect, listener.accept()).await;
+    (client.unwrap(), server.unwrap().0)
+}
+
+async fn sockets(_: Backend, filter: usize) {
+    let (a, b) = pair(filter).await;
+    // Owned buffers.
+    let echo = overlapped::spawn(async move {
+        let mut buf = vec![0; 4096];
+        loop {
+            let n;
+            (n, buf) = b.read(buf).await.unwrap();
+            if n == 0 {
+                return;
+            }
+            buf = b.write_all(buf).await.unwrap().1;
+        }
+    });
+    let mut buf = vec![7; 512];
+    steady(&format!("echo with owned buffers, {filter} filters"), async || {
+        buf = a.write_all(std::mem::take(&mut buf)).await.unwrap().1;
+        buf = a.read_exact(std::mem::take(&mut buf)).await.unwrap().1;
+    })
+    .await;
+    drop(a);
+    echo.await.unwrap();
+    // Leases.
+    let (a, b) = pair(filter).await;
+    let echo = overlapped::spawn(async move {
+        loop {
+            let lease = b.read_lease().await.unwrap();
+            if lease.is_empty() {
+                return;
+            }
+            b.write_all(lease).await.unwrap();
+        }
+    });
+    steady(&format!("echo with leases, {filter} filters"), async || {
+        buf = a.write_all(std::mem::take(&mut buf)).await.unwrap().1;
+        let mut got = 0;
+        while got < 512 {
+            got += a.read_lease().await.unwrap().len();
+        }
+    })
+    .await;
+    drop(a);
+    echo.await.unwrap();
+}
+
+#[test]
+fn files_on_one_thread() {
+    alone("files_on_one_thread", |backend| {
+        for filter in [0, 4] {
+            local(backend).block_on(files(backend, filter));
+        }
+    });
+}
+
+#[test]
+fn files_on_a_worker() {
+    alone("files_on_a_worker", |backend| {
+        for filter in [0, 4] {
+            let runtime = multi(backend, 2);
+            runtime
+                .block_on(runtime.spawn(async move { files_task(backend, filter).await }))
+                .unwrap();
+        }
+    });
+}
+
+/// A part of [`files`] that may change workers.
+async fn files_task(_: Backend, filter: usize) {
+    let dir = Dir::new();
+    let file = open(&dir, filter).await;
+    let mut buf = vec![7; 4096];
+    for watching in [false, true] {
+        COUNT.store(0, Ordering::SeqCst);
+        WATCHING.store(watching, Ordering::SeqCst);
+        for i in 0..500u64 {
+            buf = file.read_at(buf, i % 200 * 4096).await.unwrap().1;
+            buf = file.write_at(buf, i % 200 * 4096).await.unwrap().1;
+        }
+        WATCHING.store(false, Ordering::SeqCst);
+    }
+    assert_eq!(COUNT.load(Ordering::SeqCst), 0, "{filter} filters");
+}
+
+#[test]
+fn sockets_on_one_thread() {
+    alone("sockets_on_one_thread", |backend| {
+        for filter in [0, 4] {
+            local(backend).block_on(sockets(backend, filter));
+        }
+    });
+}
+
+#[test]
+fn timers() {
+    alone("timers", |backend| {
+        local(backend).block_on(async {
+            steady("sleeps and timeouts", async || {
+                overlapped::time::sleep(Duration::from_micros(100)).await;
+                let limit = Duration::from_secs(5);
+                overlapped::time::timeout(limit, overlapped::yield_now()).await.unwrap();
+            })
+            .await;
+        });
+    });
+}
+
+#[test]
+fn the_port_route() {
+    alone("the_port_route", |_| {
+        for filter in [0, 4] {
+            let dir = Dir::new();
+            let path = dir.file("f", pattern(1 << 20));
+            let options = OpenOptions::new().read(true).write(true);
+            let options = filters(filter).into_iter().fold(options, OpenOptions::filter);
+            let file = options.open_wait(path).unwrap();
+            let port = CompletionPort::new();
+            let mut packets = Vec::with_capacity(64);
+            let mut free: Vec<Vec<u8>> = (0..32).map(|_| vec![7; 4096]).collect();
+            let mut round = |i: u64| {
+                for lane in 0..32 {
+                    let buf = free.pop().unwrap();
+                    let offset = (i + lane) % 200 * 4096;
+                    if lane % 2 == 0 {
+                        file.read_at(buf, offset).post(&port, lane).unwrap();
+                    } else {
+                        file.write_at(buf, offset).post(&port, lane).unwrap();
+                    }
+                }
+                while free.len() < 32 {
+                    port.remove_many(&mut packets, 32, None);
+                    for packet in packets.drain(..) {
+                        free.push(if packet.key() % 2 == 0 {
+                            packet.into_output::<Read<Vec<u8>>>().unwrap().1
+                        } else {
+                            packet.into_output::<Write<Vec<u8>>>().unwrap().1
+                        });
+                    }
+                }
+            };
+            // Until the thread pool of epoll has all its threads, too.
+            (0..1000).for_each(&mut round);
+            COUNT.store(0, Ordering::SeqCst);
+            WATCHING.store(true, Ordering::SeqCst);
+            (0..100).for_each(&mut round);
+            WATCHING.store(false, Ordering::SeqCst);
+            assert_eq!(COUNT.load(Ordering::SeqCst), 0, "{filter} filters");
+        }
+    });
+}
