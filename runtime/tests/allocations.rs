@@ -56,13 +56,22 @@ async fn steady(what: &str, mut round: impl AsyncFnMut()) {
     for _ in 0..300 {
         round().await;
     }
-    COUNT.store(0, Ordering::SeqCst);
-    WATCHING.store(true, Ordering::SeqCst);
-    for _ in 0..300 {
-        round().await;
+    // On a loaded machine a pool may start a thread, or a list reach a new length, as late as here:
+    // once, and not for each request. So one of three tries must be without any.
+    let mut counts = Vec::with_capacity(3);
+    for _ in 0..3 {
+        COUNT.store(0, Ordering::SeqCst);
+        WATCHING.store(true, Ordering::SeqCst);
+        for _ in 0..300 {
+            round().await;
+        }
+        WATCHING.store(false, Ordering::SeqCst);
+        counts.push(COUNT.load(Ordering::SeqCst));
+        if counts.ends_with(&[0]) {
+            return;
+        }
     }
-    WATCHING.store(false, Ordering::SeqCst);
-    assert_eq!(COUNT.load(Ordering::SeqCst), 0, "allocations in 300 rounds: {what}");
+    panic!("allocations in 300 rounds, three times: {counts:?}: {what}");
 }
 
 fn filters(count: usize) -> Vec<Arc<dyn Driver>> {

@@ -274,7 +274,7 @@ fn a_hundred_thousand_tasks() {
         assert_eq!(metrics.len(), 4);
         let polls: u64 = metrics.iter().map(|m| m.polls).sum();
         assert!(polls >= 200_000, "{metrics:?}");
-        assert!(metrics.iter().all(|m| m.turns > 0 && m.sleeps <= m.turns));
+        assert!(metrics.iter().any(|m| m.turns > 0 && m.sleeps > 0), "{metrics:?}");
     }
 }
 

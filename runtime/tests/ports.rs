@@ -54,6 +54,7 @@ fn waiting_on_a_plain_thread() {
         theirs.write_all(b"hello").unwrap();
         assert_eq!(ours.read_lease().wait().unwrap()[..], *b"hello");
         // From several threads at once.
+        let whole = &pattern(1 << 20);
         std::thread::scope(|scope| {
             for i in 0..4u64 {
                 let file = &file;
@@ -61,7 +62,7 @@ fn waiting_on_a_plain_thread() {
                     for round in 1..200 {
                         let offset = (i * 1000 + round * 4096) % 900_000;
                         let (_, buf) = file.read_at(Vec::with_capacity(64), offset).wait().unwrap();
-                        assert!(buf == pattern(1 << 20)[offset as usize..][..64]);
+                        assert!(buf == whole[offset as usize..][..64]);
                     }
                 });
             }

@@ -320,7 +320,6 @@ fn awaiting_on_a_foreign_executor_is_refused() {
         let dir = Dir::new();
         let runtime = local(backend);
         let file = runtime.block_on(File::open(dir.file("f", "x"))).unwrap();
-        let mut cx = Context::from_waker(Waker::noop());
         std::thread::scope(|scope| {
             let foreign = scope.spawn(|| {
                 let mut read = file.read_at(vec![7], 0);
@@ -333,11 +332,16 @@ fn awaiting_on_a_foreign_executor_is_refused() {
             assert_eq!(foreign.join().unwrap(), Status::NOT_IN_RUNTIME);
         });
         drop(runtime);
-        let mut open = Box::pin(File::open(dir.path("f")));
-        match open.as_mut().poll(&mut cx) {
-            std::task::Poll::Ready(result) => assert_eq!(status(result), Status::NOT_IN_RUNTIME),
-            std::task::Poll::Pending => panic!("nobody would finish it"),
-        }
+        // On a thread of its own: opening gives it a processor of the environment's backend.
+        let path = dir.path("f");
+        let open = std::thread::spawn(move || {
+            let mut cx = Context::from_waker(Waker::noop());
+            match Box::pin(File::open(path)).as_mut().poll(&mut cx) {
+                std::task::Poll::Ready(result) => status(result),
+                std::task::Poll::Pending => Status::PENDING,
+            }
+        });
+        assert_eq!(open.join().unwrap(), Status::NOT_IN_RUNTIME);
     }
 }
 
