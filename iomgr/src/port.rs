@@ -197,7 +197,9 @@ impl CompletionPort {
                     },
                 };
                 let id = (wait != Wait::No).then(|| self.register(core));
-                let turned = core.turn(wait, || self.depth() > 0);
+                // A packet that released this thread may have been taken by another since: then this
+                // one is not in the list any more, and must not sleep where nobody would wake it.
+                let turned = core.turn(wait, || id.is_some_and(|id| self.must_not_sleep(id)));
                 if let Some(id) = id {
                     self.0.0.lock().waiting.retain(|w| w.id != id);
                 }
@@ -249,6 +251,11 @@ impl CompletionPort {
             };
             inner.sleeping -= 1;
         }
+    }
+
+    fn must_not_sleep(&self, id: u64) -> bool {
+        let inner = self.0.0.lock();
+        !inner.packets.is_empty() || inner.waiting.iter().all(|waiter| waiter.id != id)
     }
 
     fn register(&self, core: &Core) -> u64 {
