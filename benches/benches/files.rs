@@ -1,77 +1,102 @@
 //! Files: CPU per 4 KiB operation, ours against a bare loop, plain system calls and tokio.
 //!
 //! `cargo bench -p overlapped-benches --bench files -- --reps 5 --rows randread`
+//!
+//! The contestants may use all cores: what the kernel's and tokio's helpers cost is counted too.
 
 use std::io;
 
-use overlapped_benches::contest::{Contestant, Settings, row, target};
+use overlapped_benches::contest::{Contestant, Log, row, target};
 use overlapped_benches::process::Running;
+use overlapped_benches::settings::Settings;
 use serde_json::{Value, json};
 
-fn main() -> io::Result<()> {
-    let settings = Settings::from_args().unwrap_or_else(|error| {
-        eprintln!("{error}");
-        std::process::exit(2);
-    });
-    std::fs::create_dir_all(target().join("bench"))?;
-    let path = target().join("bench/file.bin").to_string_lossy().into_owned();
-    let size = (64u64 << 20).to_string();
-    let file = ["--path", path.as_str(), "--bs", "4096", "--size", size.as_str()];
+const SIZE: u64 = 256 << 20;
+const BLOCK: usize = 4096;
+
+fn contestants(settings: &Settings, direct: bool, depth: usize) -> Vec<Contestant> {
     let peer = |name, runtime| {
-        Contestant::new(name, "peer-fileio", &[&["--runtime", runtime], &file[..]].concat())
+        Contestant::new(name, env!("CARGO_BIN_EXE_peer-fileio"), &["--runtime", runtime])
     };
     let ours = |name, more: &[&str]| {
-        let all = [&file[..], &["--backend", "io_uring"], more].concat();
-        Contestant::new(name, "examples/fileio", &all)
+        settings.ours(name, "fileio", &[&["--backend", "io_uring"], more].concat())
     };
-    let filters = ["--filters", "4", "--filter-kind", "routine"];
-    // Lays the file out and fills the page cache.
-    let warm = ours("warm", &["--rw", "read", "--depth", "1", "--seconds", "0.1"]);
-    Running::start(&warm.command, 0, false)?.line()?;
+    let mut all = vec![peer("bare", "raw"), peer("bare-fixed", "raw-fixed")];
+    if depth == 1 {
+        all.push(peer("plain", "pread"));
+    }
+    if !direct {
+        all.push(peer("tokio-fs", "tokio-fs"));
+    }
+    all.extend([
+        peer("tokio-pread", "tokio-pread"),
+        ours("overlapped", &[]),
+        ours("overlapped+4", &["--filters", "4", "--filter-kind", "routine"]),
+        ours("port", &["--api", "port"]),
+    ]);
+    settings.contestants(all)
+}
 
-    for (rw, direct) in
-        [("randread", false), ("randwrite", false), ("randread", true), ("randwrite", true)]
-    {
-        for depth in [1, 8, 32, 128] {
-            let mut contestants = vec![peer("bare", "raw")];
-            if depth == 1 {
-                // At depth 1 without O_DIRECT the plain call is what there is to beat.
-                contestants.insert(usize::from(direct), peer("plain", "pread"));
+fn measure(
+    contestant: &Contestant,
+    settings: &Settings,
+    rw: &str,
+    direct: bool,
+    depth: usize,
+) -> io::Result<Value> {
+    let mut command = contestant.with(&[
+        ("--path", target().join("bench/file.bin").to_string_lossy().into_owned()),
+        ("--bs", BLOCK.to_string()),
+        ("--size", SIZE.to_string()),
+        ("--rw", rw.to_owned()),
+        ("--depth", depth.to_string()),
+        ("--seconds", settings.seconds.to_string()),
+    ]);
+    if direct {
+        command.push("--direct".to_owned());
+    }
+    let sample: Value = serde_json::from_str(&Running::start(&command, None, false)?.line()?)?;
+    if sample["errors"].as_u64() != Some(0) {
+        return Err(io::Error::other("operations failed"));
+    }
+    let us = |key: &str| sample[key].as_f64().unwrap_or(f64::NAN) / 1e3;
+    Ok(json!({
+        "cpu_us": sample["cpu_us_per_op"],
+        "per_sec": sample["ops_per_sec"],
+        "p50_us": us("p50_ns"),
+        "p99_us": us("p99_ns"),
+        "p999_us": us("p999_ns"),
+        "seconds": sample["seconds"],
+        "ops": sample["ops"],
+        "allocations": sample["allocations_per_op"],
+    }))
+}
+
+fn main() -> io::Result<()> {
+    let settings = Settings::from_args();
+    let mut rows = Vec::new();
+    for direct in [false, true] {
+        for rw in ["randread", "randwrite"] {
+            for depth in [1, 8, 32, 128] {
+                let name = format!("{rw}-{}{depth}", if direct { "direct-" } else { "" });
+                rows.push((name, rw, direct, depth));
             }
-            if !direct {
-                contestants.push(peer("tokio-fs", "tokio-fs"));
-                contestants.push(peer("tokio-pread", "tokio-pread"));
-            }
-            contestants.push(ours("overlapped", &[]));
-            contestants.push(ours("overlapped+4", &filters));
-            contestants.push(ours("port", &["--api", "port"]));
-            let name = format!("{rw}-{}{depth}", if direct { "direct-" } else { "" });
-            row("files", &name, &contestants, &settings, |contestant| {
-                let mut command = contestant.command.clone();
-                for (option, value) in [
-                    ("--rw", rw.to_owned()),
-                    ("--depth", depth.to_string()),
-                    ("--seconds", settings.seconds.to_string()),
-                ] {
-                    command.extend([option.to_owned(), value]);
-                }
-                if direct {
-                    command.push("--direct".to_owned());
-                }
-                // Helpers of tokio's and the kernel's own threads may use the other core.
-                let sample: Value =
-                    serde_json::from_str(&Running::start(&command, 0, false)?.line()?)?;
-                if sample["errors"].as_u64() != Some(0) {
-                    return Err(io::Error::other("operations failed"));
-                }
-                let us = |key: &str| sample[key].as_f64().unwrap_or(f64::NAN) / 1e3;
-                Ok(json!({
-                    "cpu_us": sample["cpu_us_per_op"], "per_sec": sample["ops_per_sec"],
-                    "p50_us": us("p50_ns"), "p99_us": us("p99_ns"), "p999_us": us("p999_ns"),
-                    "allocations": sample["allocations_per_op"],
-                }))
-            })?;
         }
+    }
+    let names: Vec<String> = rows.iter().map(|(name, ..)| name.clone()).collect();
+    rows.retain(|(name, ..)| settings.wants_row(name, &names));
+    let (mut log, mut failures) = (Log::open("files")?, 0);
+    // Lays the file out, so that no contestant has to.
+    let warm = Contestant::new("warm", env!("CARGO_BIN_EXE_peer-fileio"), &["--verify"]);
+    measure(&warm, &Settings { seconds: 0.1, ..settings.clone() }, "read", false, 1)?;
+    for (name, rw, direct, depth) in rows {
+        let contestants = contestants(&settings, direct, depth);
+        failures += row(&mut log, &name, &contestants, &settings, |contestant| {
+            measure(contestant, &settings, rw, direct, depth)
+        })?;
+    }
+    if failures > 0 {
+        return Err(io::Error::other(format!("{failures} runs failed")));
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! A contest: every contestant in turn, several times, in rotated order; ratios by repetition.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
+
+use crate::settings::Settings;
 
 /// One contestant: a name, and its command line.
 #[derive(Clone, Debug)]
@@ -13,144 +16,154 @@ pub struct Contestant {
     pub name: String,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// Whether it takes part without having been asked for.
+    pub is_usual: bool,
 }
 
 impl Contestant {
-    /// A contestant whose program is one of this workspace's release binaries.
-    pub fn new(name: &str, program: &str, arguments: &[&str]) -> Contestant {
-        let program = target().join("release").join(program);
-        let mut command = vec![program.to_string_lossy().into_owned()];
+    /// A contestant.
+    pub fn new(name: &str, program: impl AsRef<Path>, arguments: &[&str]) -> Contestant {
+        let mut command = vec![program.as_ref().to_string_lossy().into_owned()];
         command.extend(arguments.iter().map(|a| (*a).to_owned()));
-        Contestant { name: name.to_owned(), command }
+        Contestant { name: name.to_owned(), command, is_usual: true }
+    }
+
+    /// The same, but only if it is asked for by name.
+    pub fn on_request(mut self) -> Contestant {
+        self.is_usual = false;
+        self
     }
 
     /// Whether its program has been built.
     pub fn exists(&self) -> bool {
         Path::new(&self.command[0]).exists()
     }
+
+    /// Its command line with the arguments of a run, given as `--option value` pairs.
+    pub fn with(&self, pairs: &[(&str, String)]) -> Vec<String> {
+        let mut command = self.command.clone();
+        for (option, value) in pairs {
+            command.extend([(*option).to_owned(), value.clone()]);
+        }
+        command
+    }
 }
 
-/// The folder of built programs: `CARGO_TARGET_DIR`, or `target` at the workspace's root.
+/// The folder of built programs: what the running one was built into, otherwise `target` at the
+/// workspace's root.
 pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
+    let is_target = |folder: &&Path| folder.join("CACHEDIR.TAG").exists();
+    std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.ancestors().find(is_target).map(Path::to_owned))
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"))
 }
 
-/// What the command line of a bench may change.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Repetitions of each row.
-    pub repetitions: usize,
-    /// Length of one run, in seconds.
-    pub seconds: f64,
-    /// Only rows whose name contains this.
-    pub rows: String,
-    /// Only contestants whose name contains one of these; empty for all.
-    pub only: Vec<String>,
+/// The samples of one kind of contest, as they come.
+pub struct Log {
+    file: File,
+    /// Tells this run's samples from those of others, which are never compared to them.
+    run: u64,
 }
 
-impl Settings {
-    /// Reads `--reps N --seconds S --rows TEXT --only A,B`; ignores `--bench`, which cargo adds.
+impl Log {
+    /// Appends to `target/bench/NAME.jsonl`.
     ///
     /// # Errors
-    /// For anything else.
-    pub fn from_args() -> Result<Settings, lexopt::Error> {
-        use lexopt::prelude::*;
-        let mut settings =
-            Settings { repetitions: 3, seconds: 1.0, rows: String::new(), only: Vec::new() };
-        let mut parser = lexopt::Parser::from_env();
-        while let Some(argument) = parser.next()? {
-            match argument {
-                Long("bench") => {}
-                Long("reps") => settings.repetitions = parser.value()?.parse()?,
-                Long("seconds") => settings.seconds = parser.value()?.parse()?,
-                Long("rows") => settings.rows = parser.value()?.string()?,
-                Long("only") => {
-                    let names = parser.value()?.string()?;
-                    settings.only = names.split(',').map(str::to_owned).collect();
-                }
-                other => return Err(other.unexpected()),
-            }
-        }
-        Ok(settings)
+    /// Those of opening.
+    pub fn open(name: &str) -> io::Result<Log> {
+        let folder = target().join("bench");
+        fs::create_dir_all(&folder)?;
+        let path = folder.join(format!("{name}.jsonl"));
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let file = File::options().create(true).append(true).open(path)?;
+        Ok(Log { file, run: since.as_secs() })
+    }
+
+    /// Appends one sample.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn add(&mut self, row: &str, who: &str, rep: usize, sample: &Value) -> io::Result<()> {
+        let run = self.run;
+        let line = json!({
+            "run": run, "row": row, "contestant": who, "repetition": rep, "sample": sample,
+        });
+        writeln!(self.file, "{line}")
     }
 }
 
 /// Runs one row of a contest: every contestant in turn, in rotated order, `run` giving the sample
-/// of one. Prints medians and ratios to the first contestant, and appends the samples to
-/// `target/bench/NAME.jsonl`.
+/// of one, with its cost under `cpu_us`. Prints medians and ratios to the base. A run that fails
+/// counts as none; gives the number of those.
 ///
 /// # Errors
 /// When the samples cannot be written.
 pub fn row(
-    name: &str,
+    log: &mut Log,
     row: &str,
     contestants: &[Contestant],
     settings: &Settings,
     mut run: impl FnMut(&Contestant) -> io::Result<Value>,
-) -> io::Result<()> {
-    if !row.contains(&settings.rows) {
-        return Ok(());
-    }
-    let wanted = |c: &&Contestant| {
-        settings.only.is_empty() || settings.only.iter().any(|o| c.name.contains(o.as_str()))
-    };
-    let present: Vec<&Contestant> =
-        contestants.iter().filter(wanted).filter(|c| c.exists()).collect();
-    for missing in contestants.iter().filter(wanted).filter(|c| !c.exists()) {
-        eprintln!("{}: not built, left out ({})", missing.name, missing.command[0]);
-    }
-    let folder = target().join("bench");
-    fs::create_dir_all(&folder)?;
-    let mut log =
-        File::options().create(true).append(true).open(folder.join(format!("{name}.jsonl")))?;
-    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); present.len()];
-    let mut samples: Vec<Vec<Value>> = vec![Vec::new(); present.len()];
+) -> io::Result<usize> {
+    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); contestants.len()];
+    let mut samples: Vec<Vec<Value>> = vec![Vec::new(); contestants.len()];
+    let mut failures = 0;
     for repetition in 0..settings.repetitions {
-        for turn in 0..present.len() {
-            let at = (turn + repetition) % present.len();
-            eprint!(
-                "\r{row}: repetition {} of {}, {:<16}",
-                repetition + 1,
-                settings.repetitions,
-                present[at].name
-            );
-            let sample = match run(present[at]) {
-                Ok(sample) => sample,
-                Err(error) => {
-                    eprintln!("\n{}: {error}", present[at].name);
-                    json!({ "cpu_us": null })
-                }
-            };
-            writeln!(
-                log,
-                "{}",
-                json!({ "row": row, "contestant": present[at].name, "repetition": repetition, "sample": sample })
-            )?;
+        for turn in 0..contestants.len() {
+            let at = (turn + repetition) % contestants.len();
+            let (name, of) = (&contestants[at].name, settings.repetitions);
+            progress(&format!("{row}: repetition {} of {of}, {name}", repetition + 1));
+            let sample = run(&contestants[at]).unwrap_or_else(|error| {
+                eprintln!("{row}, {name}: {error}");
+                failures += 1;
+                json!({ "cpu_us": null, "error": error.to_string() })
+            });
+            log.add(row, name, repetition, &sample)?;
             costs[at].push(sample["cpu_us"].as_f64().unwrap_or(f64::NAN));
             samples[at].push(sample);
         }
     }
-    eprintln!("\r{:60}", "");
-    for (at, contestant) in present.iter().enumerate() {
-        let ratios: Vec<f64> = costs[at].iter().zip(&costs[0]).map(|(a, b)| a / b).collect();
-        let below = ratios.iter().filter(|r| **r < 1.0).count();
+    progress("");
+    let named = contestants.iter().position(|c| Some(&c.name) == settings.base.as_ref());
+    let base = named.unwrap_or(0);
+    for (at, contestant) in contestants.iter().enumerate() {
+        let (ratio, below, of) = ratio(&costs[at], &costs[base]);
         println!(
-            "{row:<18} {:<16} {:>8.3} us CPU  ratio {:>5.2} ({below}/{} below 1)  {}",
+            "{row:<18} {:<14} {:>8.3} us CPU  {ratio:>5.2} of {} ({below}/{of} below 1)  {}",
             contestant.name,
             median(&costs[at]),
-            median(&ratios),
-            ratios.len(),
+            contestants[base].name,
             details(&samples[at]),
         );
     }
-    Ok(())
+    Ok(failures)
+}
+
+/// Says on the terminal what is going on; nothing where there is none.
+fn progress(what: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r{what:<70}\r");
+    }
 }
 
 fn details(samples: &[Value]) -> String {
     let of =
         |key: &str| median(&samples.iter().filter_map(|s| s[key].as_f64()).collect::<Vec<_>>());
-    format!("{:>10.0}/s  p50 {:>8.1} us  p99 {:>8.1} us", of("per_sec"), of("p50_us"), of("p99_us"))
+    let mut text = format!("{:>10.0}/s", of("per_sec"));
+    for (key, name) in [("p50_us", "p50"), ("p99_us", "p99")] {
+        if !of(key).is_nan() {
+            text += &format!("  {name} {:>8.1} us", of(key));
+        }
+    }
+    text + &format!("  {:.3} allocations", of("allocations"))
+}
+
+/// The median of the ratios repetition by repetition, how many are below 1, and of how many.
+pub fn ratio(costs: &[f64], base: &[f64]) -> (f64, usize, usize) {
+    let ratios = costs.iter().zip(base).map(|(a, b)| a / b).filter(|r| r.is_finite());
+    let ratios: Vec<f64> = ratios.collect();
+    (median(&ratios), ratios.iter().filter(|r| **r < 1.0).count(), ratios.len())
 }
 
 /// The median; NaN of nothing.

@@ -1,19 +1,11 @@
-//! Contestants as processes: started on a core, measured from outside.
+//! Contestants as processes: started on a core, stopped by a signal.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
-/// Binds the calling thread (and what it becomes by `exec`) to one core.
-pub fn pin(core: usize) {
-    // SAFETY: the set is plain bits; the call only reads it.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        libc::sched_setaffinity(0, size_of_val(&set), &set);
-    }
-}
+use crate::cpu::pin;
 
 /// A running contestant; killed when dropped.
 pub struct Running {
@@ -22,19 +14,20 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a command on a core.
+    /// Starts a command, on one core if asked for, with an open standard input if `stdin`.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(command: &[String], core: usize, stdin: bool) -> io::Result<Running> {
+    pub fn start(command: &[String], core: Option<usize>, stdin: bool) -> io::Result<Running> {
         let mut builder = Command::new(&command[0]);
-        builder.args(&command[1..]).stdout(Stdio::piped()).stderr(Stdio::null());
+        builder.args(&command[1..]).stdout(Stdio::piped());
         builder.stdin(if stdin { Stdio::piped() } else { Stdio::null() });
-        // SAFETY: between fork and exec, the closure makes one system call.
+        // SAFETY: between fork and exec, the closure makes system calls and nothing else.
         unsafe {
             builder.pre_exec(move || {
-                pin(core);
-                Ok(())
+                // Does not outlive the harness.
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                core.map_or(Ok(()), pin)
             });
         }
         let mut child = builder.spawn()?;
@@ -42,14 +35,20 @@ impl Running {
         Ok(Running { child, output })
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line it prints.
     ///
     /// # Errors
-    /// `UnexpectedEof` when it has ended.
+    /// When it has ended, with its status.
     pub fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            let status = self.child.wait()?;
+            return Err(io::Error::other(format!("has ended ({status})")));
         }
         Ok(line.trim().to_owned())
     }
@@ -59,18 +58,28 @@ impl Running {
         self.child.stdin = None;
     }
 
-    /// CPU time of all its threads so far, in nanoseconds, as the scheduler counts it.
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a signal to our own child, which has not been waited for.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+    }
+
+    /// Asks it to end, and gives the last line it prints.
     ///
     /// # Errors
-    /// When it has ended.
-    pub fn cpu_ns(&self) -> io::Result<u64> {
-        let mut sum = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            let first = text.split_whitespace().next().unwrap_or("0");
-            sum += first.parse::<u64>().map_err(io::Error::other)?;
+    /// When it does not end in time, or prints nothing.
+    pub fn stop(mut self, signal: i32) -> io::Result<String> {
+        self.signal(signal);
+        let begin = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begin.elapsed() > Duration::from_secs(10) {
+                return Err(io::Error::other("does not end"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
-        Ok(sum)
+        let mut text = String::new();
+        self.output.read_to_string(&mut text)?;
+        Ok(text.lines().last().unwrap_or_default().to_owned())
     }
 }
 
