@@ -68,7 +68,9 @@ pub async fn yield_now() {
         if std::mem::replace(&mut yielded, true) {
             return std::task::Poll::Ready(());
         }
-        cx.waker().wake_by_ref();
+        if !executor::yield_running(cx.waker()) {
+            cx.waker().wake_by_ref();
+        }
         std::task::Poll::Pending
     })
     .await;

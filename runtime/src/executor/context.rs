@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::runtime::Handle;
+use super::runtime::{Handle, spawn_on};
 use super::shared::Shared;
 use super::task::JoinHandle;
+use super::worker;
 
 thread_local! {
     static CONTEXT: RefCell<Option<Handle>> = const { RefCell::new(None) };
@@ -45,13 +46,17 @@ pub(crate) fn current() -> Handle {
 ///     assert_eq!(task.await.unwrap(), "done");
 /// });
 /// ```
+#[inline]
 #[track_caller]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    current().spawn(future)
+    let mut future = Some(future);
+    let spawned =
+        worker::with_current(|worker| spawn_on(worker.shared(), future.take().expect("once")));
+    spawned.unwrap_or_else(|| current().spawn(future.take().expect("not taken")))
 }
 
 /// Starts a task that stays on the calling worker and need not be `Send`.

@@ -1,7 +1,7 @@
 //! The executor: tasks, workers and the runtimes made of them.
 //!
 //! - `task`: what a spawned future becomes, [`JoinHandle`], abort, captured panics.
-//! - `shared`: what the workers of one runtime have in common: queues, sleepers, the list of tasks.
+//! - `shared`: what the workers of one runtime have in common: queues and sleepers.
 //! - `worker`: one thread's loop: run tasks, turn the processor, sleep.
 //! - `runtime`: [`Runtime`] and [`LocalRuntime`], [`Builder`], `block_on`, shutdown.
 //! - `blocking`: threads for code that blocks.
@@ -21,5 +21,6 @@ mod worker;
 pub use builder::{Builder, Flavor};
 pub use context::{spawn, spawn_blocking, spawn_local};
 pub use runtime::{Handle, LocalRuntime, Runtime, RuntimeReport, block_on};
+pub(crate) use task::yield_running;
 pub use task::{JoinError, JoinHandle};
 pub use worker::WorkerMetrics;

@@ -1,6 +1,5 @@
 //! Runtimes: their threads, `block_on`, and their end.
 
-use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -21,7 +20,7 @@ use super::blocking::Blocking;
 use super::builder::{Builder, Flavor};
 use super::context::Scope;
 use super::shared::Shared;
-use super::task::{Guarded, JoinError, JoinHandle, Meta, Runnable, abort};
+use super::task::{self, JoinError, JoinHandle, abort};
 use super::worker::{Worker, WorkerMetrics};
 
 /// What the end of a runtime left behind.
@@ -42,6 +41,20 @@ pub struct RuntimeReport {
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
 
+/// Starts a task on a runtime.
+#[inline]
+pub(super) fn spawn_on<F>(shared: &Shared, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let seat = if shared.stealing { None } else { Some(shared.pick_seat()) };
+    // SAFETY: the future is `Send`.
+    let (task, handle) = unsafe { task::new(future, seat) };
+    shared.start(task);
+    handle
+}
+
 impl Handle {
     pub(super) fn new(shared: Arc<Shared>) -> Handle {
         Handle(shared)
@@ -53,38 +66,7 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let shared = &self.0;
-        let ticket = shared.register_task();
-        let meta = Meta::new(shared.clone(), ticket.unwrap_or_default());
-        let builder = async_task::Builder::new().metadata(meta);
-        let (runnable, task) = if shared.stealing {
-            builder.spawn(|meta| Guarded::new(future, meta), Shared::schedule)
-        } else {
-            let seat = shared.pick_seat();
-            builder.spawn(
-                |meta| Guarded::new(future, meta),
-                move |runnable: Runnable| {
-                    let shared = runnable.metadata().shared().clone();
-                    shared.schedule_on(seat, runnable);
-                },
-            )
-        };
-        self.start(ticket.is_some(), runnable, task)
-    }
-
-    fn start<T>(
-        &self,
-        registered: bool,
-        runnable: Runnable,
-        task: async_task::Task<Result<T, Box<dyn Any + Send>>, Meta>,
-    ) -> JoinHandle<T> {
-        if registered {
-            self.0.set_task_waker(runnable.metadata().ticket, runnable.waker());
-            runnable.schedule();
-        } else {
-            drop(runnable);
-        }
-        JoinHandle::new(task)
+        spawn_on(&self.0, future)
     }
 
     #[track_caller]
@@ -96,16 +78,10 @@ impl Handle {
         let shared = &self.0;
         let seat = super::worker::current_seat(shared)
             .expect("`spawn_local` needs a worker's thread: call it in a task or a local runtime");
-        let ticket = shared.register_task();
-        let meta = Meta::new(shared.clone(), ticket.unwrap_or_default());
-        let schedule = move |runnable: Runnable| {
-            let shared = runnable.metadata().shared().clone();
-            shared.schedule_on(seat, runnable);
-        };
-        let (runnable, task) = async_task::Builder::new()
-            .metadata(meta)
-            .spawn_local(|meta| Guarded::new(future, meta), schedule);
-        self.start(ticket.is_some(), runnable, task)
+        // SAFETY: pinned to the calling worker.
+        let (task, handle) = unsafe { task::new(future, Some(seat)) };
+        shared.start(task);
+        handle
     }
 
     /// Runs blocking code on a thread of its own kind; see [`crate::spawn_blocking`].
@@ -290,7 +266,9 @@ impl Runtime {
         hal::install();
         let deques: Vec<_> = (0..builder.workers).map(|_| Deque::new_fifo()).collect();
         let stealers = deques.iter().map(Deque::stealer).collect();
-        let stealing = builder.flavor == Flavor::Stealing;
+        let sharded = builder.flavor == Flavor::Sharded;
+        // With one worker there is nobody to steal from, and its queue can be a plain one.
+        let stealing = !sharded && builder.workers > 1;
         let shared = Shared::new(stealers, stealing, Blocking::new(builder.blocking_limit));
         let (ready_send, ready) = mpsc::channel();
         let (report_send, reports) = mpsc::channel();
@@ -308,7 +286,7 @@ impl Runtime {
             let (ready, report) = (ready_send.clone(), report_send.clone());
             let deadline = runtime.deadline.clone();
             let body = move || {
-                if !stealing {
+                if sharded {
                     pin_to_core(seat);
                 }
                 let processor = match make_processor(&config) {
@@ -364,7 +342,7 @@ impl Runtime {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        Handle(self.shared.clone()).spawn(future)
+        spawn_on(&self.shared, future)
     }
 
     /// Ends the runtime: drops all tasks, cancels their requests, waits for those and for blocking

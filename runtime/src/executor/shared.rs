@@ -1,31 +1,14 @@
-//! What the workers of one runtime share: the common queue, the inboxes, who sleeps, and the list
-//! of all tasks.
+//! What the workers of one runtime share: the common queue, the inboxes, and who sleeps.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
 
 use crossbeam_deque::{Injector, Steal, Stealer};
 use overlapped_iomgr::ProcessorHandle;
-use slab::Slab;
 
 use super::blocking::Blocking;
-use super::task::Runnable;
+use super::task::{Listed, Runnable};
 use super::worker::{self, Counts};
-
-/// A task's place in the list of tasks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Ticket {
-    shard: u32,
-    key: u32,
-}
-
-impl Default for Ticket {
-    /// The ticket of a task that was refused: on no list.
-    fn default() -> Self {
-        Ticket { shard: 0, key: u32::MAX }
-    }
-}
 
 /// One worker as the others see it.
 pub(super) struct Seat {
@@ -36,8 +19,16 @@ pub(super) struct Seat {
     handle: OnceLock<ProcessorHandle>,
     idle: AtomicBool,
     pub(super) counts: Counts,
-    /// Wakers of the tasks spawned here, so that the end of the runtime finds them all.
-    tasks: Mutex<Slab<Option<Waker>>>,
+    /// Tasks on this worker's list that have ended elsewhere.
+    ended: Mutex<Vec<Listed>>,
+    has_ended: AtomicBool,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        ended.drain(..).for_each(Listed::leave);
+    }
 }
 
 pub(super) struct Shared {
@@ -51,6 +42,8 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     /// The workers have gone: nothing is queued any more.
     closed: AtomicBool,
+    /// Tasks begun by threads that are no workers.
+    begun: AtomicU64,
     pub(super) blocking: Blocking,
 }
 
@@ -72,7 +65,8 @@ impl Shared {
             handle: OnceLock::new(),
             idle: AtomicBool::new(false),
             counts: Counts::default(),
-            tasks: Mutex::default(),
+            ended: Mutex::default(),
+            has_ended: AtomicBool::new(false),
         };
         Arc::new(Shared {
             seats: stealers.into_iter().map(seat).collect(),
@@ -83,6 +77,7 @@ impl Shared {
             next_seat: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
             blocking,
         })
     }
@@ -95,8 +90,16 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// The workers have gone.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        for seat in &self.seats {
+            let late = std::mem::take(&mut *lock(&seat.inbox));
+            late.into_iter().for_each(Self::too_late);
+        }
+        while !self.injector.is_empty() {
+            drop(self.injector.steal().success());
+        }
     }
 
     pub(super) fn stop(&self) {
@@ -111,84 +114,90 @@ impl Shared {
 
     // Tasks.
 
-    /// Puts a new task on the list. `None`: the runtime is ending.
-    pub(super) fn register_task(&self) -> Option<Ticket> {
-        let shard = worker::current_seat(self).unwrap_or(0);
-        let mut tasks = lock(&self.seats[shard].tasks);
+    /// Queues a new task, or drops it if the runtime is ending.
+    #[inline]
+    pub(super) fn start(&self, task: Runnable) {
         if self.is_stopping() {
-            return None;
+            return drop(task);
         }
-        let key = tasks.insert(None);
-        Some(Ticket { shard: shard as u32, key: key as u32 })
-    }
-
-    pub(super) fn set_task_waker(&self, ticket: Ticket, waker: Waker) {
-        lock(&self.seats[ticket.shard as usize].tasks)[ticket.key as usize] = Some(waker);
-    }
-
-    pub(super) fn forget_task(&self, ticket: Ticket) {
-        let waker = {
-            let mut tasks = lock(&self.seats[ticket.shard as usize].tasks);
-            tasks.try_remove(ticket.key as usize)
-        };
-        drop(waker);
-    }
-
-    pub(super) fn wake_task(&self, ticket: Ticket) {
-        let waker = {
-            let tasks = lock(&self.seats[ticket.shard as usize].tasks);
-            tasks.get(ticket.key as usize).cloned().flatten()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+        if !worker::count_begun(self) {
+            self.begun.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(task) = worker::push_here(self, task) {
+            self.schedule(task);
         }
     }
 
-    /// Wakes every task there is; with `is_stopping` set, waking one is dropping it.
-    pub(super) fn wake_all_tasks(&self) {
-        for seat in &self.seats {
-            let wakers: Vec<_> =
-                lock(&seat.tasks).iter().filter_map(|(_, waker)| waker.clone()).collect();
-            for waker in wakers {
-                waker.wake();
-            }
-        }
-    }
-
+    /// Tasks that have not ended. A moment's view, while they run.
     pub(super) fn task_count(&self) -> usize {
-        self.seats.iter().map(|seat| lock(&seat.tasks).len()).sum()
+        let of = |counter: fn(&Counts) -> &AtomicU64| -> u64 {
+            self.seats.iter().map(|seat| counter(&seat.counts).load(Ordering::Relaxed)).sum()
+        };
+        // Ends first: what begins meanwhile must not look like an end too many.
+        let ended = of(|counts| &counts.ended);
+        let begun = of(|counts| &counts.begun) + self.begun.load(Ordering::Relaxed);
+        begun.saturating_sub(ended) as usize
+    }
+
+    /// A task on another worker's list has ended.
+    pub(super) fn unlist(&self, seat: usize, task: Listed) {
+        let seat = &self.seats[seat];
+        lock(&seat.ended).push(task);
+        seat.has_ended.store(true, Ordering::Release);
+    }
+
+    /// Calls `f` for the tasks of a worker's list that have ended elsewhere.
+    #[inline]
+    pub(super) fn take_ended(&self, seat: usize, f: impl FnMut(Listed)) {
+        let seat = &self.seats[seat];
+        if seat.has_ended.load(Ordering::Acquire) {
+            seat.has_ended.store(false, Ordering::Relaxed);
+            let list = std::mem::take(&mut *lock(&seat.ended));
+            list.into_iter().for_each(f);
+        }
     }
 
     // Queues.
 
-    /// Queues a task that may run anywhere.
-    #[inline]
-    pub(super) fn schedule(runnable: Runnable) {
-        let Err(runnable) = worker::push_local(runnable) else { return };
-        // A clone, because the task may run, end and let go of its own as soon as it is queued.
-        let shared = runnable.metadata().shared().clone();
-        if shared.closed.load(Ordering::SeqCst) {
-            // Dropping it drops the task's future.
-            return drop(runnable);
+    /// Queues a task for another worker, or for all.
+    pub(super) fn schedule(&self, task: Runnable) {
+        match task.pinned() {
+            None => {
+                self.injector.push(task);
+                if self.closed.load(Ordering::SeqCst) {
+                    // Nobody comes for it any more. Its future may be dropped anywhere.
+                    while !self.injector.is_empty() {
+                        drop(self.injector.steal().success());
+                    }
+                } else {
+                    self.wake_one();
+                }
+            }
+            Some(seat) => {
+                let target = &self.seats[seat];
+                {
+                    let mut inbox = lock(&target.inbox);
+                    if self.closed.load(Ordering::SeqCst) {
+                        drop(inbox);
+                        return Self::too_late(task);
+                    }
+                    inbox.push(task);
+                }
+                target.has_inbox.store(true, Ordering::SeqCst);
+                if let Some(handle) = target.handle.get() {
+                    handle.wake();
+                }
+            }
         }
-        shared.injector.push(runnable);
-        shared.wake_one();
     }
 
-    /// Queues a task that must run on one worker.
-    #[inline]
-    pub(super) fn schedule_on(&self, seat: usize, runnable: Runnable) {
-        if let Err(runnable) = worker::push_pinned(self, seat, runnable) {
-            if self.closed.load(Ordering::SeqCst) {
-                // Its future may be dropped on its own thread only, which is gone.
-                return std::mem::forget(runnable);
-            }
-            let target = &self.seats[seat];
-            lock(&target.inbox).push(runnable);
-            target.has_inbox.store(true, Ordering::SeqCst);
-            if let Some(handle) = target.handle.get() {
-                handle.wake();
-            }
+    /// A pinned task whose worker is gone. Unless that has ended it, its future is leaked: it may
+    /// not be `Send`.
+    fn too_late(task: Runnable) {
+        if task.is_complete() {
+            drop(task);
+        } else {
+            std::mem::forget(task);
         }
     }
 

@@ -3,18 +3,23 @@
 //! The loop: run tasks until the queues are empty or the budget is used up, turn the processor,
 //! sleep in it if there is nothing to do. A yielding task goes to the back; a task that keeps
 //! waking itself uses up the budget and the processor still gets its turn.
+//!
+//! A worker has two queues: `deque`, from which others steal, and `own`, for tasks that are pinned
+//! to it. Where nobody steals, all tasks are pinned and the first stays empty.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_deque::Worker as Deque;
 use overlapped_iomgr::Processor;
 use overlapped_iomgr::hal::Wait;
+use slab::Slab;
 
 use super::shared::Shared;
-use super::task::Runnable;
+use super::task::{Listed, Runnable};
 
 /// Polls between two turns of the processor.
 const BUDGET: u32 = 61;
@@ -29,6 +34,8 @@ pub(super) struct Counts {
     turns: AtomicU64,
     sleeps: AtomicU64,
     stolen: AtomicU64,
+    pub(super) begun: AtomicU64,
+    pub(super) ended: AtomicU64,
 }
 
 /// What one worker has done so far.
@@ -65,12 +72,19 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     seat: usize,
     deque: Deque<Runnable>,
-    pinned: RefCell<VecDeque<Runnable>>,
+    own: RefCell<VecDeque<Runnable>>,
+    /// The tasks whose first poll was here and is not the last, so that the runtime's end finds
+    /// them.
+    tasks: RefCell<Slab<Listed>>,
     ticks: Cell<u64>,
+    /// The task being polled.
+    running: Cell<*const ()>,
+    /// It has asked to go to the back of the queue.
+    yielded: Cell<bool>,
 }
 
 thread_local! {
-    static CURRENT: Cell<*const Worker> = const { Cell::new(std::ptr::null()) };
+    static CURRENT: Cell<*const Worker> = const { Cell::new(ptr::null()) };
 }
 
 /// Says that the calling thread is this worker, until dropped.
@@ -80,62 +94,72 @@ pub(super) struct Entered<'a>(
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        CURRENT.with(|c| c.set(std::ptr::null()));
+        CURRENT.with(|c| c.set(ptr::null()));
     }
 }
 
+/// The calling thread's worker, if it is one.
 #[inline]
-fn with_current<R>(shared: &Shared, f: impl FnOnce(&Worker) -> R) -> Option<R> {
-    let current = CURRENT.try_with(Cell::get).unwrap_or(std::ptr::null());
-    if current.is_null() {
-        return None;
-    }
+pub(super) fn with_current<R>(f: impl FnOnce(&Worker) -> R) -> Option<R> {
+    let current = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
     // SAFETY: set by `enter`, which borrows the worker until it is reset, on this thread.
-    let worker = unsafe { &*current };
-    std::ptr::eq(&*worker.shared, shared).then(|| f(worker))
+    (!current.is_null()).then(|| f(unsafe { &*current }))
 }
 
-/// Queues on the calling thread's worker, if it is one of the task's runtime.
 #[inline]
-pub(super) fn push_local(runnable: Runnable) -> Result<(), Runnable> {
-    let shared = Arc::as_ptr(runnable.metadata().shared());
-    let mut runnable = Some(runnable);
-    // SAFETY: the runnable is still here, and its metadata keeps `shared`; `with_current` compares
-    // addresses and goes on with the worker's own reference.
-    with_current(unsafe { &*shared }, |worker| {
-        let had_work = !worker.deque.is_empty();
-        worker.deque.push(runnable.take().expect("once"));
-        if had_work {
-            // More than this worker can run at once: somebody may come and steal.
-            worker.shared.wake_one();
+fn with_current_of<R>(shared: &Shared, f: impl FnOnce(&Worker) -> R) -> Option<R> {
+    with_current(|worker| ptr::eq(&*worker.shared, shared).then(|| f(worker))).flatten()
+}
+
+/// Queues a task on the calling thread's worker, if that may run it.
+#[inline]
+pub(super) fn push_here(shared: &Shared, task: Runnable) -> Result<(), Runnable> {
+    let mut task = Some(task);
+    with_current_of(shared, |worker| {
+        let pinned = task.as_ref().and_then(Runnable::pinned);
+        if pinned.is_none_or(|seat| seat == worker.seat) {
+            worker.push(task.take().expect("once"));
         }
     });
-    runnable.map_or(Ok(()), Err)
+    task.map_or(Ok(()), Err)
 }
 
-/// Queues on the worker given, if that is the calling thread.
-#[inline]
-pub(super) fn push_pinned(
-    shared: &Shared,
-    seat: usize,
-    runnable: Runnable,
-) -> Result<(), Runnable> {
-    let mut runnable = Some(runnable);
-    with_current(shared, |worker| {
-        if worker.seat == seat {
-            worker.pinned.borrow_mut().push_back(runnable.take().expect("once"));
-        }
-    });
-    runnable.map_or(Ok(()), Err)
-}
-
+/// The seat of the calling thread's worker, if it is one of that runtime.
 pub(super) fn current_seat(shared: &Shared) -> Option<usize> {
-    with_current(shared, |worker| worker.seat)
+    with_current_of(shared, |worker| worker.seat)
+}
+
+/// Counts a new task. `false`: the calling thread is no worker of that runtime.
+#[inline]
+pub(super) fn count_begun(shared: &Shared) -> bool {
+    with_current_of(shared, |worker| bump(&worker.counts().begun, 1)).is_some()
+}
+
+/// Sends the task being polled to the back of the queue when its poll returns, if it is this one.
+#[inline]
+pub(super) fn yield_if_running(task: *const ()) -> bool {
+    with_current(|worker| {
+        let is_running = ptr::eq(worker.running.get(), task);
+        if is_running {
+            worker.yielded.set(true);
+        }
+        is_running
+    })
+    .unwrap_or(false)
 }
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, seat: usize, deque: Deque<Runnable>) -> Worker {
-        Worker { shared, seat, deque, pinned: RefCell::default(), ticks: Cell::new(0) }
+        Worker {
+            shared,
+            seat,
+            deque,
+            own: RefCell::default(),
+            tasks: RefCell::default(),
+            ticks: Cell::new(0),
+            running: Cell::new(ptr::null()),
+            yielded: Cell::new(false),
+        }
     }
 
     pub(super) fn enter(&self) -> Entered<'_> {
@@ -143,38 +167,99 @@ impl Worker {
         Entered(self)
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn seat(&self) -> usize {
+        self.seat
+    }
+
+    fn counts(&self) -> &Counts {
+        &self.shared.seats[self.seat].counts
+    }
+
+    // For tasks; see `task`.
+
+    pub(super) fn list(&self, task: Listed) -> u32 {
+        // More tasks than that would not fit any memory.
+        self.tasks.borrow_mut().insert(task) as u32
+    }
+
+    pub(super) fn unlist(&self, key: u32) {
+        self.tasks.borrow_mut().remove(key as usize);
+    }
+
+    pub(super) fn count_ended(&self) {
+        bump(&self.counts().ended, 1);
+    }
+
+    #[inline]
+    pub(super) fn set_running(&self, task: *const ()) {
+        self.running.set(task);
+    }
+
+    /// The poll is over. Returns whether the task goes to the back of the queue.
+    #[inline]
+    pub(super) fn take_yielded(&self) -> bool {
+        self.running.set(ptr::null());
+        self.yielded.replace(false)
+    }
+
+    /// Queues a task that this worker may run.
+    #[inline]
+    pub(super) fn push(&self, task: Runnable) {
+        if task.pinned().is_some() {
+            return self.own.borrow_mut().push_back(task);
+        }
+        let had_work = !self.deque.is_empty();
+        self.deque.push(task);
+        if had_work {
+            // More than this worker can run at once: somebody may come and steal.
+            self.shared.wake_one();
+        }
+    }
+
+    // The loop.
+
     fn has_local(&self) -> bool {
-        !self.pinned.borrow().is_empty() || !self.deque.is_empty()
+        !self.own.borrow().is_empty() || !self.deque.is_empty()
+    }
+
+    fn take_inbox(&self) {
+        self.shared.take_inbox(self.seat, &mut *self.own.borrow_mut());
+    }
+
+    fn take_own(&self) -> Option<Runnable> {
+        self.own.borrow_mut().pop_front()
     }
 
     fn next(&self) -> Option<Runnable> {
         let tick = self.ticks.get() + 1;
         self.ticks.set(tick);
         if tick.is_multiple_of(INJECTED_FIRST) {
-            self.shared.take_inbox(self.seat, &mut *self.pinned.borrow_mut());
+            self.take_inbox();
             if self.shared.stealing
-                && let Some(runnable) = self.shared.take_injected(&self.deque)
+                && let Some(task) = self.shared.take_injected(&self.deque)
             {
-                return Some(runnable);
+                return Some(task);
             }
         }
-        // A function, so that the borrow ends before anything else is tried.
-        let pinned = || self.pinned.borrow_mut().pop_front();
         if !self.shared.stealing {
-            return pinned().or_else(|| {
-                self.shared.take_inbox(self.seat, &mut *self.pinned.borrow_mut());
-                pinned()
+            return self.take_own().or_else(|| {
+                self.take_inbox();
+                self.take_own()
             });
         }
         // Pinned tasks and others take turns.
         let local = if tick.is_multiple_of(2) {
-            pinned().or_else(|| self.deque.pop())
+            self.take_own().or_else(|| self.deque.pop())
         } else {
-            self.deque.pop().or_else(pinned)
+            self.deque.pop().or_else(|| self.take_own())
         };
         local.or_else(|| {
-            self.shared.take_inbox(self.seat, &mut *self.pinned.borrow_mut());
-            pinned().or_else(|| self.shared.take_injected(&self.deque))
+            self.take_inbox();
+            self.take_own().or_else(|| self.shared.take_injected(&self.deque))
         })
     }
 
@@ -185,40 +270,40 @@ impl Worker {
             if polls == BUDGET {
                 break true;
             }
-            let Some(runnable) = self.next() else { break false };
+            let Some(task) = self.next() else { break false };
             processor.set_runnable(self.has_local());
-            runnable.run();
+            task.run(self);
             polls += 1;
         };
         processor.set_runnable(more);
         if polls > 0 {
-            bump(&self.shared.seats[self.seat].counts.polls, u64::from(polls));
+            bump(&self.counts().polls, u64::from(polls));
         }
         more
     }
 
     fn steal(&self) -> bool {
-        if !self.shared.stealing || self.shared.seats.len() == 1 {
+        if !self.shared.stealing {
             return false;
         }
         self.shared.set_searching(true);
         let found = self.shared.steal(self.seat, &self.deque);
         self.shared.set_searching(false);
-        let Some(runnable) = found else { return false };
-        bump(&self.shared.seats[self.seat].counts.stolen, 1);
-        self.deque.push(runnable);
+        let Some(task) = found else { return false };
+        bump(&self.counts().stolen, 1);
+        self.deque.push(task);
         true
     }
 
     /// One round: tasks, then the processor. `awake`: do not sleep.
     pub(super) fn round(&self, processor: &Processor, awake: impl Fn() -> bool) {
-        let counts = &self.shared.seats[self.seat].counts;
         let busy = self.run_tasks(processor) || awake() || self.steal();
-        bump(&counts.turns, 1);
+        self.shared.take_ended(self.seat, |task| self.unlist_ended(task));
+        bump(&self.counts().turns, 1);
         let turned = if busy {
             processor.turn(Wait::No, || true)
         } else {
-            bump(&counts.sleeps, 1);
+            bump(&self.counts().sleeps, 1);
             self.shared.go_idle(self.seat);
             let turned =
                 processor.turn(Wait::Forever, || awake() || self.shared.has_work_for(self.seat));
@@ -231,26 +316,37 @@ impl Worker {
         }
     }
 
-    /// Drops what is queued here, until no task is left or nothing is queued any more. Only while
-    /// the runtime ends.
+    fn unlist_ended(&self, task: Listed) {
+        // SAFETY: the worker's thread, and its list.
+        unsafe { task.unlist(self) };
+    }
+
+    /// Drops the tasks that are queued or listed here, until none is left that this thread may
+    /// drop. Only while the runtime ends.
     pub(super) fn drop_tasks(&self) {
         loop {
-            self.shared.wake_all_tasks();
             let mut dropped = false;
-            while let Some(runnable) =
-                self.next().or_else(|| self.shared.steal(self.seat, &self.deque))
+            while let Some(task) = self.next().or_else(|| self.shared.steal(self.seat, &self.deque))
             {
-                // Dropping it drops the task's future, and cancels its requests.
-                drop(runnable);
+                // Drops the task's future, and cancels its requests.
+                task.cancel(self);
                 dropped = true;
+            }
+            self.shared.take_ended(self.seat, |task| self.unlist_ended(task));
+            // A copy: dropping a future runs code of the user's, and ends tasks.
+            let listed: Vec<u32> = self.tasks.borrow().iter().map(|(key, _)| key as u32).collect();
+            for key in listed {
+                let task = self.tasks.borrow().get(key as usize).copied();
+                // SAFETY: the worker's thread, and its list. (A key used anew meanwhile is a task
+                // that is to end as well.)
+                if let Some(task) = task.and_then(|task| unsafe { task.close(self) }) {
+                    task.cancel(self);
+                    dropped = true;
+                }
             }
             if !dropped {
                 return;
             }
         }
-    }
-
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
     }
 }

@@ -1,0 +1,188 @@
+//! A spawned task's result.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{Context, Poll};
+
+use super::state::Detached;
+use super::{Header, close, leave};
+
+/// A spawned task's result, awaitable on any thread and in any runtime. Dropping it detaches the
+/// task, which goes on.
+///
+/// ```
+/// # overlapped::block_on(async {
+/// let handle = overlapped::spawn(async { 6 * 7 });
+/// assert_eq!(handle.await.unwrap(), 42);
+/// # });
+/// ```
+pub struct JoinHandle<T> {
+    /// `None` once the result is taken.
+    task: Option<NonNull<Header>>,
+    result: PhantomData<T>,
+}
+
+// SAFETY: the handle's protocol runs over the task's state word; what crosses threads by it is the
+// result.
+unsafe impl<T: Send> Send for JoinHandle<T> {}
+// SAFETY: as above; shared, a handle only asks and aborts.
+unsafe impl<T: Send> Sync for JoinHandle<T> {}
+
+impl<T> Unpin for JoinHandle<T> {}
+
+impl<T> JoinHandle<T> {
+    /// # Safety
+    /// The task's output is a `Result<T, JoinError>`, and the handle's reference comes with it.
+    pub(super) unsafe fn new(task: NonNull<Header>) -> JoinHandle<T> {
+        JoinHandle { task: Some(task), result: PhantomData }
+    }
+
+    fn header(&self) -> Option<&Header> {
+        // SAFETY: the handle's reference.
+        self.task.map(|task| unsafe { task.as_ref() })
+    }
+
+    /// Ends the task at its next await: its future is dropped, its requests are cancelled, and the
+    /// handle yields a [`JoinError`] that says so. A task that has finished stays finished.
+    pub fn abort(&self) {
+        if let Some(task) = self.task {
+            // SAFETY: the handle's reference.
+            unsafe { close(task) };
+        }
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        self.header().is_none_or(|header| header.state.is_complete())
+    }
+
+    /// Takes the result and lets go of the task.
+    ///
+    /// # Safety
+    /// The task is complete.
+    unsafe fn take(&mut self, task: NonNull<Header>) -> Result<T, JoinError> {
+        self.task = None;
+        let mut result = MaybeUninit::<Result<T, JoinError>>::uninit();
+        // SAFETY: complete with a handle: the output is the handle's, of this type, and taken once
+        // because `task` is `None` now.
+        unsafe {
+            (task.as_ref().vtable.take)(task, result.as_mut_ptr().cast());
+            leave(task);
+            result.assume_init()
+        }
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let task = self.task.expect("a handle was polled after it had given its result");
+        // SAFETY: the handle's reference; the waker's place is the handle's while `JOIN_WAKER` is
+        // clear, and readable to both while it is set.
+        unsafe {
+            let header = task.as_ref();
+            if !header.state.is_complete() {
+                let place = header.join.get();
+                let is_same = || (*place).as_ref().is_some_and(|old| old.will_wake(cx.waker()));
+                if header.state.has_waker() && is_same() {
+                    return Poll::Pending;
+                }
+                // Too late to take it back, or to offer another, means that it is complete.
+                if !header.state.has_waker() || header.state.take_waker_back() {
+                    *place = Some(cx.waker().clone());
+                    if header.state.offer_waker() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+            Poll::Ready(self.take(task))
+        }
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        let Some(task) = self.task else { return };
+        // SAFETY: the handle's reference ends here, and what the state says is the handle's.
+        unsafe {
+            match task.as_ref().state.detach() {
+                Detached::Left => return,
+                Detached::DropWaker => drop((*task.as_ref().join.get()).take()),
+                Detached::DropOutput => (task.as_ref().vtable.drop_output)(task),
+            }
+            leave(task);
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("finished", &self.is_finished()).finish()
+    }
+}
+
+/// Why a task has no result: it panicked, or it was aborted (also by its runtime's end).
+pub struct JoinError(Option<Box<dyn Any + Send>>);
+
+impl JoinError {
+    pub(in super::super) fn panicked(panic: Box<dyn Any + Send>) -> JoinError {
+        JoinError(Some(panic))
+    }
+
+    pub(in super::super) fn cancelled() -> JoinError {
+        JoinError(None)
+    }
+
+    /// Whether the task was aborted or its runtime ended.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether the task panicked.
+    pub fn is_panic(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The panic's payload, for [`std::panic::resume_unwind`].
+    pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
+        self.0
+    }
+
+    fn message(&self) -> Option<&str> {
+        let payload = self.0.as_ref()?;
+        payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.0, self.message()) {
+            (None, _) => f.write_str("the task was aborted"),
+            (_, Some(message)) => write!(f, "the task panicked: {message}"),
+            _ => f.write_str("the task panicked"),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinError({self})")
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+impl From<JoinError> for std::io::Error {
+    fn from(error: JoinError) -> Self {
+        std::io::Error::other(error.to_string())
+    }
+}

@@ -1,0 +1,227 @@
+//! The task's one atomic word, and the protocol that runs over it.
+//!
+//! ```text
+//!            spawn              start                complete
+//!   (new) ──────────▶ SCHEDULED ──────▶ RUNNING ─────────────────▶ COMPLETE
+//!                        ▲   wake │       │ pause
+//!                        └────────┴── idle ◀┘   (woken while running: pause queues it again)
+//! ```
+//!
+//! | bit | set by | meaning |
+//! |---|---|---|
+//! | `SCHEDULED` | spawn, wakers, abort | in a queue, or its setter or its runner is about to queue it |
+//! | `RUNNING` | runner | its future is being polled or dropped |
+//! | `COMPLETE` | runner, once | the future is gone, the output is there |
+//! | `CLOSED` | abort, the runtime's end | the next run drops the future instead of polling it |
+//! | `JOIN` | spawn | the handle exists: the output is its business |
+//! | `JOIN_WAKER` | handle | the handle's waker is written, and the runner's to wake |
+//! | the rest | | references |
+//!
+//! **References.** One is the executor's, until the task is complete (and off its worker's list):
+//! it is what queues hold. One is the handle's, one each waker's. Who takes the last frees the
+//! memory; by then future and output are gone. The protocol is checked with loom in
+//! `tests/loom.rs` of this crate.
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const SCHEDULED: usize = 1;
+const RUNNING: usize = 1 << 1;
+const COMPLETE: usize = 1 << 2;
+const CLOSED: usize = 1 << 3;
+const JOIN: usize = 1 << 4;
+const JOIN_WAKER: usize = 1 << 5;
+const REF: usize = 1 << 6;
+
+/// The word. See the module's header.
+pub struct State(AtomicUsize);
+
+/// What a waker that is used up must do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// Queue the task.
+    Queue,
+    /// Nothing.
+    Nothing,
+    /// Free the task.
+    Free,
+}
+
+/// What the runner of a task that has just become complete must do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Completed {
+    /// Nothing: the handle takes the output, and the executor's reference is given up.
+    Left,
+    /// Wake the handle's waker, then give the executor's reference up.
+    Wake,
+    /// Drop the output, which nobody takes, then give the executor's reference up.
+    Discard,
+}
+
+/// What a handle that is dropped must do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Detached {
+    /// Nothing: its reference is given up.
+    Left,
+    /// Drop the waker it wrote, then give its reference up.
+    DropWaker,
+    /// Drop the output, then give its reference up.
+    DropOutput,
+}
+
+impl State {
+    /// A new task's word: about to be queued, with a handle.
+    pub fn new() -> State {
+        State(AtomicUsize::new(SCHEDULED | JOIN | (2 * REF)))
+    }
+
+    /// Anyone with a reference: whether the future is gone and the output there.
+    pub fn is_complete(&self) -> bool {
+        self.0.load(Ordering::Acquire) & COMPLETE != 0
+    }
+
+    // The runner.
+
+    /// Taken off a queue. `true`: drop the future instead of polling it.
+    #[inline]
+    pub fn start(&self) -> bool {
+        // Acquire: what wakers wrote before they woke is seen by the poll.
+        let before = self.0.fetch_add(RUNNING - SCHEDULED, Ordering::AcqRel);
+        debug_assert_eq!(before & (SCHEDULED | RUNNING | COMPLETE), SCHEDULED);
+        before & CLOSED != 0
+    }
+
+    /// The poll was pending. `true`: it has been woken meanwhile, queue it again. Otherwise the
+    /// task is not the runner's any more.
+    #[inline]
+    pub fn pause(&self) -> bool {
+        self.0.fetch_sub(RUNNING, Ordering::AcqRel) & SCHEDULED != 0
+    }
+
+    /// As [`State::pause`] for a task that woke itself: it is to be queued again in any case.
+    #[inline]
+    pub fn pause_yielded(&self) {
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            Some((now | SCHEDULED) & !RUNNING)
+        });
+    }
+
+    /// The future is gone and the output written. `keeps`: the executor's reference is needed
+    /// further, so never [`Completed::Left`].
+    #[inline]
+    pub fn complete(&self, keeps: bool) -> Completed {
+        let mut now = self.0.load(Ordering::Relaxed);
+        loop {
+            let quick = !keeps && now & (JOIN | JOIN_WAKER) == JOIN;
+            // The handle's reference stays, so this is never the last one.
+            let next = ((now | COMPLETE) & !RUNNING) - if quick { REF } else { 0 };
+            match self.0.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) if quick => return Completed::Left,
+                Ok(before) if before & JOIN_WAKER != 0 => return Completed::Wake,
+                Ok(before) if before & JOIN == 0 => return Completed::Discard,
+                // The executor's reference is still needed; the output is the handle's.
+                Ok(_) => return Completed::Left,
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    // Wakers, abort, the runtime's end.
+
+    /// Wakes. `true`: queue the task.
+    #[inline]
+    pub fn wake(&self) -> bool {
+        // Release even if it is scheduled already: the coming poll must see what we did before.
+        let before = self.0.fetch_or(SCHEDULED, Ordering::AcqRel);
+        before & (SCHEDULED | RUNNING | COMPLETE) == 0
+    }
+
+    /// Wakes and gives the waker's reference up.
+    #[inline]
+    pub fn wake_and_leave(&self) -> Woken {
+        let mut now = self.0.load(Ordering::Relaxed);
+        loop {
+            let next = (now | SCHEDULED) - REF;
+            match self.0.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
+                // Not complete, so the executor's reference stays, and only we may queue it.
+                Ok(_) if now & (SCHEDULED | RUNNING | COMPLETE) == 0 => return Woken::Queue,
+                Ok(_) if next < REF => return Woken::Free,
+                Ok(_) => return Woken::Nothing,
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    /// Asks for the future's end. `true`: queue the task.
+    pub fn close(&self) -> bool {
+        let before = self.0.fetch_or(CLOSED | SCHEDULED, Ordering::AcqRel);
+        before & (SCHEDULED | RUNNING | COMPLETE) == 0
+    }
+
+    /// The only thread that may run the task asks whether it is idle of its own runner: scheduled
+    /// or not, but neither running nor complete.
+    pub fn is_at_rest(&self) -> bool {
+        self.0.load(Ordering::Acquire) & (RUNNING | COMPLETE) == 0
+    }
+
+    // The handle.
+
+    /// The handle has written its waker. `false`: too late, the task is complete, and the waker is
+    /// the handle's again.
+    pub fn offer_waker(&self) -> bool {
+        let offered = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            (now & COMPLETE == 0).then_some(now | JOIN_WAKER)
+        });
+        offered.is_ok()
+    }
+
+    /// The handle wants its waker back to change it. `false`: too late, the task is complete, and
+    /// the runner looks at the waker.
+    pub fn take_waker_back(&self) -> bool {
+        let taken = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            (now & COMPLETE == 0).then_some(now & !JOIN_WAKER)
+        });
+        taken.is_ok()
+    }
+
+    /// The handle: whether its waker is offered. Only the handle changes that.
+    pub fn has_waker(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & JOIN_WAKER != 0
+    }
+
+    /// The handle goes without having taken the output.
+    pub fn detach(&self) -> Detached {
+        let mut now = self.0.load(Ordering::Acquire);
+        loop {
+            if now & COMPLETE != 0 {
+                return Detached::DropOutput;
+            }
+            let had_waker = now & JOIN_WAKER != 0;
+            // Not complete, so the executor's reference stays: this is never the last one.
+            let next = (now & !(JOIN | JOIN_WAKER)) - if had_waker { 0 } else { REF };
+            match self.0.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) if had_waker => return Detached::DropWaker,
+                Ok(_) => return Detached::Left,
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    // References.
+
+    /// Another waker.
+    #[inline]
+    pub fn refer(&self) {
+        self.0.fetch_add(REF, Ordering::Relaxed);
+    }
+
+    /// Gives a reference up. `true`: it was the last one, free the task.
+    #[inline]
+    pub fn leave(&self) -> bool {
+        // Nobody can make another reference out of ours.
+        self.0.load(Ordering::Acquire) & !(REF - 1) == REF
+            || self.0.fetch_sub(REF, Ordering::AcqRel) & !(REF - 1) == REF
+    }
+}
