@@ -18,6 +18,7 @@
 //! read [`driver`] and [`irp`].
 
 pub mod buf;
+pub mod cache;
 mod census;
 mod counters;
 mod csq;

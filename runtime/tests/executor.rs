@@ -392,3 +392,25 @@ fn the_main_macro() {
     }
     assert_eq!((main_with_workers(), main_alone()), (Ok(1), 2));
 }
+
+/// Mail that a worker reads right before it sleeps makes its own tasks runnable.
+#[test]
+fn a_sharded_worker_accepts_for_a_listener_made_elsewhere() {
+    for backend in BACKENDS {
+        let _watchdog = watch(format!("sharded accept on {backend}"));
+        for workers in [1, 2] {
+            let builder = Builder::new().workers(workers).flavor(Flavor::Sharded);
+            let runtime = builder.backend(backend).build().unwrap();
+            for _ in 0..50 {
+                runtime.block_on(async {
+                    let listener = overlapped::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    let address = listener.local_addr().unwrap();
+                    let task = overlapped::spawn(async move { listener.accept().await.map(drop) });
+                    let client = std::thread::spawn(move || std::net::TcpStream::connect(address));
+                    task.await.unwrap().unwrap();
+                    client.join().unwrap().unwrap();
+                });
+            }
+        }
+    }
+}

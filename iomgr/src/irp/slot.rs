@@ -214,6 +214,15 @@ pub(crate) struct SlotPtr(pub NonNull<Slot>);
 unsafe impl Send for SlotPtr {}
 
 impl SlotPtr {
+    /// Asks for the slot at an address to be in the cache soon.
+    #[inline]
+    pub(crate) fn prefetch(address: usize) {
+        // Header and top location, except what few requests use.
+        for line in [0, 64, 128, size_of::<Slot>()] {
+            crate::cache::prefetch(ptr::without_provenance(address + line));
+        }
+    }
+
     // What the owner's thread may ask of any live slot. Field by field: the requester may be at the
     // state word, or be writing its waker.
 

@@ -340,7 +340,7 @@ pub struct TcpListener {
 
 impl TcpListener {
     /// Binds to the first address that can be had and listens, with `SO_REUSEADDR` and a backlog of
-    /// 1024. Port 0 lets the system choose one.
+    /// 4096. Port 0 lets the system choose one.
     ///
     /// # Errors
     /// That of the last address tried: `AddrInUse`, `PermissionDenied`; `InvalidInput` when there
@@ -437,7 +437,7 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     let socket = new_socket(address)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(1024)?;
+    socket.listen(4096)?;
     Ok(socket)
 }
 

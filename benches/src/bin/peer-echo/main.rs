@@ -20,7 +20,7 @@ use overlapped_benches::server::{Options, Totals, stop_signal};
 static COUNTING: Counting = Counting;
 
 /// Bytes of a buffer that belongs to a connection, as in our own server.
-const OWNED: usize = 16 << 10;
+const OWNED: usize = 64 << 10;
 
 /// Bytes of a buffer of a pool.
 const POOLED: usize = 64 << 10;

@@ -70,7 +70,7 @@ pub struct EpollConfig {
 
 impl Default for EpollConfig {
     fn default() -> EpollConfig {
-        EpollConfig { buffers: 256, buffer_size: 16 * 1024, pool: None }
+        EpollConfig { buffers: 1024, buffer_size: 64 * 1024, pool: None }
     }
 }
 

@@ -4,7 +4,9 @@
 //!
 //! **Invariant.** The kernel owns exactly the buffers named between its own head and our tail;
 //! `with_kernel` counts them. A buffer leaves when a completion names it ([`Buffers::complete`]) and
-//! comes back when its lease is dropped ([`Buffers::refill`]) or at once when it holds nothing.
+//! comes back when its lease is dropped, or at once when it holds nothing ([`Buffers::refill`]).
+//! Not all are with the kernel, which takes them in turn, but about as many as a turn uses up: the
+//! others stay home, and the one that came back last, warm from the cache, goes out first.
 //! The ring's memory is freed only after it has been unregistered or the io_uring closed with
 //! nothing in flight; the owner keeps that order.
 
@@ -86,6 +88,9 @@ impl Buffers {
 
 pub(super) struct BufRing {
     pool: BufferPool,
+    /// Buffers at home, the one that came last at the end.
+    home: Vec<u16>,
+    demand: Demand,
     slots: Slots,
 }
 
@@ -96,38 +101,73 @@ struct Slots {
     mask: u16,
     tail: u16,
     with_kernel: u16,
-    /// Address of buffer 0, and bytes in each.
-    base: u64,
     size: u32,
+}
+
+/// Fewest buffers to leave with the kernel.
+const FEWEST: u16 = 32;
+/// Refills between two looks at whether the kernel has too many.
+const WINDOW: u32 = 1024;
+
+/// How many buffers to leave with the kernel.
+struct Demand {
+    now: u16,
+    /// Fewest that it had left, in this window.
+    low: u16,
+    refills: u32,
+}
+
+impl Demand {
+    /// Looks at what the kernel has left before a refill.
+    #[inline]
+    fn note(&mut self, left: u16, count: u16) {
+        if left < self.low {
+            self.low = left;
+            if left <= self.now / 8 {
+                self.now = self.now.saturating_mul(2).min(count);
+            }
+        }
+        self.refills += 1;
+        if self.refills == WINDOW {
+            if self.low > self.now / 2 {
+                self.now = (self.now / 2).max(FEWEST.min(count));
+            }
+            (self.low, self.refills) = (u16::MAX, 0);
+        }
+    }
 }
 
 impl BufRing {
     fn new(ring: &IoUring, count: u16, size: u32) -> io::Result<BufRing> {
         let count = count.clamp(1, 1 << 15);
         let pool = BufferPool::new(count, size.max(1)).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut slots = Slots::new(&pool);
+        let slots = Slots::new(&pool);
         let address = slots.entries.as_ptr().expose_provenance() as u64;
         // SAFETY: the entries are zeroed and live until `Slots::drop`; before that the owner
         // unregisters them (module invariant).
         unsafe {
             ring.submitter().register_buf_ring_with_flags(address, slots.mask + 1, GROUP, 0)?;
         }
-        for id in 0..count {
-            slots.give(id);
-        }
-        slots.publish();
-        Ok(BufRing { pool, slots })
+        let demand = Demand { now: FEWEST.min(count), low: u16::MAX, refills: 0 };
+        let mut made = BufRing { pool, home: (0..count).rev().collect(), demand, slots };
+        made.refill();
+        Ok(made)
     }
 
     fn refill(&mut self) {
-        let BufRing { pool, slots } = self;
-        let before = slots.tail;
+        let BufRing { pool, home, demand, slots } = self;
         while let Some(id) = pool.pop_returned() {
-            slots.give(id);
+            home.push(id);
         }
-        if slots.tail != before {
-            slots.publish();
+        demand.note(slots.with_kernel, pool.count());
+        if slots.with_kernel >= demand.now || home.is_empty() {
+            return;
         }
+        while slots.with_kernel < demand.now {
+            let Some(id) = home.pop() else { break };
+            slots.give(id, pool.address(id));
+        }
+        slots.publish();
     }
 
     fn take(&mut self, id: u16, result: i32) -> Option<Lease> {
@@ -137,8 +177,7 @@ impl BufRing {
             // gets it again only through `give`.
             Ok(len) if len > 0 => Some(unsafe { self.pool.lease(id, len) }),
             _ => {
-                self.slots.give(id);
-                self.slots.publish();
+                self.home.push(id);
                 None
             }
         }
@@ -155,17 +194,16 @@ impl Slots {
         // SAFETY: the layout has a size that is not zero.
         let entries = NonNull::new(unsafe { alloc_zeroed(layout) }.cast())
             .unwrap_or_else(|| handle_alloc_error(layout));
-        let base = pool.address(0).expose_provenance() as u64;
-        Slots { entries, layout, mask: count - 1, tail: 0, with_kernel: 0, base, size: pool.size() }
+        Slots { entries, layout, mask: count - 1, tail: 0, with_kernel: 0, size: pool.size() }
     }
 
     /// Writes an entry past the tail; [`Slots::publish`] shows it to the kernel.
-    fn give(&mut self, id: u16) {
+    fn give(&mut self, id: u16, address: *mut u8) {
         debug_assert!(self.with_kernel <= self.mask, "a buffer was given twice");
         // SAFETY: masked, so inside the allocation; an entry past the tail is ours, and the kernel
         // writes to none.
         let entry = unsafe { &mut *self.entries.as_ptr().add(usize::from(self.tail & self.mask)) };
-        entry.set_addr(self.base + u64::from(id) * u64::from(self.size));
+        entry.set_addr(address.expose_provenance() as u64);
         entry.set_len(self.size);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);

@@ -70,7 +70,8 @@ pub struct UringConfig {
     /// Entries of the completion queue, at least twice `entries`: about as many operations can be
     /// in flight before the bound must be raised.
     pub cq_entries: u32,
-    /// Buffers for pooled receives. They are allocated at the first one.
+    /// Buffers for pooled receives. They are allocated at the first one, and cost memory as they
+    /// are used.
     pub pool_buffers: u16,
     /// Bytes in each of them.
     pub pool_buffer_size: u32,
@@ -78,9 +79,9 @@ pub struct UringConfig {
 
 impl Default for UringConfig {
     fn default() -> Self {
-        // Buffers of 1 MiB in all: about a second-level cache, beyond which they cost more than
-        // they save. Many rather than large ones, because a turn may receive on dozens of sockets.
-        let (pool_buffers, pool_buffer_size) = (64, 16 * 1024);
+        // As large as what one receive takes from a busy socket, as many as one turn may fill. They
+        // cost address space only: those used last are used again first.
+        let (pool_buffers, pool_buffer_size) = (1024, 64 * 1024);
         UringConfig { entries: 256, cq_entries: 4096, pool_buffers, pool_buffer_size }
     }
 }

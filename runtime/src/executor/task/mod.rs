@@ -26,6 +26,8 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 pub use join::{JoinError, JoinHandle};
 
+use overlapped_iomgr::cache;
+
 use super::shared::Shared;
 use super::worker::{self, Worker};
 use state::{Completed, State, Woken};
@@ -212,6 +214,14 @@ impl Runnable {
     pub(super) fn pinned(&self) -> Option<usize> {
         let pinned = self.header().pinned;
         (pinned != ANYWHERE).then_some(pinned as usize)
+    }
+
+    /// Asks for the task to be in the cache soon: the header, and a future of usual size.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        for line in 0..5 {
+            cache::prefetch(self.0.as_ptr().cast::<u8>().wrapping_add(line * 64));
+        }
     }
 
     pub(super) fn is_complete(&self) -> bool {
