@@ -11,16 +11,24 @@
 //! requests of other processors and all handles use the atomic `uses`. **Invariant:** `uses` falls
 //! to zero only on the home's thread, or, when the home is gone, wherever the last one leaves:
 //! whoever would make it zero elsewhere sends its reference home instead. So the home, and nobody
-//! else, sees the moment when both are zero.
+//! else, sees the moment when both are zero. A home that goes turns what is left in `local` into
+//! foreign requests first ([`adopt_out`]), so that afterwards one atomic decides.
+//!
+//! **Closing.** A descriptor is closed when no other request counts on its file any more, so that
+//! none, wherever it waits, meets another file of the same number. A close that was asked for
+//! while there are others waits for them in `closer`; `CLOSING` in `uses` makes every request that
+//! leaves tell the home.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::irp::{Disposition, Held, Irp, Late};
+use crate::late::Kept;
 use crate::major::Major;
 use crate::processor::{Core, Remote};
 use crate::request;
@@ -32,11 +40,15 @@ const HANDLE: u64 = 1;
 /// In `uses`: one request of another processor.
 const FOREIGN: u64 = 1 << 32;
 const HANDLES: u64 = FOREIGN - 1;
+/// In `uses`: a close waits for the requests to leave. Not a count.
+const CLOSING: u64 = 1 << 63;
 
 /// What the home's thread knows of the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Open,
+    /// The descriptor is being closed, or is; there may be handles.
+    Asked,
     /// The last handle has gone; requests may be left.
     Cleaned,
     /// The close request is on its way.
@@ -57,6 +69,19 @@ pub struct FileObject {
     /// Its own address, as it was allocated: what handles and requests are given, so that the last
     /// of them may free it.
     this: NonNull<FileObject>,
+    late: Kept,
+    closer: Mutex<Closer>,
+}
+
+/// A close that was asked for.
+#[derive(Default)]
+enum Closer {
+    #[default]
+    None,
+    /// It waits for other requests to leave.
+    Waiting(Held),
+    /// There are no others, and no more come to the hardware.
+    Alone,
 }
 
 // SAFETY: `ending` is touched by the home's thread alone (module invariant), `this` never changes,
@@ -95,6 +120,8 @@ impl FileObject {
                 local: AtomicU32::new(0),
                 ending: Cell::new(Ending::Open),
                 this,
+                late: Kept::default(),
+                closer: Mutex::default(),
             };
             // SAFETY: just allocated for this.
             unsafe { memory.write(file) };
@@ -124,7 +151,11 @@ impl FileObject {
     }
 
     /// Bottom drivers: sets the descriptor once it is open; −1 once it is closed.
-    pub fn set_fd(&self, fd: i32) {
+    ///
+    /// # Safety
+    /// The descriptor is the file object's own from now on, to use and to close; the one before is
+    /// closed, or somebody else's again.
+    pub unsafe fn set_fd(&self, fd: i32) {
         self.fd.store(fd, Ordering::Relaxed);
     }
 
@@ -157,7 +188,7 @@ impl FileObject {
     /// Asks for an early end of every request on this file, on every processor. Does not wait.
     pub fn cancel_requests(&self) {
         let id = self.id;
-        if self.uses.load(Ordering::Relaxed) >= FOREIGN {
+        if self.has_foreign() {
             Remote::broadcast(move |core| core.cancel_file(id));
         } else if self.local.load(Ordering::Relaxed) > 0 {
             let cancel = move |core: &Core| core.cancel_file(id);
@@ -175,7 +206,7 @@ impl FileObject {
     /// whatever it got before), and may be submitted again.
     pub fn interrupt(&self, major: Major) {
         let id = self.id;
-        if self.uses.load(Ordering::Relaxed) >= FOREIGN {
+        if self.has_foreign() {
             Remote::broadcast(move |core| core.interrupt_file(id, major));
         } else if self.home.is_current() {
             Core::with_current(|core| core.interrupt_file(id, major));
@@ -183,6 +214,96 @@ impl FileObject {
             // A home that is gone has no requests.
             let _ = self.home.run(Box::new(move |core| core.interrupt_file(id, major)));
         }
+    }
+
+    /// Bottom drivers of streams, in [`crate::Driver::abandoned`]: keeps the read's result for a later
+    /// read to get. That read fetches it by completing with [`Status::DATA_ABOVE`].
+    pub fn keep_late(&self, late: &Late<'_>) {
+        self.late.keep(late);
+    }
+
+    /// Whether anything is kept by [`FileObject::keep_late`].
+    #[inline]
+    pub fn has_late(&self) -> bool {
+        self.late.any()
+    }
+
+    pub(crate) fn late(&self) -> &Kept {
+        &self.late
+    }
+
+    fn has_foreign(&self) -> bool {
+        self.uses.load(Ordering::Relaxed) & !CLOSING >= FOREIGN
+    }
+
+    fn closer(&self) -> MutexGuard<'_, Closer> {
+        // Nothing in here panics while it holds the lock.
+        self.closer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The close `irp` waits until no other request counts on the file; then it is dispatched again,
+    /// or, if that is so already, given back. No further request reaches the hardware: the
+    /// descriptor has been taken away before.
+    pub(crate) fn wait_until_alone(irp: Irp<'_>) -> Result<Irp<'_>, Disposition> {
+        // A request of another processor that is counted later sees by this that the descriptor is
+        // gone (`enter`).
+        let uses = irp.file().uses.fetch_or(CLOSING, Ordering::AcqRel);
+        let is_alone = uses & !CLOSING < FOREIGN
+            && irp.file().home.is_current()
+            && irp.file().local.load(Ordering::Relaxed) == 1;
+        let file = irp.file().handle();
+        let (held, disposition) = {
+            let mut closer = file.closer();
+            if is_alone {
+                *closer = Closer::Alone;
+            }
+            if matches!(*closer, Closer::Alone) {
+                return Ok(irp);
+            }
+            let (held, disposition) = irp.hold();
+            if matches!(*closer, Closer::Waiting(_)) {
+                // Somebody else closes it already.
+                (Some(held), disposition)
+            } else {
+                *closer = Closer::Waiting(held);
+                (None, disposition)
+            }
+        };
+        if let Some(held) = held {
+            held.complete(Status::FILE_CLOSED, 0);
+            return Err(disposition);
+        }
+        let at_home = |file: &FileObject| {
+            if file.ending.get() == Ending::Open {
+                file.ending.set(Ending::Asked);
+            }
+            file.let_closer_go(file.local.load(Ordering::Relaxed));
+        };
+        // What lives here is `file`, so that nothing is freed meanwhile.
+        if file.run_at_home(at_home).is_err() {
+            file.let_closer_go(0);
+        }
+        Err(disposition)
+    }
+
+    /// Lets a close go on if it is the only request. On the home's thread; or the home is gone.
+    #[cold]
+    fn let_closer_go(&self, local: u32) {
+        let foreign = (self.uses.load(Ordering::Acquire) & !CLOSING) / FOREIGN;
+        if foreign + u64::from(local) > 1 {
+            return;
+        }
+        let held = {
+            let mut closer = self.closer();
+            match std::mem::replace(&mut *closer, Closer::Alone) {
+                Closer::Waiting(held) => held,
+                before => {
+                    *closer = before;
+                    return;
+                }
+            }
+        };
+        held.redispatch();
     }
 
     pub(crate) fn address(&self) -> NonNull<FileObject> {
@@ -279,9 +400,16 @@ unsafe fn send_home(file: NonNull<FileObject>, kind: u64) {
     };
     if home.run(Box::new(work)).is_err() {
         // The home is gone and all its requests with it. Whoever takes the last reference closes.
-        // SAFETY: the reference is ours; no thread touches `local` any more.
+        // SAFETY: the reference is ours; no thread touches `local` any more. A close that waits has
+        // a reference of its own.
         unsafe {
-            if file.as_ref().uses.fetch_sub(kind, Ordering::AcqRel) == kind {
+            let object = file.as_ref();
+            let waits = object.uses.load(Ordering::Acquire) & CLOSING != 0;
+            let keep = waits.then(|| object.handle());
+            let before = object.uses.fetch_sub(kind, Ordering::AcqRel) & !CLOSING;
+            if let Some(keep) = keep {
+                keep.let_closer_go(0);
+            } else if before == kind {
                 close_without_home(file);
             }
         }
@@ -296,7 +424,7 @@ unsafe fn arrive(file: NonNull<FileObject>, kind: u64) {
         let object = file.as_ref();
         if kind == HANDLE
             && object.uses.load(Ordering::Acquire) & HANDLES == 1
-            && object.ending.get() == Ending::Open
+            && matches!(object.ending.get(), Ending::Open | Ending::Asked)
         {
             object.ending.set(Ending::Cleaned);
             cleanup(object);
@@ -318,7 +446,12 @@ unsafe fn maybe_close(file: NonNull<FileObject>) {
     // SAFETY: on the home's thread, which alone sees both counts (module invariant).
     unsafe {
         let object = file.as_ref();
-        if object.local.load(Ordering::Relaxed) != 0 || object.uses.load(Ordering::Acquire) != 0 {
+        let local = object.local.load(Ordering::Relaxed);
+        let uses = object.uses.load(Ordering::Acquire);
+        if uses & CLOSING != 0 {
+            object.let_closer_go(local);
+        }
+        if local != 0 || uses & !CLOSING != 0 {
             return;
         }
         if object.ending.get() == Ending::Closing || object.fd() < 0 {
@@ -338,14 +471,15 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
     // made.
     unsafe {
         let object = file.as_ref();
-        if object.local.load(Ordering::Acquire) == 0 {
-            if object.fd() >= 0 {
-                object.stack.bottom().driver().close_now(object);
+        if object.fd() >= 0 {
+            // The driver may make handles of its own.
+            object.uses.fetch_add(HANDLE, Ordering::Relaxed);
+            object.stack.bottom().driver().close_now(object);
+            if object.uses.fetch_sub(HANDLE, Ordering::AcqRel) & !CLOSING != HANDLE {
+                return;
             }
-            Core::free_file(Box::from_raw(file.as_ptr()));
         }
-        // Otherwise finished requests that nobody has looked at still count (`leave_orphan`), or
-        // its home leaked requests past the deadline of its shutdown: then it leaks too.
+        Core::free_file(Box::from_raw(file.as_ptr()));
     }
 }
 
@@ -357,7 +491,8 @@ pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
         file.local.store(file.local.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         true
     } else {
-        file.uses.fetch_add(FOREIGN, Ordering::Relaxed);
+        // Acquire: see `wait_until_alone`.
+        file.uses.fetch_add(FOREIGN, Ordering::Acquire);
         false
     }
 }
@@ -379,7 +514,8 @@ pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool) {
             return;
         }
         let mut now = object.uses.load(Ordering::Relaxed);
-        while now != FOREIGN {
+        // The last one, or one that a close waits for, goes home.
+        while now != FOREIGN && now & CLOSING == 0 {
             match object.uses.compare_exchange_weak(
                 now,
                 now - FOREIGN,
@@ -394,16 +530,13 @@ pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool) {
     }
 }
 
-/// Counts a request of a home that is gone off, on whatever thread its requester was.
+/// The home goes: a request that counts as local counts as foreign from now on.
 ///
 /// # Safety
-/// It was counted as local, and this is its only leave.
-pub(crate) unsafe fn leave_orphan(file: NonNull<FileObject>) {
-    // SAFETY: the local count keeps the file; then the foreign one does, until `leave`.
-    unsafe {
-        let object = file.as_ref();
-        object.uses.fetch_add(FOREIGN, Ordering::AcqRel);
-        object.local.fetch_sub(1, Ordering::AcqRel);
-        leave(file, false);
-    }
+/// On the home's thread; the request was counted as local, and is not any more.
+pub(crate) unsafe fn adopt_out(file: NonNull<FileObject>) {
+    // SAFETY: the count keeps the file.
+    let object = unsafe { file.as_ref() };
+    object.uses.fetch_add(FOREIGN, Ordering::AcqRel);
+    object.local.store(object.local.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
 }

@@ -192,6 +192,8 @@ pub enum Op {
     Close {
         /// Descriptor; not used by anybody else any more.
         fd: c_int,
+        /// Closing it takes no time worth a trip: it may be done on the spot.
+        now: bool,
     },
     /// Flushes a file to the medium.
     Sync {
@@ -275,7 +277,13 @@ pub enum Wait {
 }
 
 /// The hardware of one processor. Owned and called by that processor's thread alone.
-pub trait Hal {
+///
+/// # Safety
+/// The I/O manager believes what an implementation says: every completion names a token given to
+/// [`Hal::submit`] and not yet completed for good; exactly one completion for each is final; a
+/// positive result of an operation that receives means that so many bytes of its memory are filled;
+/// and the memory is not touched after the final completion.
+pub unsafe trait Hal {
     /// The backend's name: `"io_uring"`, `"epoll"`, ….
     fn name(&self) -> &'static str;
 

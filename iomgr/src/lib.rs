@@ -26,6 +26,7 @@ pub mod driver;
 pub mod file;
 pub mod hal;
 pub mod irp;
+mod late;
 mod major;
 mod port;
 pub mod processor;

@@ -7,6 +7,7 @@
 //! that issues is as fast as the bare hardware; a packet for a thread that sleeps wakes that
 //! thread's processor.
 
+use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -335,19 +336,24 @@ impl Packet {
     ///
     /// # Panics
     /// When the packet is of another operation, or was made by [`CompletionPort::post`].
-    pub fn into_output<K: Operation>(self) -> K::Output {
-        let result = self.result();
-        let mut payload = match &self.0 {
-            // SAFETY: `DONE`, and we are the requester: the payload is ours.
-            Content::Irp(slot) => unsafe {
-                debug_assert_eq!((*slot.0.as_ptr()).phase, Phase::Final);
-                (*slot.0.as_ptr()).flags.set(flags::TAKEN);
-                std::mem::take(&mut (*slot.0.as_ptr()).payload)
-            },
-            Content::Posted { .. } => panic!("a posted packet has no request"),
-        };
-        drop(self);
-        K::finish(&mut Done::new(result, &mut payload))
+    #[track_caller]
+    pub fn into_output<K: Operation + 'static>(self) -> K::Output {
+        let Content::Irp(slot) = self.0 else { panic!("a posted packet has no request") };
+        // SAFETY: `DONE`, and we are the requester: result and payload are ours until `self` goes.
+        unsafe {
+            let header = slot.0.as_ptr();
+            debug_assert_eq!((*header).phase, Phase::Final);
+            assert!(
+                (*header).operation == Some(TypeId::of::<K>()),
+                "the packet is not of the operation {}",
+                std::any::type_name::<K>()
+            );
+            (*header).flags.set(flags::TAKEN);
+            let mut payload = std::mem::take(&mut (*header).payload);
+            let mut done = Done::new(slot, &mut payload);
+            drop(self);
+            K::finish(&mut done)
+        }
     }
 
     /// The request's buffer or other payload, if it is of this type.

@@ -415,6 +415,9 @@ statuses! {
     OFFSET_OVERFLOW = 0xE00F_0003 => InvalidInput;
     /// Direct I/O whose offset, length or memory is not aligned as the file system demands.
     UNALIGNED = 0xE00F_0004 => InvalidInput;
+    /// The bytes a receive is to get are above it: kept from one that nobody waited for. The drivers
+    /// between see this as an error; the requester gets the bytes.
+    DATA_ABOVE = 0xE00F_0005 => Other;
     /// Done.
     SUCCESS = 0x0000_0000 => Other;
     /// A wait ended because an owner died with the object held.

@@ -24,7 +24,7 @@ fn pattern(offset: usize, len: usize) -> Vec<u8> {
 #[test]
 fn complete_in_dispatch() {
     let h = Harness::new();
-    let answer = Filter::new("answer", |irp, _| {
+    let answer = Filter::new("answer", |mut irp, _| {
         let n = irp.copy_in(0, b"hello");
         irp.complete(Status::SUCCESS, n)
     });

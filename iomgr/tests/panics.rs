@@ -79,7 +79,7 @@ type Way = fn(Irp<'_>, Lower<'_>, &CancelSafeQueue);
 #[test]
 fn in_dispatch_after_passing_on() {
     let ways: [(&str, Way); 6] = [
-        ("complete", |irp, _, _| {
+        ("complete", |mut irp, _, _| {
             let n = irp.copy_in(0, &[7, 8, 9, 10]);
             let _ = irp.complete(Status::SUCCESS, n);
         }),

@@ -7,7 +7,7 @@ use overlapped_iomgr::{
     Disposition, Driver, FileHandle, FileObject, Irp, Lower, Major, MajorSet, Stack, Status, minor,
 };
 
-use super::close_now;
+use super::{close, close_now};
 use crate::class::{Create, ops::CURRENT};
 
 /// What the driver keeps per open.
@@ -55,11 +55,14 @@ impl Driver for FileDriver {
         let (data, len) = irp.raw_data();
         let offset = irp.offset();
         let op = match (irp.major(), irp.minor()) {
+            // The one that is open would be lost.
+            (Major::Create, _) if fd >= 0 => return irp.complete(Status::INVALID_PARAMETER, 0),
             (Major::Create, _) => {
                 let mode = irp.arg() as u32;
                 let create = irp.payload_mut::<Create>().expect("put there by the operation");
                 Op::Open { path: create.path.as_ptr(), flags: create.flags, mode }
             }
+            (Major::Close, _) => return close(irp, false),
             _ if fd < 0 => return irp.complete(Status::FILE_CLOSED, 0),
             (Major::Read, minor::NONE) => {
                 Op::Read { fd, buf: data, len, offset, inline: !direct(irp.file()) }
@@ -80,10 +83,6 @@ impl Driver for FileDriver {
                     irp.payload_mut::<Box<libc::statx>>().expect("put there by the operation");
                 Op::Stat { fd, out: (&raw mut **out).cast() }
             }
-            (Major::Close, _) => {
-                irp.file().set_fd(-1);
-                Op::Close { fd }
-            }
             _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
         };
         // SAFETY: data, path and statx memory belong to this request's payload (or were lent by a
@@ -96,7 +95,8 @@ impl Driver for FileDriver {
         let result = done.result;
         match irp.major() {
             Major::Create if result >= 0 => {
-                irp.file().set_fd(result);
+                // SAFETY: the hardware has just opened it for this request.
+                unsafe { irp.file().set_fd(result) };
                 irp.complete(Status::SUCCESS, 0)
             }
             Major::Read | Major::Write if result == -libc::EINVAL && direct(irp.file()) => {

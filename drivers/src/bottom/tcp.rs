@@ -13,7 +13,7 @@ use overlapped_iomgr::{
     MajorSet, Stack, Status, minor,
 };
 
-use super::close_now;
+use super::{close, close_now};
 use crate::class::{Accepted, Receiver, Turn};
 
 /// What the stream driver keeps per open.
@@ -33,18 +33,28 @@ fn stream(file: &FileObject) -> &StreamContext {
     file.context().expect("file objects of this driver are made by `adopt`")
 }
 
+/// Asks the stream's receiver something about a receive.
+#[inline]
+fn look(irp: &mut Irp<'_>, ask: impl FnOnce(&Receiver, &mut Irp<'_>) -> Turn) -> Turn {
+    let receiver: *const Receiver = &stream(irp.file()).receiver;
+    // SAFETY: the file object, and its context with it, lives as long as the request counts on it;
+    // the receiver is shared by reference only.
+    ask(unsafe { &*receiver }, irp)
+}
+
 impl StreamDriver {
     fn receive(&self, mut irp: Irp<'_>, fd: i32) -> Disposition {
-        let turn = stream(irp.file()).receiver.turn(&irp);
-        match turn {
-            Turn::Skip(status) => return irp.complete(status, 0),
+        match look(&mut irp, Receiver::turn) {
+            Turn::Skip(status) => irp.complete(status, 0),
             Turn::Wait => {
                 let file = irp.file().handle();
-                return stream(&file).receiver.park(irp);
+                stream(&file).receiver.park(irp)
             }
-            _ => irp.notify_settled(),
+            turn => {
+                irp.notify_settled();
+                self.take_turn(turn, irp, fd)
+            }
         }
-        self.take_turn(turn, irp, fd)
     }
 
     /// Ends a receive that has the stream, or passes it to the hardware.
@@ -59,7 +69,7 @@ impl StreamDriver {
                 irp.set_position(position);
                 irp.complete_with_lease(lease)
             }
-            Turn::Failed(status) => irp.complete(status, 0),
+            Turn::Above => irp.complete(Status::DATA_ABOVE, 0),
             Turn::Go | Turn::Skip(_) | Turn::Wait => self.submit_receive(irp, fd),
         }
     }
@@ -104,6 +114,9 @@ impl Driver for StreamDriver {
     #[inline]
     fn dispatch(&self, mut irp: Irp<'_>, _: Lower<'_>) -> Disposition {
         let fd = irp.file().fd();
+        if irp.major() == Major::Close {
+            return close(irp, true);
+        }
         if fd < 0 {
             return irp.complete(Status::FILE_CLOSED, 0);
         }
@@ -127,10 +140,6 @@ impl Driver for StreamDriver {
                     .expect("put there by the operation");
                 Op::Connect { fd, addr: address.as_ptr().cast(), len: address.len() }
             }
-            (Major::Close, _) => {
-                irp.file().set_fd(-1);
-                Op::Close { fd }
-            }
             _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
         };
         // SAFETY: data, message and address belong to the request until it completes.
@@ -145,7 +154,13 @@ impl Driver for StreamDriver {
         }
         if irp.major() == Major::Read && result > 0 && irp.minor() != minor::PEEK {
             let position = stream(irp.file()).receiver.received(result as usize);
+            if irp.is_cancelled() || irp.file().has_late() {
+                return Self::stash(irp, done, position);
+            }
             irp.set_position(position);
+        } else if irp.major() == Major::Read && result == 0 {
+            // Receives of no bytes never get here.
+            stream(irp.file()).receiver.end();
         }
         if irp.major() == Major::Read && irp.minor() == minor::POOLED {
             if let Some(lease) = done.lease {
@@ -180,6 +195,26 @@ impl Driver for StreamDriver {
 }
 
 impl StreamDriver {
+    /// These bytes are for a later receive: this one is cancelled, or has older ones to fetch.
+    #[cold]
+    fn stash(mut irp: Irp<'_>, mut done: Completion, position: u64) -> Disposition {
+        let n = done.result as usize;
+        let bytes = if let Some(lease) = done.lease.take() {
+            lease.to_vec()
+        } else if irp.minor() == minor::POOLED {
+            let mut private = irp.payload_mut::<Vec<u8>>().map(std::mem::take).unwrap_or_default();
+            debug_assert!(private.capacity() >= n, "no lease, so a buffer of its own");
+            // SAFETY: the kernel has filled `n` bytes, no more than the capacity.
+            unsafe { private.set_len(n.min(private.capacity())) };
+            private
+        } else {
+            irp.received(n).flatten().copied().collect()
+        };
+        stream(irp.file()).receiver.stash(position, bytes);
+        let cancelled = irp.is_cancelled();
+        irp.complete(if cancelled { Status::CANCELLED } else { Status::DATA_ABOVE }, 0)
+    }
+
     /// The receive was taken back because late bytes turned up (see [`Receiver::abandoned`]).
     #[cold]
     fn interrupted(&self, mut irp: Irp<'_>) -> Disposition {
@@ -191,7 +226,7 @@ impl StreamDriver {
         if fd < 0 {
             return irp.complete(Status::FILE_CLOSED, 0);
         }
-        let turn = stream(irp.file()).receiver.interrupted(&irp);
+        let turn = look(&mut irp, Receiver::look);
         self.take_turn(turn, irp, fd)
     }
 
@@ -236,7 +271,8 @@ impl Message {
 /// See [`FileObject::new`]; the socket is closed then.
 pub fn adopt(stack: Arc<Stack>, name: &str, socket: OwnedFd) -> Result<FileHandle, Status> {
     let file = FileObject::new(stack, name, Box::<StreamContext>::default())?;
-    file.set_fd(socket.into_raw_fd());
+    // SAFETY: ours, and now the file object's.
+    unsafe { file.set_fd(socket.into_raw_fd()) };
     Ok(file)
 }
 
@@ -261,7 +297,7 @@ pub struct ListenerContext {
 const MOST_READY: usize = 256;
 
 /// Minor code of the driver's own request that keeps the multishot accept going.
-const PUMP: u8 = 1;
+const PUMP: u8 = 0x80;
 
 /// The bottom driver of listening sockets.
 ///
@@ -357,6 +393,9 @@ impl Driver for ListenerDriver {
 
     fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
         let fd = irp.file().fd();
+        if irp.major() == Major::Close {
+            return close(irp, true);
+        }
         if fd < 0 {
             return irp.complete(Status::FILE_CLOSED, 0);
         }
@@ -370,11 +409,6 @@ impl Driver for ListenerDriver {
                 let events = irp.arg() as u32;
                 // SAFETY: the operation names no memory.
                 unsafe { irp.submit(Op::Poll { fd, events }) }
-            }
-            (Major::Close, _) => {
-                irp.file().set_fd(-1);
-                // SAFETY: the operation names no memory.
-                unsafe { irp.submit(Op::Close { fd }) }
             }
             _ => irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
         }
@@ -458,6 +492,7 @@ pub fn adopt_listener(
         failure: Mutex::default(),
     };
     let file = FileObject::new(stack, name, Box::new(context))?;
-    file.set_fd(socket.into_raw_fd());
+    // SAFETY: ours, and now the file object's.
+    unsafe { file.set_fd(socket.into_raw_fd()) };
     Ok(file)
 }

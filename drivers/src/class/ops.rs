@@ -67,10 +67,9 @@ impl<B: IoBufMut> Operation for Read<B> {
         if done.status().is_error() {
             return Err(BufError::new(done.status(), buffer));
         }
-        // SAFETY: the request read `info` bytes to the buffer's start; the I/O manager has cut
-        // `info` to the capacity it was given (I-29).
-        unsafe { buffer.set_len(done.info()) };
-        Ok((done.info(), buffer))
+        // SAFETY: what `filled` is for; this buffer is the request's, which only `data_in` sets.
+        unsafe { buffer.set_len(done.filled()) };
+        Ok((done.filled(), buffer))
     }
     fn refuse(self, status: Status) -> Self::Output {
         Err(BufError::new(status, self.buffer))
@@ -155,14 +154,14 @@ impl<B: IoBufMut> Operation for ReadVectored<B> {
         if done.status().is_error() {
             return Err(BufError::new(done.status(), buffers));
         }
-        let mut left = done.info();
+        let mut left = done.filled();
         for buffer in &mut buffers {
             let n = left.min(buffer.capacity());
             // SAFETY: segments are filled in order, so the first `n` bytes of this one are.
             unsafe { buffer.set_len(n) };
             left -= n;
         }
-        Ok((done.info() - left, buffers))
+        Ok((done.filled() - left, buffers))
     }
     fn refuse(self, status: Status) -> Self::Output {
         Err(BufError::new(status, self.buffers))

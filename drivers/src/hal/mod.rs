@@ -129,9 +129,14 @@ pub fn install() {
     overlapped_iomgr::processor::set_hardware_factory(|| new(&Config::default()));
 }
 
-/// Closes a descriptor at once.
-pub(crate) fn close(fd: i32) {
+/// Closes a descriptor at once; 0, or a negative errno.
+pub(crate) fn close(fd: i32) -> i32 {
     generation::note_close(fd);
     // SAFETY: the caller owns the descriptor and forgets it.
-    unsafe { libc::close(fd) };
+    let result = unsafe { libc::close(fd) };
+    if result == 0 {
+        return 0;
+    }
+    // Never to be repeated: the descriptor is gone whatever it says.
+    -std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }

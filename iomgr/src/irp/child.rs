@@ -219,8 +219,18 @@ pub(crate) unsafe fn cancel_children(parent: SlotPtr) {
     // SAFETY: same thread; the slab knows every child.
     unsafe {
         let core: &Core = (*parent.0.as_ptr()).core.as_ref();
+        let generation = (*parent.0.as_ptr()).generation;
         for child in core.live_slots() {
-            if matches!((*child.0.as_ptr()).route, Route::Parent(p) if p == parent) {
+            // The last child's end is the parent's, whose slot may be another request's by now.
+            if !core.is_live(parent, generation) {
+                return;
+            }
+            // A future's route may be written elsewhere.
+            let flags = &(*child.0.as_ptr()).flags;
+            if flags.has(flags::LIVE)
+                && !flags.has(flags::FUTURE)
+                && matches!((*child.0.as_ptr()).route, Route::Parent(p) if p == parent)
+            {
                 dispatch::cancel(child);
             }
         }

@@ -149,6 +149,24 @@ pub(crate) unsafe fn prepare_next(slot: SlotPtr) {
     }
 }
 
+/// A pooled receive that goes down again gets another buffer: lets go of the one it has.
+pub(crate) unsafe fn forget_lease(slot: SlotPtr) {
+    // SAFETY: the caller owns the driver side; locations up to the cursor are initialised.
+    unsafe {
+        let header = slot.0.as_ptr();
+        if (*slot.location(0)).minor != minor::POOLED || (*slot.location(0)).data.is_null() {
+            return;
+        }
+        for i in 0..=(*header).cursor {
+            let location = slot.location(i);
+            (*location).data = std::ptr::null_mut();
+            (*location).len = if (*location).arg == 0 { u32::MAX } else { (*location).arg as u32 };
+        }
+        // Dropped last: it may be foreign code.
+        drop(mem::take(&mut (*header).payload));
+    }
+}
+
 /// Whether there is a driver below the current location's.
 unsafe fn has_lower(slot: SlotPtr) -> bool {
     // SAFETY: the caller owns the driver side.
@@ -286,6 +304,8 @@ unsafe fn unwind_to_top(slot: SlotPtr) -> bool {
             // I-23d: the lower location is cleared before the routine runs.
             clear_scratch(slot);
             (*header).cursor -= 1;
+            // Whatever the driver below had prepared is no business of this one's.
+            (*header).flags.clear(flags::NEXT_READY);
             // I-23: the status selects, or the cancel mark (not the status) does.
             let success = (*header).result.status.is_success();
             let wanted = if success { control::SUCCESS } else { control::ERROR };
@@ -293,9 +313,20 @@ unsafe fn unwind_to_top(slot: SlotPtr) -> bool {
             if on & wanted == 0 && !cancelled {
                 continue;
             }
+            let above = (*header).result.status == Status::DATA_ABOVE;
             match run_routine(slot) {
                 Next::Up => {}
                 Next::Stop => return false,
+                // A request that is to end would come back at once, and so for ever.
+                Next::Again if (*header).flags.has(flags::CANCEL) => {
+                    (*header).flags.clear(flags::NEXT_READY);
+                    (*header).result = IoStatus { status: Status::CANCELLED, info: 0 };
+                }
+                // It would find the bytes above again.
+                Next::Again if above => {
+                    (*header).flags.clear(flags::NEXT_READY);
+                    (*header).result = IoStatus { status: Status::DATA_ABOVE, info: 0 };
+                }
                 Next::Again => {
                     (*header).flags.clear(flags::NEXT_READY);
                     (*header).cursor += 1;
@@ -306,7 +337,29 @@ unsafe fn unwind_to_top(slot: SlotPtr) -> bool {
             }
         }
         clear_scratch(slot);
-        true
+        if (*header).result.status == Status::DATA_ABOVE { fetch_above(slot) } else { true }
+    }
+}
+
+/// The request is to get what is kept above its stack. `false`: nothing was any more, so that it went
+/// down again, and pends.
+#[cold]
+unsafe fn fetch_above(slot: SlotPtr) -> bool {
+    // SAFETY: the driver side is ours, at the top; the request counts on its file.
+    unsafe {
+        let header = slot.0.as_ptr();
+        let file = (*header).file.expect("in flight").as_ref();
+        if (*header).major == Major::Read && file.late().serve(slot) {
+            return true;
+        }
+        if (*header).major != Major::Read || (*header).flags.has(flags::CANCEL) {
+            (*header).result = IoStatus { status: Status::CANCELLED, info: 0 };
+            return true;
+        }
+        (*header).result = IoStatus { status: Status::SUCCESS, info: 0 };
+        (*slot.location(0)).level = 0;
+        forget_lease(slot);
+        guarded(slot, || call(slot)) == Outcome::Finished && unwind_to_top(slot)
     }
 }
 
@@ -388,10 +441,12 @@ pub(crate) unsafe fn resume_here(slot: SlotPtr) {
                 Outcome::Finished
             }
             Resume::Forward(on) => {
+                forget_lease(slot);
                 (*slot.0.as_ptr()).phase = Phase::Driver;
                 guarded(slot, || forward(slot, on))
             }
             Resume::Dispatch => {
+                forget_lease(slot);
                 (*slot.0.as_ptr()).phase = Phase::Driver;
                 guarded(slot, || call(slot))
             }
@@ -433,7 +488,12 @@ unsafe fn finalize(slot: SlotPtr, inline: bool) {
             dispose(slot, false);
         }
         if (*header).flags.has(flags::SETTLE) {
+            let generation = (*header).generation;
             settle(slot);
+            if !core.is_live(slot, generation) {
+                // Its requester has looked, found it done, and let go of it.
+                return;
+            }
         }
         match completed {
             Completed::Notify => notify(slot),
@@ -498,7 +558,7 @@ unsafe fn clamp_information(slot: SlotPtr) {
                     filled.min((*top).len as usize)
                 }
             }
-            Major::Write if (*top).minor == minor::VECTORED => return,
+            Major::Write if (*top).minor == minor::VECTORED => View::of(&slot).len(),
             Major::Read | Major::Write => (*top).len as usize,
             _ => return,
         };
@@ -545,7 +605,9 @@ pub(crate) unsafe fn cancel(slot: SlotPtr) -> bool {
         }
         (*header).flags.set(flags::CANCEL);
         if (*header).children > 0 {
+            // It waits for its children, and may be gone when the last of them is.
             child::cancel_children(slot);
+            return true;
         }
         match (*header).phase {
             Phase::Hardware => core(slot).cancel_hardware(token(slot)),
@@ -577,6 +639,7 @@ pub(crate) unsafe fn release(slot: SlotPtr) {
         let state = &(*slot.0.as_ptr()).state;
         let core = core(slot);
         if core.is_current() {
+            let _busy = core.busy();
             if state.release_local() {
                 dispose(slot, true);
                 free(slot);
@@ -630,7 +693,8 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
         let header = slot.0.as_ptr();
         (*header).stack = None;
         if let Some(file) = (*header).file.take() {
-            crate::file::leave(file, (*header).flags.has(flags::LOCAL_USE));
+            let local = (*header).flags.has(flags::LOCAL_USE) && core(slot).counts_locally.get();
+            crate::file::leave(file, local);
         }
     }
 }
@@ -641,13 +705,17 @@ unsafe fn free(slot: SlotPtr) {
     unsafe {
         let header = slot.0.as_ptr();
         let payload = mem::take(&mut (*header).payload);
-        (*header).route = Route::None;
+        let route = mem::replace(&mut (*header).route, Route::None);
         (*header).parking = None;
         leave_file(slot);
         core(slot).free_slot(slot);
-        // Last, because dropping the payload may run code of the user's, which may panic.
+        // Last, because dropping them may run code of the user's, which may panic.
         if !payload.is_empty() && catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
             tracing::error!("a buffer or result panicked while it was dropped");
+        }
+        if !matches!(route, Route::None) && catch_unwind(AssertUnwindSafe(|| drop(route))).is_err()
+        {
+            tracing::error!("a waker panicked while it was dropped");
         }
     }
 }

@@ -48,6 +48,13 @@ impl Held {
         slot
     }
 
+    /// Copies bytes into a read's memory, starting `skip` bytes into it; returns how many fitted.
+    /// For drivers that answer a read themselves.
+    pub fn copy_in(&mut self, skip: usize, bytes: &[u8]) -> usize {
+        // SAFETY: this is the only token, borrowed mutably.
+        unsafe { View::of(&self.slot).copy_in(skip, bytes) }
+    }
+
     /// Into the queue given.
     pub(crate) fn park(self, queue: Parking) {
         // SAFETY: the only driver-side owner.
@@ -72,7 +79,9 @@ impl Held {
         // SAFETY: the only driver-side owner; payload and top location are the driver side's.
         unsafe {
             assert!((*self.slot.location(0)).data.is_null(), "the payload is the caller's buffer");
-            (*self.slot.0.as_ptr()).payload = crate::buf::Payload::new(value);
+            // Dropped last: it may be foreign code.
+            let payload = crate::buf::Payload::new(value);
+            drop(mem::replace(&mut (*self.slot.0.as_ptr()).payload, payload));
         }
         self.complete(Status::SUCCESS, 0);
     }

@@ -130,6 +130,7 @@ impl Slab {
                     parking: None,
                     resume: Resume::Complete,
                     children: 0,
+                    operation: None,
                 });
                 let locations = slot.add(1).cast::<Location>();
                 for n in 0..=CLASS_LOCATIONS[class] {

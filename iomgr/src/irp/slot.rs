@@ -7,6 +7,7 @@
 //! while it holds the `WAKER` bit; `result` is the driver's that holds the IRP as a
 //! [`super::Held`] on another thread until it posts `FINISH`.
 
+use std::any::TypeId;
 use std::cell::UnsafeCell;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -125,6 +126,8 @@ pub(crate) mod control {
     pub const SUCCESS: u8 = 1;
     pub const ERROR: u8 = 2;
     pub const CANCEL: u8 = 4;
+    /// Not a selector: the owner's scratch is a buffer it lent to the drivers below.
+    pub const LENT: u8 = 8;
 }
 
 /// Marks of `Header::flags`.
@@ -204,6 +207,8 @@ pub(crate) struct Slot {
     pub resume: Resume,
     /// Children not finished, plus one while the parent still makes them.
     pub children: u32,
+    /// What was posted, for the packet's reader.
+    pub operation: Option<TypeId>,
 }
 
 /// A slot by address.

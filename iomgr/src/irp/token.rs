@@ -159,10 +159,46 @@ impl<'a> Irp<'a> {
     }
 
     /// Keeps a value in this driver's location until the request has unwound past it. Up to three
-    /// words are stored in place. Replaces an earlier value, or a lent buffer.
+    /// words are stored in place. Replaces an earlier value.
+    ///
+    /// # Panics
+    /// When a buffer has just been lent ([`NextLocation::lend`]), which is kept in the same place:
+    /// lend a type of your own that holds the value too.
     pub fn set_scratch<T: Send + 'static>(&mut self, value: T) {
         // SAFETY: as in `header`; the location is the current driver's own.
-        unsafe { (*self.slot.current()).scratch = Payload::new(value) };
+        unsafe {
+            let own = self.slot.current();
+            let prepared = (*self.slot.0.as_ptr()).flags.has(flags::NEXT_READY);
+            assert!(!prepared || (*own).control & control::LENT == 0, "a buffer is lent");
+            (*own).control &= !control::LENT;
+            // Dropped last: it may be foreign code.
+            drop(mem::replace(&mut (*own).scratch, Payload::new(value)));
+        }
+    }
+
+    /// Copies bytes into a read's memory, starting `skip` bytes into it; returns how many fitted.
+    /// For drivers that answer a read themselves.
+    pub fn copy_in(&mut self, skip: usize, bytes: &[u8]) -> usize {
+        // SAFETY: this is the only token, borrowed mutably.
+        unsafe { View::of(&self.slot).copy_in(skip, bytes) }
+    }
+
+    /// Bottom drivers: the first `n` bytes that the hardware has put into a read's memory, segment by
+    /// segment.
+    pub fn received(&self, n: usize) -> impl Iterator<Item = &[u8]> {
+        // SAFETY: the only token; `readable` says how many bytes have been filled.
+        unsafe { View::of(&self.slot).segments_mut(self.slot.readable(n)) }.map(|s| &*s)
+    }
+
+    /// Bottom drivers, for [`Major::Close`]: goes on when no other request is left on the file, so
+    /// that none meets another file of the same descriptor. The driver has taken the descriptor from
+    /// the file object before, keeps it in its scratch, and finds it there when the request comes to
+    /// its `dispatch` once more.
+    ///
+    /// # Errors
+    /// The disposition to return: it waits.
+    pub fn when_alone(self) -> Result<Self, Disposition> {
+        crate::file::FileObject::wait_until_alone(self)
     }
 
     /// Bottom drivers: asks for [`crate::Driver::settled`].
@@ -174,8 +210,7 @@ impl<'a> Irp<'a> {
     /// Whether the payload is the driver's to change: not if the data lies in it.
     fn payload_is_free(&self) -> bool {
         // SAFETY: as in `header`; reading.
-        let top = unsafe { &*self.slot.location(0) };
-        top.data.is_null() || top.minor == minor::POOLED
+        unsafe { (*self.slot.location(0)).data.is_null() }
     }
 
     /// Bottom drivers: puts a value into the request's payload for the requester to take, in place
@@ -330,7 +365,10 @@ impl NextLocation<'_> {
         // stays in the scratch (the contract of `IoBuf`), until unwound; all are initialised.
         unsafe {
             let own = slot.current();
-            (*own).scratch = Payload::new(buffer);
+            // No pointer to what is replaced stays behind, whatever panics.
+            (self.location().data, self.location().len) = (std::ptr::null_mut(), 0);
+            (*own).control |= control::LENT;
+            drop(mem::replace(&mut (*own).scratch, Payload::new(buffer)));
             let lent = (*own).scratch.get_mut::<B>().expect("just stored");
             let (start, len) = parts(lent);
             let next = self.location();
@@ -395,6 +433,13 @@ impl Unwinding<'_> {
         unsafe { View::of(&self.slot).segments_mut(limit) }
     }
 
+    /// Copies bytes into a read's memory, starting `skip` bytes into it; returns how many fitted.
+    /// For drivers that answer a read themselves.
+    pub fn copy_in(&mut self, skip: usize, bytes: &[u8]) -> usize {
+        // SAFETY: this is the only token, borrowed mutably.
+        unsafe { View::of(&self.slot).copy_in(skip, bytes) }
+    }
+
     /// Lets the completion go on to the driver above.
     pub fn proceed(self) -> Completion {
         Completion(Next::Up)
@@ -423,6 +468,7 @@ impl Unwinding<'_> {
         // SAFETY: owner of the driver side.
         unsafe {
             (*self.header()).result = IoStatus { status: Status::SUCCESS, info: 0 };
+            dispatch::forget_lease(self.slot);
             dispatch::prepare_next(self.slot);
             (*self.slot.location((*self.slot.0.as_ptr()).cursor + 1)).control = on.0;
         }
@@ -463,23 +509,19 @@ impl Late<'_> {
         unsafe { (*self.slot.0.as_ptr()).result.info }
     }
 
-    /// Takes the payload's value, if it is of this type.
+    /// Takes the payload's value, if it is of this type and not the buffer of the request's data.
     pub fn take_payload<T: 'static>(&mut self) -> Option<T> {
-        // SAFETY: as above.
-        unsafe { (*self.slot.0.as_ptr()).payload.take::<T>() }
+        // SAFETY: as above; what `received` shows stays in place.
+        unsafe {
+            let is_free = (*self.slot.location(0)).data.is_null();
+            if is_free { (*self.slot.0.as_ptr()).payload.take::<T>() } else { None }
+        }
     }
 
-    /// The bytes that were received, segment by segment. They stay where they are while the
-    /// payload, taken by [`Late::take_any`], lives.
+    /// The bytes that were received, segment by segment.
     pub fn received(&self) -> impl Iterator<Item = &[u8]> {
         // SAFETY: as in `Unwinding::received_mut`, for reading.
         unsafe { View::of(&self.slot).segments_mut(self.slot.readable(self.info())) }.map(|s| &*s)
-    }
-
-    /// Takes the payload whole, type unknown: the owner of the bytes received.
-    pub fn take_any(&mut self) -> Payload {
-        // SAFETY: as above.
-        unsafe { mem::take(&mut (*self.slot.0.as_ptr()).payload) }
     }
 }
 

@@ -93,15 +93,15 @@ impl View {
 
     fn raw_segments(&self) -> RawSegments<'_> {
         let location = self.location();
-        if location.minor == minor::VECTORED {
+        if location.data.is_null() {
+            RawSegments { first: None, rest: [].iter() }
+        } else if location.minor == minor::VECTORED {
             // SAFETY: vectored requests keep `len` iovec-shaped elements at `data`, owned by the
             // payload (kept by `Vectored`).
             let array = unsafe {
                 slice::from_raw_parts(location.data.cast::<RawSegment>(), location.len as usize)
             };
             RawSegments { first: None, rest: array.iter() }
-        } else if location.data.is_null() {
-            RawSegments { first: None, rest: [].iter() }
         } else {
             let first = RawSegment { base: location.data, len: location.len as usize };
             RawSegments { first: Some(first), rest: [].iter() }
@@ -124,9 +124,11 @@ impl View {
         })
     }
 
-    /// Copies bytes into a read's memory, starting `skip` bytes into it; returns how many fitted.
-    /// For drivers that answer a read themselves.
-    pub fn copy_in(&self, mut skip: usize, mut bytes: &[u8]) -> usize {
+    /// See [`crate::Irp::copy_in`].
+    ///
+    /// # Safety
+    /// The caller holds the request's only token, mutably.
+    pub(crate) unsafe fn copy_in(&self, mut skip: usize, mut bytes: &[u8]) -> usize {
         if self.major() != Major::Read {
             return 0;
         }

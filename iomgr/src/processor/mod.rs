@@ -79,6 +79,15 @@ pub(crate) struct Core {
     /// Files that are closed while a driver of their stack may still be running; see [`Frame`].
     #[expect(clippy::vec_box, reason = "frames on the stack still have their addresses")]
     graves: RefCell<Vec<Box<FileObject>>>,
+    /// Requests count as local on files; not any more once the teardown has begun to end it.
+    pub(crate) counts_locally: Cell<bool>,
+    /// Nesting of calls into the processor, and loops that borrow it: it is not torn down before the
+    /// outermost has returned.
+    busy: Cell<u32>,
+    /// The teardown that waits for that.
+    doomed: Cell<Option<Duration>>,
+    /// Loops that a plain thread's processor is lent to.
+    lent: Cell<u32>,
     /// The driver that a panic left first has been told; see `irp::dispatch`.
     pub(crate) blamed: Cell<bool>,
     done: RefCell<Vec<hal::Completion>>,
@@ -98,6 +107,18 @@ impl Drop for Frame<'_> {
     fn drop(&mut self) {
         self.0.frames.set(self.0.frames.get() - 1);
         self.0.bury();
+        self.0.end_if_doomed();
+    }
+}
+
+/// Somebody uses the processor; see `Core::busy`.
+pub(crate) struct Busy<'a>(&'a Core);
+
+impl Drop for Busy<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() - 1);
+        self.0.end_if_doomed();
     }
 }
 
@@ -110,8 +131,40 @@ impl Core {
     #[inline]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
         let current = CURRENT.with(Cell::get);
-        // SAFETY: `CURRENT` is set by `Processor::new` and cleared by its drop, on this thread.
-        (!current.is_null()).then(|| f(unsafe { &*current }))
+        if current.is_null() {
+            return None;
+        }
+        // SAFETY: `CURRENT` is set by `Processor::new` and cleared by its teardown, on this thread,
+        // which waits while it is busy.
+        let core = unsafe { &*current };
+        let _busy = core.busy();
+        Some(f(core))
+    }
+
+    #[inline]
+    pub(crate) fn busy(&self) -> Busy<'_> {
+        self.busy.set(self.busy.get() + 1);
+        Busy(self)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.get() > 0 || self.frames.get() > 0 || self.depth.get() > 0
+    }
+
+    /// Tears the processor down if that was asked for while it was busy, and it is no more.
+    #[inline]
+    fn end_if_doomed(&self) {
+        if self.doomed.get().is_some() && !self.is_busy() {
+            self.end();
+        }
+    }
+
+    #[cold]
+    fn end(&self) {
+        if let Some(deadline) = self.doomed.take() {
+            // SAFETY: the processor was given up to `doomed`; nobody uses it.
+            unsafe { turn::shutdown(self.this.get(), deadline) };
+        }
     }
 
     /// The calling thread's processor; a plain thread gets one now.
@@ -299,11 +352,8 @@ impl Core {
             header.parking = None;
             header.route = Route::None;
             if let Some(file) = header.file.take() {
-                if header.flags.has(flags::LOCAL_USE) {
-                    crate::file::leave_orphan(file);
-                } else {
-                    crate::file::leave(file, false);
-                }
+                // If it was local, it has been adopted out.
+                crate::file::leave(file, false);
             }
             let core = header.core;
             Core::drop_orphans(core, 1);
@@ -352,8 +402,10 @@ impl Processor {
         // SAFETY: the thread's processor lives while `CURRENT` names it.
         match current.filter(|core| unsafe { core.as_ref() }.driven() == Driven::Thread) {
             Some(core) => {
-                // SAFETY: as above; a `Thread` processor ends with its thread.
-                unsafe { core.as_ref() }.driven.set(Driven::Loop);
+                // SAFETY: as above; its memory stays as long as it is lent.
+                let borrowed = unsafe { core.as_ref() };
+                borrowed.driven.set(Driven::Loop);
+                borrowed.lent.set(borrowed.lent.get() + 1);
                 Ok(Processor { core, lent: true, _thread: std::marker::PhantomData })
             }
             None => Self::with_driver(hal, Driven::Loop),
@@ -385,6 +437,10 @@ impl Processor {
             depth: Cell::new(0),
             frames: Cell::new(0),
             graves: RefCell::default(),
+            counts_locally: Cell::new(true),
+            busy: Cell::new(0),
+            doomed: Cell::new(None),
+            lent: Cell::new(0),
             blamed: Cell::new(false),
             done: RefCell::new(Vec::with_capacity(256)),
             counters: Counters::default(),
@@ -436,18 +492,43 @@ impl Processor {
         let core = self.core;
         std::mem::forget(self);
         // SAFETY: ownership came from `self`.
-        unsafe { turn::shutdown(core, deadline) }
+        unsafe { give_up(core, deadline) }
+    }
+}
+
+/// Tears a processor down, or has that done when it is not busy any more.
+///
+/// # Safety
+/// The caller owns the processor and gives it up; on its thread.
+unsafe fn give_up(core: NonNull<Core>, deadline: Duration) -> ShutdownReport {
+    // SAFETY: the caller's.
+    unsafe {
+        if core.as_ref().is_busy() {
+            // Called from a driver, a waker, an operation: they return into the processor.
+            core.as_ref().stopping.set(true);
+            core.as_ref().doomed.set(Some(deadline));
+            return ShutdownReport::default();
+        }
+        turn::shutdown(core, deadline)
     }
 }
 
 impl Drop for Processor {
     fn drop(&mut self) {
         if self.lent {
-            self.core().driven.set(Driven::Thread);
+            let core = self.core();
+            if core.hal.borrow().is_some() {
+                core.driven.set(Driven::Thread);
+                core.lent.set(core.lent.get() - 1);
+            } else {
+                // The thread's own is gone already, and has left us the memory.
+                // SAFETY: the reference counted for this loan.
+                unsafe { Core::drop_orphans(self.core, 1) };
+            }
             return;
         }
         // SAFETY: as in `shutdown`.
-        unsafe { turn::shutdown(self.core, Duration::from_secs(5)) };
+        unsafe { give_up(self.core, Duration::from_secs(5)) };
     }
 }
 

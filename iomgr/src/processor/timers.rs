@@ -32,13 +32,18 @@ fn epoch() -> Instant {
 
 /// Milliseconds since the process's epoch, rounded down.
 pub(crate) fn tick_of(at: Instant) -> u64 {
-    at.saturating_duration_since(epoch()).as_millis() as u64
+    millis(at.saturating_duration_since(epoch()))
+}
+
+/// Whole milliseconds; as many as there can be for what is too far.
+fn millis(since: Duration) -> u64 {
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// As [`tick_of`], rounded up, so that a timer never fires early.
 fn tick_after(at: Instant) -> u64 {
     let since = at.saturating_duration_since(epoch());
-    since.as_millis() as u64 + u64::from(!since.subsec_nanos().is_multiple_of(1_000_000))
+    millis(since).saturating_add(u64::from(!since.subsec_nanos().is_multiple_of(1_000_000)))
 }
 
 impl TimerId {
@@ -55,16 +60,22 @@ impl TimerId {
     /// the calling thread's processor's.
     pub fn update(&self, waker: &Waker) -> bool {
         Core::with_current(|core| {
-            self.processor == core.remote.id()
-                && match core.wheel.borrow_mut().get_mut(self.key) {
-                    Some(Timer::Wake(old)) => {
-                        if !old.will_wake(waker) {
-                            old.clone_from(waker);
-                        }
-                        true
-                    }
-                    _ => false,
-                }
+            if self.processor != core.remote.id() {
+                return false;
+            }
+            match core.wheel.borrow_mut().get_mut(self.key) {
+                Some(Timer::Wake(old)) if old.will_wake(waker) => return true,
+                Some(Timer::Wake(_)) => {}
+                _ => return false,
+            }
+            // Cloning and dropping wakers may run code of the user's, which may use timers.
+            let mut new = waker.clone();
+            match core.wheel.borrow_mut().get_mut(self.key) {
+                Some(Timer::Wake(old)) => std::mem::swap(old, &mut new),
+                _ => return false,
+            }
+            drop(new);
+            true
         })
         .unwrap_or(false)
     }
@@ -100,7 +111,8 @@ impl Core {
             Wait::For(limit) => Some(limit),
         };
         let Some(tick) = self.wheel.borrow().next_deadline() else { return wait };
-        let at = epoch() + Duration::from_millis(tick);
+        // Too far to be expressed is too far to be waited for.
+        let Some(at) = epoch().checked_add(Duration::from_millis(tick)) else { return wait };
         match at.checked_duration_since(Instant::now()) {
             None | Some(Duration::ZERO) => Wait::No,
             Some(left) => Wait::For(limit.map_or(left, |limit| limit.min(left))),

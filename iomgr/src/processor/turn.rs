@@ -5,6 +5,7 @@
 //! where they are called (`irp::dispatch`).
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -51,6 +52,7 @@ impl Drop for Inside<'_> {
     fn drop(&mut self) {
         self.0.depth.set(0);
         self.0.bury();
+        self.0.end_if_doomed();
     }
 }
 
@@ -130,8 +132,24 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
         );
     }
     // Wakers in timers run code of the user's when dropped.
-    drop(core.take_timers());
-    core.orphans.store(core.live() + 1, Ordering::SeqCst);
+    let timers = core.take_timers();
+    if catch_unwind(AssertUnwindSafe(|| drop(timers))).is_err() {
+        tracing::error!("a waker panicked while it was dropped");
+    }
+    core.counts_locally.set(false);
+    core.slab.borrow().for_each_live(|slot| {
+        // SAFETY: owner's thread; a live slot's file is counted until it is taken.
+        unsafe {
+            let header = slot.0.as_ptr();
+            if (*header).flags.has(crate::irp::slot::flags::LOCAL_USE)
+                && let Some(file) = (*header).file
+            {
+                crate::file::adopt_out(file);
+            }
+        }
+    });
+    let lent = core.lent.get() as usize;
+    core.orphans.store(core.live() + 1 + lent, Ordering::SeqCst);
     let before = core.live();
     core.remote.read(core, true);
     let released = before - core.live();

@@ -5,6 +5,7 @@
 //! stays with the IRP until the hardware is done with it. `mem::forget` leaks one slot at worst.
 
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -34,21 +35,22 @@ impl<K: Operation> Future for Request<'_, K> {
         else {
             panic!("a request was polled after it had completed");
         };
-        let admitted = Core::with_current(|core| {
+        let mut operation = Some(operation);
+        let launched = Core::with_current(|core| {
             // Otherwise nothing would ever drive the request.
             if core.driven() != Driven::Loop {
                 return Err(Status::NOT_IN_RUNTIME);
             }
-            let slot = admit(core, &file, &operation)?;
-            Ok((core as *const Core, slot))
+            let slot = admit(core, &file, operation.as_ref().expect("not taken"))?;
+            let operation = operation.take().expect("not taken");
+            Ok((slot, launch(core, slot, &file, operation, Route::Future(None), deadline)))
         });
-        let (core, slot) = match admitted.unwrap_or(Err(Status::NOT_IN_RUNTIME)) {
-            Ok(admitted) => admitted,
-            Err(status) => return Poll::Ready(operation.refuse(status)),
+        let (slot, inline) = match launched.unwrap_or(Err(Status::NOT_IN_RUNTIME)) {
+            Ok(launched) => launched,
+            Err(status) => {
+                return Poll::Ready(operation.take().expect("not taken").refuse(status));
+            }
         };
-        // SAFETY: the thread's processor, which does not end while code of ours runs on the thread.
-        let core = unsafe { &*core };
-        let inline = launch(core, slot, &file, operation, Route::Future(None), deadline);
         // SAFETY: the requester's reference is ours.
         unsafe {
             if inline {
@@ -62,6 +64,18 @@ impl<K: Operation> Future for Request<'_, K> {
             }
         }
         Poll::Pending
+    }
+}
+
+/// Gives the `WAKER` bit back if the waker's clone panics.
+struct Unlock<'a>(&'a crate::irp::state::State, bool);
+
+impl Drop for Unlock<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.unlock_waker();
+        }
     }
 }
 
@@ -83,15 +97,27 @@ unsafe fn watch(slot: SlotPtr, cx: &Context<'_>) -> bool {
         } else if !(*header).state.lock_waker() {
             return true;
         }
-        match &mut (*header).route {
-            Route::Future(Some(waker)) if waker.will_wake(cx.waker()) => {}
-            route => *route = Route::Future(Some(cx.waker().clone())),
-        }
-        !here && (*header).state.unlock_waker()
+        let old = match &(*header).route {
+            Route::Future(Some(waker)) if waker.will_wake(cx.waker()) => None,
+            _ => {
+                // Foreign code, which may panic, or complete this very request.
+                let unlock = Unlock(&(*header).state, here);
+                let waker = cx.waker().clone();
+                mem::forget(unlock);
+                if here && (*header).state.is_done() {
+                    return true;
+                }
+                Some(mem::replace(&mut (*header).route, Route::Future(Some(waker))))
+            }
+        };
+        let done = !here && (*header).state.unlock_waker();
+        drop(old);
+        // Dropping the old waker may have completed it.
+        done || here && (*header).state.is_done()
     }
 }
 
-impl<K: Operation> Drop for Request<'_, K> {
+impl<K> Drop for Request<'_, K> {
     fn drop(&mut self) {
         if let State::Issued(slot) = self.state {
             // SAFETY: the requester's reference ends here.
@@ -100,7 +126,7 @@ impl<K: Operation> Drop for Request<'_, K> {
     }
 }
 
-impl<K: Operation> std::fmt::Debug for Request<'_, K> {
+impl<K> std::fmt::Debug for Request<'_, K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = match self.state {
             State::Ready { .. } => "not issued",

@@ -17,11 +17,12 @@ pub use routes::Cancel;
 
 use crate::buf::{IoBuf, IoBufMut, Payload, Vectored};
 use crate::file::{self, FileHandle, FileObject};
+use crate::hal::Wait;
 use crate::irp::RawSegment;
 use crate::irp::dispatch;
 use crate::irp::slot::{IoStatus, Location, Phase, Route, SlotPtr, flags};
 use crate::major::{Major, minor};
-use crate::processor::Core;
+use crate::processor::{Core, Driven};
 use crate::status::Status;
 
 /// An operation: what it asks for, and how its caller sees the result.
@@ -32,7 +33,7 @@ pub trait Operation: Sized {
     /// What the caller gets.
     type Output;
 
-    /// The major code.
+    /// The major code. Asked once.
     fn major(&self) -> Major;
 
     /// Checks the parameters before anything else happens (I-39). Anything but success refuses the
@@ -52,16 +53,41 @@ pub trait Operation: Sized {
 }
 
 /// Where an operation's parameters go: the top stack location.
+///
+/// The data of a request is set at most once, last, and by the method that fits its major and
+/// minor: the drivers below believe what the location says of it.
 pub struct Setup<'a> {
     location: &'a mut Location,
     payload: &'a mut Payload,
+    major: Major,
 }
 
 impl Setup<'_> {
     /// Sets the minor code.
+    ///
+    /// # Panics
+    /// When the data has been set; for [`minor::VECTORED`] of reads and writes, which the data sets by
+    /// itself; and for [`minor::POOLED`] unless the major is [`Major::Read`].
     pub fn minor(&mut self, minor: u8) -> &mut Self {
+        self.check_no_data();
+        let carries = matches!(self.major, Major::Read | Major::Write);
+        assert!(minor != minor::VECTORED || !carries, "vectored data says so itself");
+        assert!(minor != minor::POOLED || self.major == Major::Read, "only reads are pooled");
         self.location.minor = minor;
         self
+    }
+
+    #[track_caller]
+    fn check_no_data(&self) {
+        assert!(self.location.data.is_null(), "a request's data is set once, and last");
+    }
+
+    #[track_caller]
+    fn check_data(&self, receives: bool) {
+        self.check_no_data();
+        let minor = self.location.minor;
+        assert!(!matches!(minor, minor::VECTORED | minor::POOLED), "this minor has no such data");
+        assert_eq!(self.major == Major::Read, receives, "data goes the way its major says");
     }
 
     /// Sets the byte offset; `u64::MAX` is the current position.
@@ -77,19 +103,31 @@ impl Setup<'_> {
     }
 
     /// Limits the bytes of a request whose data is not known yet (pooled receives).
+    ///
+    /// # Panics
+    /// When the data has been set.
     pub fn limit(&mut self, len: u32) -> &mut Self {
+        self.check_no_data();
         self.location.len = len;
         self
     }
 
     /// Gives the request a value to carry; [`Done::take`] has it back.
+    ///
+    /// # Panics
+    /// When the data has been set: it is what the request carries.
     pub fn payload<T: Send + 'static>(&mut self, value: T) -> &mut Self {
+        self.check_no_data();
         *self.payload = Payload::new(value);
         self
     }
 
     /// Gives the request a buffer whose bytes go out.
+    ///
+    /// # Panics
+    /// When there is data already, or the major is [`Major::Read`].
     pub fn data_out<B: IoBuf>(&mut self, buffer: B) -> &mut Self {
+        self.check_data(false);
         *self.payload = Payload::new(buffer);
         // Taken where the handle stays: see the contract of `IoBuf`.
         let buffer = self.payload.get_ref::<B>().expect("just stored");
@@ -100,7 +138,11 @@ impl Setup<'_> {
     }
 
     /// Gives the request a buffer to fill.
+    ///
+    /// # Panics
+    /// When there is data already, or the major is not [`Major::Read`].
     pub fn data_in<B: IoBufMut>(&mut self, buffer: B) -> &mut Self {
+        self.check_data(true);
         *self.payload = Payload::new(buffer);
         let buffer = self.payload.get_mut::<B>().expect("just stored");
         self.location.data = buffer.as_mut_ptr();
@@ -109,7 +151,11 @@ impl Setup<'_> {
     }
 
     /// Gives the request several buffers whose bytes go out, one after the other.
+    ///
+    /// # Panics
+    /// As [`Setup::data_out`].
     pub fn vectored_out<B: IoBuf>(&mut self, buffers: Vec<B>) -> &mut Self {
+        self.check_data(false);
         self.segments(Vectored::new(buffers, |b| RawSegment {
             base: b.as_ptr().cast_mut(),
             len: b.len(),
@@ -117,7 +163,11 @@ impl Setup<'_> {
     }
 
     /// Gives the request several buffers to fill, one after the other.
+    ///
+    /// # Panics
+    /// As [`Setup::data_in`].
     pub fn vectored_in<B: IoBufMut>(&mut self, buffers: Vec<B>) -> &mut Self {
+        self.check_data(true);
         self.segments(Vectored::new(buffers, |b| RawSegment {
             base: b.as_mut_ptr(),
             len: b.capacity(),
@@ -129,19 +179,32 @@ impl Setup<'_> {
         // As in `data_out`: a box that moves ends the validity of pointers taken before.
         let vectored = self.payload.get_mut::<Vectored<B>>().expect("just stored");
         (self.location.data, self.location.len) = vectored.array();
-        self.minor(minor::VECTORED)
+        self.location.minor = minor::VECTORED;
+        self
     }
 }
 
 /// A finished request, as its requester sees it.
 pub struct Done<'a> {
     result: IoStatus,
+    filled: usize,
     payload: &'a mut Payload,
 }
 
 impl Done<'_> {
-    pub(crate) fn new(result: IoStatus, payload: &mut Payload) -> Done<'_> {
-        Done { result, payload }
+    /// # Safety
+    /// The slot is `DONE` and the caller its requester; `payload` was or is the slot's.
+    pub(crate) unsafe fn new(slot: SlotPtr, payload: &mut Payload) -> Done<'_> {
+        // SAFETY: the caller's; major and top location are the requester's to read by now.
+        let (result, filled) = unsafe {
+            let header = slot.0.as_ptr();
+            let result = (*header).result;
+            let in_place =
+                (*header).major == Major::Read && (*slot.location(0)).minor != minor::POOLED;
+            let filled = if in_place { (*header).filled as usize } else { 0 };
+            (result, result.info.min(filled))
+        };
+        Done { result, filled, payload }
     }
 
     /// The final status.
@@ -152,6 +215,12 @@ impl Done<'_> {
     /// Bytes transferred, or what the major defines.
     pub fn info(&self) -> usize {
         self.result.info
+    }
+
+    /// Bytes at the start of the request's buffer that it has filled, at most [`Done::info`]: what an
+    /// operation may tell [`IoBufMut::set_len`]. 0 for requests that fill none.
+    pub fn filled(&self) -> usize {
+        self.filled
     }
 
     /// Takes the payload.
@@ -172,11 +241,11 @@ impl Done<'_> {
 ///
 /// Does nothing unless awaited, waited for or posted.
 #[must_use = "a request does nothing unless awaited, waited for or posted"]
-pub struct Request<'f, K: Operation> {
+pub struct Request<'f, K> {
     state: State<'f, K>,
 }
 
-enum State<'f, K: Operation> {
+enum State<'f, K> {
     Ready { file: Target<'f>, operation: K, deadline: Option<Instant> },
     Issued(SlotPtr),
     Done,
@@ -201,10 +270,10 @@ impl std::ops::Deref for Target<'_> {
 
 // SAFETY: an issued request is a slot's address, whose protocol (`irp::state`) lets the requester
 // sit on any thread; an operation that is not issued is sent only if it may be.
-unsafe impl<K: Operation + Send> Send for Request<'_, K> {}
+unsafe impl<K: Send> Send for Request<'_, K> {}
 
 // The operation in a request is never pinned: it moves into the IRP.
-impl<K: Operation> Unpin for Request<'_, K> {}
+impl<K> Unpin for Request<'_, K> {}
 
 impl<'f, K: Operation> Request<'f, K> {
     /// Builds a request. Applications call the methods of files and sockets instead.
@@ -238,8 +307,13 @@ fn admit<K: Operation>(core: &Core, file: &FileObject, operation: &K) -> Result<
         return Err(checked);
     }
     core.check_running()?;
-    let depth = file.stack().route(operation.major()).len();
-    core.alloc_slot(depth).ok_or(Status::INSUFFICIENT_RESOURCES)
+    let major = operation.major();
+    let slot = core.alloc_slot(file.stack().route(major).len());
+    let slot = slot.ok_or(Status::INSUFFICIENT_RESOURCES)?;
+    // SAFETY: new and ours. `launch` takes it from here, so that slot and route fit whatever the
+    // operation would answer next time.
+    unsafe { (*slot.0.as_ptr()).major = major };
+    Ok(slot)
 }
 
 /// Moves the operation into an admitted slot and issues it. `true`: complete already (I-27), and
@@ -255,11 +329,12 @@ fn launch<K: Operation>(
 ) -> bool {
     // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
     unsafe {
-        fill(core, slot, file.address(), operation.major(), route);
+        let major = (*slot.0.as_ptr()).major;
+        fill(core, slot, file.address(), major, route);
         let location = &mut *slot.location(0);
         let payload = &mut (*slot.0.as_ptr()).payload;
         let undo = Undo(slot);
-        operation.prepare(&mut Setup { location, payload });
+        operation.prepare(&mut Setup { location, payload, major });
         std::mem::forget(undo);
         if let Some(deadline) = deadline {
             core.set_deadline(slot, deadline);
@@ -341,11 +416,8 @@ unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
     }
     let release = Release(slot);
     // SAFETY: a `DONE` slot's result and payload are the requester's.
-    let (result, payload) = unsafe {
-        let header = release.0.0.as_ptr();
-        ((*header).result, &mut (*header).payload)
-    };
-    K::finish(&mut Done { result, payload })
+    let mut done = unsafe { Done::new(slot, &mut (*release.0.0.as_ptr()).payload) };
+    K::finish(&mut done)
 }
 
 /// Issues a request that nobody waits for, on the file's home, from its top. `false`: refused; the
@@ -362,6 +434,10 @@ pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
             fill(core, slot, file, major, Route::None);
             dispatch::issue(slot);
             dispatch::forget(slot);
+        }
+        if core.driven() == Driven::Thread && !core.is_inside_turn() {
+            // Nobody knows when this thread waits next.
+            let _ = core.turn(Wait::No, || true);
         }
         true
     })

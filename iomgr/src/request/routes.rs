@@ -1,5 +1,6 @@
 //! The other routes: synchronous wait, and completion port; and cancelling by handle.
 
+use std::any::TypeId;
 use std::time::Instant;
 
 use super::{Operation, Request, State, Target as FileRef, admit, collect, launch};
@@ -109,7 +110,10 @@ impl<'f, K: Operation> Request<'f, K> {
     ///
     /// # Panics
     /// When the request has been polled.
-    pub fn post(mut self, port: &CompletionPort, key: u64) -> Result<Cancel, K::Output> {
+    pub fn post(mut self, port: &CompletionPort, key: u64) -> Result<Cancel, K::Output>
+    where
+        K: 'static,
+    {
         let (file, mut operation, deadline) = self.unissued("posted");
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
@@ -121,7 +125,10 @@ impl<'f, K: Operation> Request<'f, K> {
             };
             // SAFETY: slots are readable on their owner's thread, and this one is ours until it is
             // issued.
-            let generation = unsafe { (*slot.0.as_ptr()).generation };
+            let generation = unsafe {
+                (*slot.0.as_ptr()).operation = Some(TypeId::of::<K>());
+                (*slot.0.as_ptr()).generation
+            };
             if !launch(core, slot, &file, operation, route, deadline) {
                 return Ok(Cancel { owner, slot: Some(Target { slot, generation }) });
             }

@@ -289,7 +289,7 @@ impl Driver for Bottom {
             Major::Flush => Op::Sync { fd, data_only: false },
             Major::Accept => Op::AcceptMulti { fd },
             Major::Private => Op::Nop,
-            Major::Close => Op::Close { fd },
+            Major::Close => Op::Close { fd, now: true },
             // Tests ask what becomes of an operation sent below the bottom.
             _ => return lower.skip(irp),
         };
@@ -304,7 +304,8 @@ impl Driver for Bottom {
     fn hardware(&self, irp: Irp<'_>, done: HalDone) -> Disposition {
         self.panic_if("hardware");
         if irp.major() == Major::Close {
-            irp.file().set_fd(-1);
+            // SAFETY: numbers of the simulated hardware.
+            unsafe { irp.file().set_fd(-1) };
             self.counts.closed.fetch_add(1, SeqCst);
         }
         let disposition = irp.complete(done.status(), done.info() + self.quirks.overstate);
@@ -326,7 +327,8 @@ impl Driver for Bottom {
         self.panic_if("settled");
     }
     fn close_now(&self, file: &FileObject) {
-        file.set_fd(-1);
+        // SAFETY: numbers of the simulated hardware.
+        unsafe { file.set_fd(-1) };
         self.counts.closed_now.fetch_add(1, SeqCst);
     }
 }
@@ -405,7 +407,8 @@ pub fn stack(filters: Vec<Filter>, bottom: Bottom) -> Arc<Stack> {
 /// A file object that is open as `fd`.
 pub fn open(stack: &Arc<Stack>, fd: i32) -> FileHandle {
     let file = FileObject::new(stack.clone(), "simulated", Box::new(())).unwrap();
-    file.set_fd(fd);
+    // SAFETY: numbers of the simulated hardware.
+    unsafe { file.set_fd(fd) };
     file
 }
 

@@ -168,7 +168,9 @@ impl EpollHal {
     }
 }
 
-impl Hal for EpollHal {
+// SAFETY: results are those of the system calls made for the operation in the table, once each; jobs of
+// the pool report once (`pool`).
+unsafe impl Hal for EpollHal {
     fn name(&self) -> &'static str {
         "epoll"
     }

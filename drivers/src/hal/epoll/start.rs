@@ -61,7 +61,7 @@ impl EpollHal {
                 // SAFETY: as above.
                 unsafe { self.start_connect(token, op, fd, result, restore) }
             }
-            Op::Close { fd } => {
+            Op::Close { fd, .. } => {
                 // Nobody should be waiting; if someone is, now or never.
                 self.abort_all(fd);
                 // SAFETY: as above.

@@ -173,7 +173,7 @@ pub unsafe fn perform(op: &Op) -> i32 {
             // SAFETY: as above; the path ends with a NUL.
             unsafe { libc::open(path, flags, mode) as isize }
         }),
-        Op::Close { fd } => {
+        Op::Close { fd, .. } => {
             generation::note_close(fd);
             // SAFETY: `Op::Close` means that nobody uses the descriptor any more.
             match outcome(unsafe { libc::close(fd) } as isize) {

@@ -164,7 +164,7 @@ fn files_by_blocking_calls() {
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     assert_eq!(run(Op::Stat { fd, out: (&raw mut stat).cast() }), 0);
     assert_eq!(stat.stx_size, 50);
-    assert_eq!(run(Op::Close { fd }), 0);
+    assert_eq!(run(Op::Close { fd, now: false }), 0);
 }
 
 fn io_error(result: i32) -> std::io::Error {
@@ -184,7 +184,7 @@ fn bad_descriptors_are_errors() {
             Op::AcceptMulti { fd },
             Op::Poll { fd, events: libc::POLLIN as u32 },
             Op::Shutdown { fd, how: libc::SHUT_RD },
-            Op::Close { fd },
+            Op::Close { fd, now: false },
         ];
         for op in ops {
             // SAFETY: `byte` lives on.

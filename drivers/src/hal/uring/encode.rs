@@ -79,7 +79,7 @@ pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
             .flags(flags | libc::O_CLOEXEC)
             .mode(mode)
             .build(),
-        Op::Close { fd } => opcode::Close::new(Fd(fd)).build(),
+        Op::Close { fd, .. } => opcode::Close::new(Fd(fd)).build(),
         Op::Sync { fd, data_only } => {
             let flags = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
             opcode::Fsync::new(Fd(fd)).flags(flags).build()

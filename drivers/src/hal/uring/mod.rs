@@ -176,7 +176,7 @@ impl UringHal {
     /// As for `Hal::submit`.
     #[inline(never)]
     unsafe fn submit_rest(&mut self, token: Token, op: Op) {
-        if let Op::Close { fd } = op {
+        if let Op::Close { fd, .. } = op {
             generation::note_close(fd);
         }
         if let Some(entry) = encode(&op, &self.kernel) {
@@ -241,7 +241,9 @@ impl UringHal {
     }
 }
 
-impl Hal for UringHal {
+// SAFETY: completions are the kernel's, for entries that carry the tokens submitted; `in_flight` counts
+// them, and the crate's modules keep what they name.
+unsafe impl Hal for UringHal {
     fn name(&self) -> &'static str {
         "io_uring"
     }
@@ -252,6 +254,9 @@ impl Hal for UringHal {
             if let Some(result) = unsafe { self.inline.attempt(&op) } {
                 return Some(result);
             }
+        }
+        if let Op::Close { fd, now: true } = op {
+            return Some(super::close(fd));
         }
         if matches!(op, Op::RecvPooled { .. }) && !self.buffers.ready(&self.ring) {
             return Some(-libc::ENOBUFS);

@@ -230,7 +230,7 @@ fn files() {
     // A regular file is always ready, and cannot be accepted on.
     assert_eq!(rig.run(Op::Poll { fd, events: libc::POLLIN as u32 }), i32::from(libc::POLLIN));
     assert_eq!(rig.run(Op::AcceptMulti { fd }), -libc::EPERM);
-    assert_eq!(rig.start(3, Op::Close { fd }), Some(0));
+    assert_eq!(rig.start(3, Op::Close { fd, now: false }), Some(0));
     assert_eq!(rig.run(read(0, 1)), -libc::EBADF);
     assert_eq!(rig.hal.in_flight(), 0);
 }
@@ -254,7 +254,7 @@ fn bad_descriptors_are_errors() {
             Op::Connect { fd, addr: msg, len: 16 },
             Op::Poll { fd, events: libc::POLLIN as u32 },
             Op::Shutdown { fd, how: 0 },
-            Op::Close { fd },
+            Op::Close { fd, now: false },
             Op::Read { fd, buf, len, offset: 0, inline: true },
             Op::Write { fd, buf, len, offset: 0, inline: true },
             Op::Sync { fd, data_only: true },
@@ -278,7 +278,7 @@ fn a_number_that_is_used_again() {
         a.write_all(b"x").unwrap();
         assert_eq!(rig.one(), (1, 1));
         if by_hal {
-            assert_eq!(rig.start(2, Op::Close { fd }), Some(0));
+            assert_eq!(rig.start(2, Op::Close { fd, now: false }), Some(0));
         } else {
             crate::hal::generation::note_close(fd);
             // SAFETY: the test's own descriptor.
@@ -296,7 +296,7 @@ fn those_who_wait_for_a_closed_number_end() {
     let fd = b.into_raw_fd();
     assert_eq!(rig.start(1, recv(fd, &mut buf)), None);
     assert_eq!(rig.start(2, recv(fd, &mut other)), None);
-    assert_eq!(rig.start(3, Op::Close { fd }), Some(0));
+    assert_eq!(rig.start(3, Op::Close { fd, now: false }), Some(0));
     assert_eq!(
         rig.gather(2),
         [(1, -libc::ECANCELED, false, None), (2, -libc::ECANCELED, false, None)]
