@@ -144,7 +144,7 @@ pub enum Class {
 /// A panic in any of them completes the request with [`Status::DRIVER_INTERNAL_ERROR`](crate::Status::DRIVER_INTERNAL_ERROR), marks the
 /// device as faulted, and leaves every other request alone.
 pub trait Driver: Send + Sync + 'static {
-    /// A short name, for listings and reports.
+    /// A short name, for listings and reports. Asked when the driver is put into a stack.
     fn name(&self) -> &str;
 
     /// The majors this driver wants to see. For the others it costs nothing.

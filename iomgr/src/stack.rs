@@ -18,13 +18,16 @@ use crate::status::Status;
 /// A driver's place in a stack.
 pub struct Device {
     driver: Arc<dyn Driver>,
+    /// Asked once: a report must not run the code of the driver it is about.
+    name: Box<str>,
     faulted: AtomicBool,
     bugs: AtomicU64,
 }
 
 impl Device {
     fn new(driver: Arc<dyn Driver>) -> Device {
-        Device { driver, faulted: AtomicBool::new(false), bugs: AtomicU64::new(0) }
+        let name = driver.name().into();
+        Device { driver, name, faulted: AtomicBool::new(false), bugs: AtomicU64::new(0) }
     }
 
     /// The driver.
@@ -34,7 +37,7 @@ impl Device {
 
     /// The driver's name.
     pub fn name(&self) -> &str {
-        self.driver.name()
+        &self.name
     }
 
     /// Whether the driver has panicked here.

@@ -220,6 +220,14 @@ impl Status {
                 "direct I/O needs offset, length and buffer to be multiples of the block size"
             }
             Status::SHUTDOWN_IN_PROGRESS => "the runtime is shutting down",
+            Status::DELETE_PENDING => "the thread or runtime that it was made on has ended",
+            Status::FILE_CLOSED => "it has been closed",
+            Status::CANCELLED => "the request was cancelled",
+            Status::IO_TIMEOUT => "the request's deadline has passed",
+            Status::END_OF_FILE => "the end came before all that was asked for",
+            Status::INSUFFICIENT_RESOURCES => "there is no memory for the request",
+            Status::NOT_SUPPORTED => "a driver of the stack does not know the operation",
+            Status::INVALID_DEVICE_REQUEST => "no driver of the stack knows the operation",
             Status::DRIVER_INTERNAL_ERROR => {
                 "a driver dropped the request or panicked; see the log"
             }
@@ -656,7 +664,9 @@ mod tests {
 
     #[test]
     fn names_and_text() {
-        assert_eq!(Status::CANCELLED.to_string(), "CANCELLED (error 0xC0000120)");
+        let text = "CANCELLED (error 0xC0000120): the request was cancelled";
+        assert_eq!(Status::CANCELLED.to_string(), text);
+        assert_eq!(Status::NO_SUCH_FILE.to_string(), "NO_SUCH_FILE (error 0xC000000F)");
         assert_eq!(format!("{:?}", Status::SUCCESS), "Status(SUCCESS (success 0x00000000))");
         assert_eq!(Status::from_raw(0xE123_0000).to_string(), "status (error 0xE1230000)");
         let text = Status::from_errno(2).to_string();

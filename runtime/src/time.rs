@@ -22,9 +22,12 @@ use pin_project_lite::pin_project;
 /// overlapped::block_on(sleep(Duration::from_millis(2)));
 /// ```
 pub fn sleep(limit: Duration) -> Sleep {
-    // A limit too far to express is about 30 years.
-    let far = || Instant::now() + Duration::from_secs(1 << 30);
-    sleep_until(Instant::now().checked_add(limit).unwrap_or_else(far))
+    sleep_until(after(Instant::now(), limit))
+}
+
+/// A moment later by `limit`; one too far to express is about 30 years later.
+pub(crate) fn after(at: Instant, limit: Duration) -> Instant {
+    at.checked_add(limit).unwrap_or_else(|| at + Duration::from_secs(1 << 30))
 }
 
 /// Waits until `deadline`.
@@ -198,15 +201,17 @@ impl Interval {
         (&mut self.sleep).await;
         let due = self.sleep.deadline();
         let now = Instant::now();
+        let one_later = after(due, self.period);
         let next = match self.missed {
-            MissedTicks::Burst => due + self.period,
-            MissedTicks::Delay if now > due + self.period => now + self.period,
+            MissedTicks::Burst => one_later,
+            MissedTicks::Delay if now > one_later => after(now, self.period),
             MissedTicks::Skip => {
                 let late = now.saturating_duration_since(due).as_nanos();
                 let periods = late / self.period.as_nanos() + 1;
-                due + self.period * u32::try_from(periods).unwrap_or(u32::MAX)
+                let periods = u32::try_from(periods).unwrap_or(u32::MAX);
+                after(due, self.period.saturating_mul(periods))
             }
-            MissedTicks::Delay => due + self.period,
+            MissedTicks::Delay => one_later,
         };
         self.sleep.reset(next);
         due

@@ -205,7 +205,7 @@ fn from_std_and_back() {
             let mut buf = [0; 5];
             server.read_exact(&mut buf).unwrap();
             assert_eq!(&buf, b"plain");
-            let listener = listener.into_std().unwrap();
+            let listener = listener.into_std().await.unwrap().0;
             let _client = std::net::TcpStream::connect(address).unwrap();
             listener.accept().unwrap();
         });

@@ -251,7 +251,8 @@ fn std_listener(stream: &TcpStream) -> std::net::TcpListener {
 fn closed_streams_refuse_requests() {
     both(async |_| {
         let (a, b) = pair().await;
-        Request::new(a.object(), operation::Close {}).await.unwrap();
+        // SAFETY: nobody uses the descriptor but through the stream.
+        Request::new(a.object(), unsafe { operation::Close::new() }).await.unwrap();
         assert_eq!(b.read(vec![0; 9]).await.unwrap().0, 0);
         let error = a.read(vec![7; 9]).await.unwrap_err();
         assert_eq!((error.status(), &error.buf()[..]), (Status::FILE_CLOSED, &[7; 9][..]));

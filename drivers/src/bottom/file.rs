@@ -1,6 +1,7 @@
 //! Regular files.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use overlapped_iomgr::hal::{Completion, Op};
 use overlapped_iomgr::{
@@ -11,10 +12,36 @@ use super::{close, close_now};
 use crate::class::{Create, ops::CURRENT};
 
 /// What the driver keeps per open.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct FileContext {
-    /// Opened with `O_DIRECT`: offsets, lengths and memory must be aligned (B-7).
-    pub direct: bool,
+    direct: bool,
+    /// What is open: 0 until somebody has looked, then `REGULAR` or `OTHER`.
+    kind: AtomicU8,
+}
+
+const REGULAR: u8 = 1;
+const OTHER: u8 = 2;
+
+impl FileContext {
+    /// `direct`: opened with `O_DIRECT`, so that offsets, lengths and memory must be aligned (B-7).
+    pub fn new(direct: bool) -> FileContext {
+        FileContext { direct, kind: AtomicU8::new(0) }
+    }
+
+    /// Whether a short operation on it never waits for somebody else, as one on a pipe may.
+    fn is_regular(&self, fd: i32) -> bool {
+        let known = self.kind.load(Ordering::Relaxed);
+        if known != 0 {
+            return known == REGULAR;
+        }
+        // SAFETY: `stat` is plain numbers, and the call only fills it.
+        let regular = unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            libc::fstat(fd, &mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG
+        };
+        self.kind.store(if regular { REGULAR } else { OTHER }, Ordering::Relaxed);
+        regular
+    }
 }
 
 /// The bottom driver of regular files.
@@ -30,6 +57,12 @@ impl FileDriver {
 
 fn direct(file: &FileObject) -> bool {
     file.context::<FileContext>().is_some_and(|c| c.direct)
+}
+
+/// Whether a short read or write may be done on the spot.
+#[inline]
+fn inline(file: &FileObject, fd: i32) -> bool {
+    file.context::<FileContext>().is_some_and(|c| !c.direct && c.is_regular(fd))
 }
 
 impl Driver for FileDriver {
@@ -65,13 +98,13 @@ impl Driver for FileDriver {
             (Major::Close, _) => return close(irp, false),
             _ if fd < 0 => return irp.complete(Status::FILE_CLOSED, 0),
             (Major::Read, minor::NONE) => {
-                Op::Read { fd, buf: data, len, offset, inline: !direct(irp.file()) }
+                Op::Read { fd, buf: data, len, offset, inline: inline(irp.file(), fd) }
             }
             (Major::Read, minor::VECTORED) => {
                 Op::ReadV { fd, iov: data.cast(), count: len, offset }
             }
             (Major::Write, minor::NONE | minor::ALL) => {
-                Op::Write { fd, buf: data, len, offset, inline: !direct(irp.file()) }
+                Op::Write { fd, buf: data, len, offset, inline: inline(irp.file(), fd) }
             }
             (Major::Write, minor::VECTORED) => {
                 Op::WriteV { fd, iov: data.cast(), count: len, offset }

@@ -6,6 +6,7 @@ mod tcp;
 pub use file::{FileContext, FileDriver, open};
 pub use tcp::{
     ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt, adopt_listener,
+    has_unread, stop_accepting, take_ready,
 };
 
 use overlapped_iomgr::hal::Op;

@@ -276,6 +276,11 @@ pub fn adopt(stack: Arc<Stack>, name: &str, socket: OwnedFd) -> Result<FileHandl
     Ok(file)
 }
 
+/// Whether a stream has bytes that came for receives which were dropped.
+pub fn has_unread(file: &FileObject) -> bool {
+    file.has_late() || stream(file).receiver.has_unread()
+}
+
 /// What the listener's driver keeps per open.
 pub struct ListenerContext {
     /// The stack of the connections.
@@ -284,10 +289,10 @@ pub struct ListenerContext {
     ready: Mutex<VecDeque<FileHandle>>,
     /// Accepts waiting.
     waiting: CancelSafeQueue,
-    /// A multishot accept is with the hardware of the listener's home.
+    /// A multishot accept is with some processor's hardware.
     armed: AtomicBool,
-    /// It was stopped because enough sockets are ready, not because the listener closes.
-    paused: AtomicBool,
+    /// No more connections are taken: the socket goes to somebody else.
+    stopped: AtomicBool,
     /// The error that ended the last one, for the next accept to report.
     failure: Mutex<Option<Status>>,
 }
@@ -337,12 +342,14 @@ impl ListenerDriver {
         if context.armed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let arm = |file: &FileObject| {
-            if let Err(status) = issue_at_bottom(file, Major::Accept, PUMP) {
-                Self::disarmed(file, status);
-            }
+        // On the thread that wants a connection: the one that made the listener may do something
+        // else meanwhile, or have ended.
+        let armed = if context.stopped.load(Ordering::SeqCst) {
+            Err(Status::FILE_CLOSED)
+        } else {
+            issue_at_bottom(file, Major::Accept, PUMP)
         };
-        if let Err(status) = file.run_at_home(arm) {
+        if let Err(status) = armed {
             Self::disarmed(file, status);
         }
     }
@@ -350,10 +357,9 @@ impl ListenerDriver {
     /// The multishot accept has ended.
     fn disarmed(file: &FileObject, status: Status) {
         let context = listener(file);
-        let paused = context.paused.swap(false, Ordering::AcqRel);
-        context.armed.store(false, Ordering::Release);
-        let closing = status == Status::CANCELLED && !paused;
-        if status.is_error() && !paused && !closing {
+        context.armed.store(false, Ordering::SeqCst);
+        // Cancelled: enough are ready, the listener closes, or the processor that had it ends.
+        if status.is_error() && status != Status::CANCELLED {
             match context.waiting.remove() {
                 Some(held) => held.complete(status, 0),
                 None => {
@@ -364,8 +370,12 @@ impl ListenerDriver {
             }
         }
         context.deliver();
-        if !closing && !context.waiting.is_empty() {
-            Self::arm(file);
+        if file.fd() >= 0
+            && let Some(held) = context.waiting.remove()
+        {
+            // On its own thread, which arms again. It goes to the end of the queue; the connections
+            // are in order all the same.
+            held.redispatch();
         }
     }
 
@@ -418,7 +428,6 @@ impl Driver for ListenerDriver {
         if done.result >= 0 {
             Self::connected(file, done.result);
             if listener(file).ready().len() >= MOST_READY {
-                listener(file).paused.store(true, Ordering::Release);
                 file.cancel_own(Major::Accept);
             }
         }
@@ -473,6 +482,20 @@ impl ListenerDriver {
     }
 }
 
+/// Has a listener take no more connections from the system. `true`: it takes none any more.
+pub fn stop_accepting(file: &FileObject) -> bool {
+    let context = listener(file);
+    if !context.stopped.swap(true, Ordering::SeqCst) {
+        file.cancel_requests();
+    }
+    !context.armed.load(Ordering::SeqCst)
+}
+
+/// The connections that a listener has taken from the system for accepts to come.
+pub fn take_ready(file: &FileObject) -> Vec<FileHandle> {
+    listener(file).ready().drain(..).collect()
+}
+
 /// Makes a file object of a listening socket whose connections get the stack given.
 ///
 /// # Errors
@@ -488,7 +511,7 @@ pub fn adopt_listener(
         ready: Mutex::default(),
         waiting: CancelSafeQueue::new(),
         armed: AtomicBool::new(false),
-        paused: AtomicBool::new(false),
+        stopped: AtomicBool::new(false),
         failure: Mutex::default(),
     };
     let file = FileObject::new(stack, name, Box::new(context))?;

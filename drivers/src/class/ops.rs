@@ -305,9 +305,37 @@ plain! {
         /// `SHUT_RD`, `SHUT_WR` or `SHUT_RDWR`.
         how: i32
     } = Shutdown, |self, setup| setup.arg(self.how as u64);
-    /// Closes the file object's descriptor and reports what the system says of it. The object is
-    /// of no use afterwards.
-    Close {} = Close, |self, setup| { let _ = (self, setup); };
+}
+
+/// Closes the file object's descriptor and reports what the system says of it, when no other request
+/// counts on the object any more. The object is of no use afterwards.
+#[derive(Debug)]
+pub struct Close(());
+
+impl Close {
+    /// The operation.
+    ///
+    /// # Safety
+    /// Nobody uses the file object's descriptor any more, other than through the file object: the
+    /// system gives its number to the next one opened.
+    pub unsafe fn new() -> Close {
+        Close(())
+    }
+}
+
+impl Operation for Close {
+    type Output = io::Result<()>;
+
+    fn major(&self) -> Major {
+        Major::Close
+    }
+    fn prepare(self, _: &mut Setup<'_>) {}
+    fn finish(done: &mut Done<'_>) -> Self::Output {
+        unit(done)
+    }
+    fn refuse(self, status: Status) -> Self::Output {
+        Err(status.into())
+    }
 }
 
 /// Sets a file's length.

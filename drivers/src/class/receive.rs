@@ -164,6 +164,11 @@ impl Receiver {
         held.redispatch();
     }
 
+    /// Whether bytes are stashed.
+    pub fn has_unread(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     /// The receive that has the hardware found the end of the stream. It may be cancelled, and the
     /// next one should not have to find it again.
     #[cold]

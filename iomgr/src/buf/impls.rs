@@ -34,6 +34,7 @@ io_buf! {
     Box<[u8]> {} as deref;
     Box<[u8; N]> { const N: usize } as as_slice;
     &'static [u8] {} as deref;
+    &'static [u8; N] { const N: usize } as as_slice;
     &'static str {} as as_bytes;
     Arc<[u8]> {} as deref;
     Bytes {} as deref;

@@ -474,6 +474,10 @@ unsafe fn finalize(slot: SlotPtr, inline: bool) {
         if (*header).flags.has(flags::TIMED_OUT) && (*header).result.status == Status::CANCELLED {
             (*header).result.status = Status::IO_TIMEOUT;
         }
+        if (*header).result.status == Status::PENDING {
+            slot.device().report_bug("a request was completed as pending", false);
+            (*header).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+        }
         clamp_information(slot);
         core.count((*header).major, (*header).result.status);
         if inline {
@@ -565,6 +569,10 @@ unsafe fn clamp_information(slot: SlotPtr) {
         if (*header).result.info > most {
             if !(*header).result.status.is_error() {
                 slot.device().report_bug("more bytes were reported than there are", false);
+                if most == 0 {
+                    // Cut to nothing it would look like the end of the file.
+                    (*header).result.status = Status::DRIVER_INTERNAL_ERROR;
+                }
             }
             (*header).result.info = most;
         }

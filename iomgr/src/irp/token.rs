@@ -329,7 +329,8 @@ impl NextLocation<'_> {
         self
     }
 
-    /// Shortens the data. A longer length than the data's is cut to it.
+    /// Shortens the data, to so many bytes or, of a vectored request, segments. A longer length than
+    /// the data's is cut to it.
     pub fn set_len(&mut self, len: u32) -> &mut Self {
         let location = self.location();
         location.len = location.len.min(len);

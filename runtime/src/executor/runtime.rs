@@ -20,6 +20,8 @@ use super::blocking::Blocking;
 use super::builder::{Builder, Flavor};
 use super::context::Scope;
 use super::shared::Shared;
+use crate::time::after;
+
 use super::task::{self, JoinError, JoinHandle, abort};
 use super::worker::{Worker, WorkerMetrics};
 
@@ -352,7 +354,7 @@ impl Runtime {
     }
 
     fn end(&mut self, limit: Duration) -> RuntimeReport {
-        let end = Instant::now() + limit;
+        let end = after(Instant::now(), limit);
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = end;
         let mut report = RuntimeReport { tasks: self.shared.task_count(), ..Default::default() };
         self.shared.stop();
@@ -473,7 +475,7 @@ impl LocalRuntime {
     }
 
     fn end(&mut self, limit: Duration) -> RuntimeReport {
-        let end = Instant::now() + limit;
+        let end = after(Instant::now(), limit);
         let shared = self.worker.shared().clone();
         let mut report = RuntimeReport { tasks: shared.task_count(), ..Default::default() };
         let _entered = self.worker.enter();

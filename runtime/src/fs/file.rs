@@ -13,7 +13,7 @@ use overlapped_iomgr::{FileHandle, FileObject, Request, Status};
 
 use super::{Compat, Metadata, OpenOptions};
 
-/// An open file. Clones and threads may share it by reference; dropping it closes it.
+/// An open file. Tasks and threads share it by reference or `Arc`; dropping it closes it.
 ///
 /// Its methods build [`Request`]s: await them, wait for them on a plain thread, or post them to a
 /// port. A request that is dropped is cancelled; its buffer lives on until the system is done with
@@ -169,13 +169,16 @@ impl File {
     }
 
     /// Closes the file and reports what the system says of it; dropping it closes it too, but tells
-    /// nobody. Requests that were posted and are still in flight are cancelled first.
+    /// nobody. Requests that were posted and are still in flight are cancelled first, and have ended
+    /// before the descriptor is closed: those of a plain thread end only while that thread
+    /// waits for requests or at a port.
     ///
     /// # Errors
     /// Those of the system: data that could not be written, for instance.
     pub async fn close(self) -> io::Result<()> {
         self.handle.cancel_requests();
-        Request::new(&self.handle, Close {}).await
+        // SAFETY: `self` is the file's owner, from which descriptors are borrowed.
+        Request::new(&self.handle, unsafe { Close::new() }).await
     }
 
     /// As [`File::close`], for threads outside a runtime.
@@ -184,7 +187,8 @@ impl File {
     /// As [`File::close`].
     pub fn close_wait(self) -> io::Result<()> {
         self.handle.cancel_requests();
-        Request::new(&self.handle, Close {}).wait()
+        // SAFETY: as in `close`.
+        Request::new(&self.handle, unsafe { Close::new() }).wait()
     }
 
     /// Reads and writes one after the other, from the position given on.

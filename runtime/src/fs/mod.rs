@@ -64,11 +64,25 @@ pub async fn write(path: impl AsRef<Path>, contents: impl Into<Vec<u8>>) -> io::
 /// copy gets the permission bits of the original.
 ///
 /// # Errors
-/// Those of opening, reading and writing. A copy that failed leaves what it had written.
+/// Those of opening, reading and writing; `InvalidInput` when the original is no regular file, or is
+/// the copy itself: both before anything is changed. A copy that failed later leaves what it had
+/// written.
 pub async fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<u64> {
     let from = File::open(from).await?;
-    let mode = from.metadata().await?.mode();
-    let to = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(to).await?;
+    let original = from.metadata().await?;
+    let refuse = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    if !original.is_file() {
+        return refuse("the original is not a regular file");
+    }
+    let mode = original.mode();
+    let to = OpenOptions::new().write(true).create(true).mode(mode).open(to).await?;
+    let there = to.metadata().await?;
+    if there.identity() == original.identity() {
+        return refuse("a file cannot be copied to itself");
+    }
+    if there.len() > 0 {
+        to.set_len(0).await?;
+    }
     let copied = file::copy(&from, &to, CHUNK).await?;
     to.close().await?;
     Ok(copied)

@@ -162,7 +162,7 @@ impl OpenOptions {
             Stack::new(self.filters, FileDriver::shared())?
         };
         overlapped_drivers::hal::install();
-        let handle = bottom::open(stack, &name, FileContext { direct })?;
+        let handle = bottom::open(stack, &name, FileContext::new(direct))?;
         Ok((handle, Create { path, flags, mode: self.mode.unwrap_or(0o666) }))
     }
 
@@ -215,6 +215,11 @@ impl Metadata {
     /// Whether it is a regular file.
     pub fn is_file(&self) -> bool {
         self.kind() == libc::S_IFREG
+    }
+
+    /// The numbers of its device and of its inode there: together they tell files apart.
+    pub fn identity(&self) -> (u64, u64) {
+        (libc::makedev(self.0.stx_dev_major, self.0.stx_dev_minor), self.0.stx_ino)
     }
 
     /// Whether it is a directory.

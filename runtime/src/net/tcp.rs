@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_core::Stream;
 use overlapped_drivers::bottom::{self, ListenerDriver, StreamDriver};
 use overlapped_drivers::class::{
-    Accept, Accepted, Connect, Read, ReadVectored, ReceiveLease, Shutdown as ShutdownOp, Write,
-    WriteVectored,
+    Accept, Accepted, Close, Connect, Read, ReadVectored, ReceiveLease, Shutdown as ShutdownOp,
+    Write, WriteVectored,
 };
 use overlapped_drivers::hal;
 use overlapped_iomgr::buf::{BufError, BufResult, IoBuf, IoBufMut};
@@ -115,9 +116,24 @@ impl TcpStream {
     /// A socket of `std`, in blocking mode, for the same connection.
     ///
     /// # Errors
-    /// When descriptors are exhausted.
+    /// When descriptors are exhausted; `ResourceBusy` when bytes that came for a read that was dropped
+    /// are still to be read here, which would be lost.
     pub fn into_std(self) -> io::Result<StdStream> {
+        if bottom::has_unread(&self.handle) {
+            let what = "bytes that came for a read that was dropped are still to be read";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
+        }
+        self.options().set_nonblocking(false)?;
         Ok(self.as_fd().try_clone_to_owned()?.into())
+    }
+
+    /// Closes the connection and reports what the system says of it; dropping it closes it too, but
+    /// tells nobody, and in its own time. Requests that are still in flight are cancelled first.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn close(self) -> io::Result<()> {
+        close(&self.handle).await
     }
 
     /// The file object, for building requests of one's own and for looking at its stack.
@@ -394,12 +410,33 @@ impl TcpListener {
         Self::adopt(listener.into(), connections)
     }
 
-    /// A socket of `std`, in blocking mode, for the same listener.
+    /// A socket of `std`, in blocking mode, for the same listener, and the connections that this one
+    /// has taken from the system already, ahead of accepts.
     ///
     /// # Errors
     /// When descriptors are exhausted.
-    pub fn into_std(self) -> io::Result<StdListener> {
-        Ok(self.as_fd().try_clone_to_owned()?.into())
+    pub async fn into_std(self) -> io::Result<(StdListener, Vec<TcpStream>)> {
+        while !bottom::stop_accepting(&self.handle) {
+            crate::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.options().set_nonblocking(false)?;
+        let ready = bottom::take_ready(&self.handle);
+        let ready = ready.into_iter().map(|handle| TcpStream { handle }).collect();
+        Ok((self.as_fd().try_clone_to_owned()?.into(), ready))
+    }
+
+    /// Closes the listener and reports what the system says of it: its address is free then. Dropping
+    /// it closes it too, but in its own time.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn close(self) -> io::Result<()> {
+        close(&self.handle).await
+    }
+
+    /// The file object, for building requests of one's own and for looking at its stack.
+    pub fn object(&self) -> &FileObject {
+        &self.handle
     }
 
     /// Takes the oldest connection.
@@ -431,6 +468,12 @@ impl TcpListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         ip(self.options().local_addr()?)
     }
+}
+
+async fn close(handle: &FileHandle) -> io::Result<()> {
+    handle.cancel_requests();
+    // SAFETY: the caller is the socket's owner, from which descriptors are borrowed, and ends here.
+    Request::new(handle, unsafe { Close::new() }).await
 }
 
 fn listen(address: SocketAddr) -> io::Result<Socket> {
