@@ -65,6 +65,9 @@ pub struct FileObject {
     home: Arc<Remote>,
     uses: AtomicU64,
     local: AtomicU32,
+    /// How many of `local` have been asked to end: a cleanup that finds all asked need not look for
+    /// them. Touched by the home's thread alone.
+    asked: Cell<u32>,
     ending: Cell<Ending>,
     /// Its own address, as it was allocated: what handles and requests are given, so that the last
     /// of them may free it.
@@ -84,8 +87,8 @@ enum Closer {
     Alone,
 }
 
-// SAFETY: `ending` is touched by the home's thread alone (module invariant), `this` never changes,
-// and the rest is `Sync`.
+// SAFETY: `ending` and `asked` are touched by the home's thread alone (module invariant), `this`
+// never changes, and the rest is `Sync`.
 unsafe impl Sync for FileObject {}
 // SAFETY: as above.
 unsafe impl Send for FileObject {}
@@ -118,6 +121,7 @@ impl FileObject {
                 home: core.remote().clone(),
                 uses: AtomicU64::new(HANDLE),
                 local: AtomicU32::new(0),
+                asked: Cell::new(0),
                 ending: Cell::new(Ending::Open),
                 this,
                 late: Kept::default(),
@@ -193,7 +197,9 @@ impl FileObject {
         } else if self.local.load(Ordering::Relaxed) > 0 {
             let cancel = move |core: &Core| core.cancel_file(id);
             if self.home.is_current() {
-                Core::with_current(cancel);
+                if self.local.load(Ordering::Relaxed) > self.asked.get() {
+                    Core::with_current(cancel);
+                }
             } else {
                 // A home that is gone has no requests.
                 let _ = self.home.run(Box::new(cancel));
@@ -497,17 +503,30 @@ pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
     }
 }
 
-/// Counts a request off.
+/// A local request has been asked to end.
+///
+/// # Safety
+/// On the home's thread; the request is counted by [`enter`] as local.
+pub(crate) unsafe fn note_asked(file: NonNull<FileObject>) {
+    // SAFETY: the count keeps the file.
+    let asked = unsafe { &file.as_ref().asked };
+    asked.set(asked.get() + 1);
+}
+
+/// Counts a request off. `asked`: [`note_asked`] was called for it.
 ///
 /// # Safety
 /// It was counted by [`enter`] with the given result, on this thread.
 #[inline]
-pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool) {
+pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool, asked: bool) {
     // SAFETY: the count keeps the file until it is taken off; see `arrive`.
     unsafe {
         let object = file.as_ref();
         if local {
             object.local.store(object.local.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+            if asked {
+                object.asked.set(object.asked.get() - 1);
+            }
             if object.ending.get() != Ending::Open {
                 maybe_close(file);
             }

@@ -612,6 +612,11 @@ pub(crate) unsafe fn cancel(slot: SlotPtr) -> bool {
             return false;
         }
         (*header).flags.set(flags::CANCEL);
+        if let Some(file) = (*header).file
+            && (*header).flags.has(flags::LOCAL_USE)
+        {
+            crate::file::note_asked(file);
+        }
         if (*header).children > 0 {
             // It waits for its children, and may be gone when the last of them is.
             child::cancel_children(slot);
@@ -702,7 +707,7 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
         (*header).stack = None;
         if let Some(file) = (*header).file.take() {
             let local = (*header).flags.has(flags::LOCAL_USE) && core(slot).counts_locally.get();
-            crate::file::leave(file, local);
+            crate::file::leave(file, local, (*header).flags.has(flags::CANCEL));
         }
     }
 }

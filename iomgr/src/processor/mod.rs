@@ -353,7 +353,7 @@ impl Core {
             header.route = Route::None;
             if let Some(file) = header.file.take() {
                 // If it was local, it has been adopted out.
-                crate::file::leave(file, false);
+                crate::file::leave(file, false, false);
             }
             let core = header.core;
             Core::drop_orphans(core, 1);
