@@ -12,7 +12,7 @@
 //! to zero only on the home's thread, or, when the home is gone, wherever the last one leaves:
 //! whoever would make it zero elsewhere sends its reference home instead. So the home, and nobody
 //! else, sees the moment when both are zero. A home that goes turns what is left in `local` into
-//! foreign requests first ([`adopt_out`]), so that afterwards one atomic decides.
+//! foreign requests first (`adopt_out`), so that afterwards one atomic decides.
 //!
 //! **Closing.** A descriptor is closed when no other request counts on its file any more, so that
 //! none, wherever it waits, meets another file of the same number. A close that was asked for
