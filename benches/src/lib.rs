@@ -7,6 +7,7 @@
 //!   not ours.
 //! - `src/bin/copy.rs`: our own way to copy a file, with the options of `peer-copy`.
 //! - `src/bin/load`: the load generator for the echo servers; it compares every byte.
+//! - `src/bin/tasks.rs`: what tasks cost without I/O, ours and tokio's.
 //! - `src/bin/table.rs`: samples to the tables of `docs/benchmarks.md`.
 //!
 //! Ours are the examples `echo` and `fileio`, which have the same command line.

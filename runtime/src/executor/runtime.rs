@@ -62,6 +62,24 @@ impl Handle {
         Handle(shared)
     }
 
+    /// The runtime that the calling thread is in.
+    ///
+    /// # Panics
+    /// Outside a runtime: on threads of `spawn_blocking` and of one's own. Pass them a handle.
+    ///
+    /// ```
+    /// overlapped::block_on(async {
+    ///     let handle = overlapped::Handle::current();
+    ///     let worker = std::thread::spawn(move || handle.spawn(async { 42 }));
+    ///     let task = overlapped::spawn_blocking(move || worker.join().unwrap()).await.unwrap();
+    ///     assert_eq!(task.await.unwrap(), 42);
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn current() -> Handle {
+        super::context::current()
+    }
+
     /// Starts a task. On a runtime that is ending, the handle yields a cancelled [`JoinError`].
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
@@ -251,7 +269,8 @@ pub struct Runtime {
     shared: Arc<Shared>,
     hardware: hal::Config,
     workers: Vec<thread::JoinHandle<()>>,
-    reports: mpsc::Receiver<usize>,
+    /// How many requests each worker had to leak. In a lock only to be shared.
+    reports: Mutex<mpsc::Receiver<usize>>,
     deadline: Arc<Mutex<Instant>>,
 }
 
@@ -279,7 +298,7 @@ impl Runtime {
             shared,
             hardware: builder.hardware.clone(),
             workers: Vec::new(),
-            reports,
+            reports: Mutex::new(reports),
             deadline,
         };
         for (seat, deque) in deques.into_iter().enumerate() {
@@ -361,9 +380,10 @@ impl Runtime {
         report.blocking_threads = self.shared.blocking.close(end);
         // A little longer than the workers give their requests.
         let patience = end + Duration::from_millis(200);
+        let reports = self.reports.get_mut().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..self.workers.len() {
             let left = patience.saturating_duration_since(Instant::now());
-            match self.reports.recv_timeout(left) {
+            match reports.recv_timeout(left) {
                 Ok(leaked) => report.leaked_requests += leaked,
                 Err(_) => report.stuck_workers += 1,
             }
@@ -390,6 +410,11 @@ impl Drop for Runtime {
         }
     }
 }
+
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Runtime>();
+};
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
