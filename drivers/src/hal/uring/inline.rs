@@ -17,7 +17,7 @@ use overlapped_iomgr::hal::Op;
 /// Longest read tried on the spot. Beyond, copying dominates and the ring costs little more.
 const MAX_READ: u32 = 64 * 1024;
 /// Longest write made on the spot; it may block on the journal or on throttling.
-const MAX_WRITE: u32 = 16 * 1024;
+const MAX_WRITE: u32 = 64 * 1024;
 /// Misses in a row before reads pause, and how many reads the first pause lasts.
 const MISSES: u32 = 8;
 const PAUSE: u32 = 32;
