@@ -395,35 +395,48 @@ unsafe fn send_home(file: NonNull<FileObject>, kind: u64) {
     let home = unsafe { file.as_ref() }.home.clone();
     if home.is_current() {
         // SAFETY: on the home's thread, with the reference.
-        return unsafe { arrive(file, kind) };
+        Core::with_current(|core| unsafe { arrive(core, file, kind) });
+        return;
     }
     let parcel = Parcel(file);
     let work = move |core: &Core| {
         let parcel = parcel;
-        let _ = core;
         // SAFETY: `run` calls this on the home's thread.
-        unsafe { arrive(parcel.0, kind) };
+        unsafe { arrive(core, parcel.0, kind) };
     };
     if home.run(Box::new(work)).is_err() {
-        // The home is gone and all its requests with it. Whoever takes the last reference closes.
-        // SAFETY: the reference is ours; no thread touches `local` any more. A close that waits has
-        // a reference of its own.
-        unsafe {
-            let object = file.as_ref();
-            let waits = object.uses.load(Ordering::Acquire) & CLOSING != 0;
-            let keep = waits.then(|| object.handle());
-            let before = object.uses.fetch_sub(kind, Ordering::AcqRel) & !CLOSING;
-            if let Some(keep) = keep {
-                keep.let_closer_go(0);
-            } else if before == kind {
-                close_without_home(file);
-            }
+        // SAFETY: the home is gone, and the reference is ours.
+        unsafe { leave_without_home(file, kind) };
+    }
+}
+
+/// Gives one reference up when the home is gone, or going: all are in `uses`, and whoever takes the
+/// last one closes.
+///
+/// # Safety
+/// The caller owns the reference.
+unsafe fn leave_without_home(file: NonNull<FileObject>, kind: u64) {
+    // SAFETY: the reference keeps the file until it is replaced by one of our own, which does until
+    // it is given up.
+    unsafe {
+        let object = file.as_ref();
+        object.uses.fetch_add(HANDLE, Ordering::Relaxed);
+        if object.uses.fetch_sub(kind, Ordering::AcqRel) & CLOSING != 0 {
+            object.let_closer_go(0);
+        }
+        if object.uses.fetch_sub(HANDLE, Ordering::AcqRel) & !CLOSING == HANDLE {
+            close_without_home(file);
         }
     }
 }
 
 /// A reference has come home to die.
-unsafe fn arrive(file: NonNull<FileObject>, kind: u64) {
+unsafe fn arrive(core: &Core, file: NonNull<FileObject>, kind: u64) {
+    if !core.counts_locally.get() {
+        // The home is going: others may be closing the file at this moment.
+        // SAFETY: the caller's.
+        return unsafe { leave_without_home(file, kind) };
+    }
     // SAFETY: on the home's thread; the reference keeps the file until it is subtracted, and after
     // that, as only this thread can see zero, until `maybe_close`.
     unsafe {
