@@ -168,9 +168,11 @@ fn writes_dropped_in_every_state() {
                 }
             }
         }
-        for _ in 0..50 {
+        // The kernel may find a little room now and then.
+        let mut pending = 0;
+        while pending < 50 {
             let mut write = a.write(Counted::new(&live, 3));
-            assert!(poll_once(&mut write).is_pending());
+            pending += usize::from(poll_once(&mut write).is_pending());
         }
         until(|| live.load(Ordering::SeqCst) == 0).await;
         drop(a);
