@@ -2,7 +2,9 @@
 //! panic, or do in one place what they should do in another. Most of these corrupted memory once;
 //! run them under the address sanitizer as well.
 
-use std::cell::RefCell;
+mod support;
+
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +14,9 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use overlapped::net::{TcpListener, TcpStream};
 use overlapped::operation::{Flush, Read, ReadVectored, ReceiveLease, Write, WriteVectored};
+use overlapped::time::timeout;
 use overlapped_drivers::hal::{self, Config};
 use overlapped_iomgr::buf::Lease;
 use overlapped_iomgr::request::issue_at_bottom;
@@ -104,6 +108,20 @@ fn holding(held: &Slot<Held>) -> D {
         let (held, disposition) = irp.hold();
         *slot.lock().unwrap() = Some(held);
         disposition
+    })
+}
+
+/// A bottom that parks what it gets.
+fn parking(queue: &Arc<CancelSafeQueue>) -> D {
+    let queue = queue.clone();
+    D::new(move |irp, _| irp.park(&queue))
+}
+
+/// A filter that makes two halves of 32 bytes of every request with data.
+fn splitting() -> D {
+    D::new(|irp, _| {
+        let part = |start| Part { start, len: 32, offset: start.into() };
+        irp.split(&[part(0), part(32)])
     })
 }
 
@@ -628,15 +646,7 @@ fn a_cancel_stops_when_the_parent_has_gone() {
     }
     let processor = processor();
     let queue = Arc::new(CancelSafeQueue::new());
-    let split = D::new(|irp, _| {
-        let part = |start| Part { start, len: 32, offset: start.into() };
-        irp.split(&[part(0), part(32)])
-    });
-    let bottom = D::new({
-        let queue = queue.clone();
-        move |irp, _| irp.park(&queue)
-    });
-    let f = file(&stack(vec![split], bottom));
+    let f = file(&stack(vec![splitting()], parking(&queue)));
     let buffer = bytes::Bytes::from_owner(Issuing(f.clone()));
     let mut write = Request::new(&f, Write::next(buffer));
     assert!(poll(&mut write).is_pending());
@@ -645,6 +655,141 @@ fn a_cancel_stops_when_the_parent_has_gone() {
     let mut new = NEW.with(|n| n.take()).unwrap();
     assert!(poll(&mut new).is_pending(), "nobody has cancelled it");
     assert_eq!(queue.len(), 2);
+    while let Some(held) = queue.remove() {
+        held.complete(Status::SUCCESS, 32);
+    }
+    let Poll::Ready(Ok((64, _))) = poll(&mut new) else { panic!("both children are done") };
+    drop((new, f));
+    drop(processor);
+}
+
+/// A processor's requests are cancelled while another thread polls one of them: the waker that it
+/// writes is not looked at. The thread sanitizer tells; here, that nobody else was cancelled.
+#[test]
+fn a_cancel_of_children_leaves_requests_polled_elsewhere_alone() {
+    struct Nothing;
+    impl Wake for Nothing {
+        fn wake(self: Arc<Self>) {}
+    }
+    let processor = processor();
+    let queue = Arc::new(CancelSafeQueue::new());
+    let f = file(&stack(vec![splitting()], parking(&queue)));
+    let plain = file(&stack(vec![], parking(&queue)));
+    let mut other = Request::<'static, _>::owned(plain.clone(), flush());
+    assert!(poll(&mut other).is_pending());
+    let stop = AtomicBool::new(false);
+    let mut other = std::thread::scope(|scope| {
+        let poller = scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                let waker = Waker::from(Arc::new(Nothing));
+                let polled = Pin::new(&mut other).poll(&mut Context::from_waker(&waker));
+                assert!(polled.is_pending());
+            }
+            other
+        });
+        for _ in 0..500 {
+            let mut write = Request::new(&f, Write::next(vec![0u8; 64]));
+            assert!(poll(&mut write).is_pending());
+            assert_eq!(queue.len(), 3);
+            drop(write);
+            assert_eq!(queue.len(), 1);
+        }
+        stop.store(true, SeqCst);
+        poller.join().unwrap()
+    });
+    queue.remove().unwrap().complete(Status::SUCCESS, 0);
+    assert!(poll(&mut other).is_ready());
+    drop((other, f, plain));
+    drop(processor);
+}
+
+/// As [`a_cancel_stops_when_the_parent_has_gone`]; the slot's next request is with the hardware.
+#[test]
+fn a_cancel_does_not_reach_the_hardware_for_another_request() {
+    thread_local! {
+        static NEW: RefCell<Option<Pin<Box<dyn Future<Output = usize>>>>> =
+            const { RefCell::new(None) };
+    }
+    struct Issuing(FileHandle);
+    impl AsRef<[u8]> for Issuing {
+        fn as_ref(&self) -> &[u8] {
+            &[0; 64]
+        }
+    }
+    impl Drop for Issuing {
+        fn drop(&mut self) {
+            let readable = op::<Info, _, _>(|| Major::Poll, |s| _ = s.arg(1));
+            let mut new = Box::pin(Request::<'static, _>::owned(self.0.clone(), readable));
+            assert!(poll(&mut new).is_pending());
+            NEW.with(|n| *n.borrow_mut() = Some(new));
+        }
+    }
+    support::both(async |_| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let a = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (b, _) = listener.accept().await.unwrap();
+        let queue = Arc::new(CancelSafeQueue::new());
+        let f = file(&stack(vec![splitting()], parking(&queue)));
+        let buffer = bytes::Bytes::from_owner(Issuing(a.object().handle()));
+        let mut write = Request::new(&f, Write::next(buffer));
+        assert!(poll(&mut write).is_pending());
+        assert_eq!(queue.len(), 2);
+        drop(write);
+        let mut new = NEW.with(|n| n.take()).unwrap();
+        let early = timeout(Duration::from_millis(20), &mut new).await;
+        assert!(early.is_err(), "nobody has cancelled it, and nothing is there to read");
+        b.write("x").await.unwrap();
+        assert_eq!(new.await & 1, 1, "readable");
+    });
+}
+
+/// While a cancel goes through the children of a request, one of them ends another request, and the
+/// last one's end frees the parent, whose slot becomes the next parent.
+#[test]
+fn a_cancel_does_not_take_the_next_parents_children_for_its_own() {
+    thread_local! {
+        static NEW: RefCell<Option<Request<'static, Write<Vec<u8>>>>> = const { RefCell::new(None) };
+        static OTHER: RefCell<Option<Request<'static, Flush>>> = const { RefCell::new(None) };
+        static ARMED: Cell<bool> = const { Cell::new(false) };
+    }
+    struct Issuing(FileHandle);
+    impl AsRef<[u8]> for Issuing {
+        fn as_ref(&self) -> &[u8] {
+            &[0; 64]
+        }
+    }
+    impl Drop for Issuing {
+        fn drop(&mut self) {
+            ARMED.set(true);
+            let write = Write::next(vec![0; 64]);
+            let mut new = Request::<'static, _>::owned(self.0.clone(), write);
+            assert!(poll(&mut new).is_pending());
+            NEW.with(|n| *n.borrow_mut() = Some(new));
+        }
+    }
+    let processor = processor();
+    let queue = Arc::new(CancelSafeQueue::new());
+    let inner = splitting();
+    let split = D::new(move |irp, lower| {
+        if irp.major() != Major::Write {
+            return lower.skip(irp);
+        }
+        if ARMED.take() {
+            OTHER.with(|o| drop(o.take()));
+        }
+        inner.dispatch(irp, lower)
+    });
+    let f = file(&stack(vec![split], parking(&queue)));
+    let buffer = bytes::Bytes::from_owner(Issuing(f.clone()));
+    let mut write = Request::new(&f, Write::next(buffer));
+    assert!(poll(&mut write).is_pending());
+    let mut other = Request::<'static, _>::owned(f.clone(), flush());
+    assert!(poll(&mut other).is_pending());
+    OTHER.with(|o| *o.borrow_mut() = Some(other));
+    assert_eq!(queue.len(), 3);
+    drop(write);
+    assert_eq!(queue.len(), 2, "nobody has cancelled the new request");
+    let mut new = NEW.with(|n| n.take()).unwrap();
     while let Some(held) = queue.remove() {
         held.complete(Status::SUCCESS, 32);
     }
