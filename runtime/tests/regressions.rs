@@ -5,6 +5,7 @@ mod support;
 use std::future::Future;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -109,6 +110,23 @@ fn bytes_of_a_dropped_receive_come_first_although_others_wait() {
 }
 
 #[test]
+fn the_oldest_receive_that_waits_gets_the_bytes_of_a_dropped_one() {
+    both(async |_| {
+        let (a, b) = pair().await;
+        let [mut one, mut two, mut three] = [0; 3].map(|_| b.read(vec![0; 9]));
+        for read in [&mut one, &mut two, &mut three] {
+            assert!(poll_once(read).is_pending());
+        }
+        a.write("first").await.unwrap();
+        a_while().await;
+        drop(one);
+        assert_eq!(two.await.unwrap().1[..5], *b"first");
+        a.write("second").await.unwrap();
+        assert_eq!(three.await.unwrap().1[..6], *b"second");
+    });
+}
+
+#[test]
 fn older_bytes_come_first_although_they_are_dropped_elsewhere() {
     both(async |_| {
         let listener = std::net::TcpListener::bind(HERE).unwrap();
@@ -157,6 +175,22 @@ fn far_deadlines_are_far() {
     });
     for backend in BACKENDS {
         multi(backend, 1).shutdown(Duration::MAX);
+    }
+}
+
+#[test]
+fn a_far_sleep_keeps_no_worker_busy() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("a far sleep on {backend}"));
+        let runtime = multi(backend, 1);
+        let task = runtime.spawn(sleep(Duration::from_millis(u64::MAX)));
+        let turns = || runtime.handle().metrics()[0].turns;
+        std::thread::sleep(Duration::from_millis(20));
+        let before = turns();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(turns() < before + 100, "{} turns", turns() - before);
+        task.abort();
+        assert!(runtime.block_on(task).unwrap_err().is_cancelled());
     }
 }
 
@@ -240,13 +274,23 @@ fn a_wakers_drop_that_panics_ends_nobody_else() {
 fn sockets_given_back_to_std_lose_nothing() {
     both(async |_| {
         // Late bytes refuse the way back; when they have been read, it is open.
-        let (a, b) = pair().await;
-        let mut read = b.read(vec![0; 9]);
-        assert!(poll_once(&mut read).is_pending());
-        a.write("hello").await.unwrap();
-        a_while().await;
-        drop(read);
-        assert_eq!(kind(b.into_std()), ErrorKind::ResourceBusy);
+        for read_them in [false, true] {
+            let (a, b) = pair().await;
+            let mut read = b.read(vec![0; 9]);
+            assert!(poll_once(&mut read).is_pending());
+            a.write("hello").await.unwrap();
+            a_while().await;
+            drop(read);
+            if !read_them {
+                assert_eq!(kind(b.into_std()), ErrorKind::ResourceBusy);
+                continue;
+            }
+            assert_eq!(b.read(Vec::with_capacity(5)).await.unwrap().1, b"hello");
+            a.write("world").await.unwrap();
+            let mut got = [0; 5];
+            b.into_std().unwrap().read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"world");
+        }
 
         let listener = TcpListener::bind(HERE).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -302,7 +346,73 @@ fn a_filter_that_always_retries_ends_with_a_cancel() {
         let (a, _b) = pair_on(stack_of([Arc::new(retry) as Arc<dyn Driver>]).unwrap()).await;
         let read = a.read(vec![0; 5]).deadline(Duration::from_millis(5));
         assert_eq!(read.await.unwrap_err().status(), Status::IO_TIMEOUT);
+        let read = timeout(Duration::from_millis(5), a.read(vec![0; 5])).await;
+        assert!(read.is_err(), "nothing came");
+        // Dropped: this ends only when that has.
+        a.close().await.unwrap();
     });
+}
+
+#[test]
+fn a_retry_has_nothing_of_what_a_driver_below_prepared() {
+    both(async |_| {
+        let offsets = Arc::new(Mutex::new(Vec::new()));
+        let retried = AtomicUsize::new(0);
+        let change = |mut irp: Irp<'_>, lower: Lower<'_>| {
+            irp.next().set_offset(1000);
+            lower.forward(irp, On::ALL)
+        };
+        let once = move |irp: Unwinding<'_>| match retried.fetch_add(1, Ordering::SeqCst) {
+            0 => irp.retry(On::ALL),
+            _ => irp.proceed(),
+        };
+        let seen = offsets.clone();
+        let prepare = move |mut irp: Irp<'_>, _: Lower<'_>| {
+            seen.lock().unwrap().push(irp.offset());
+            // And then it answers by itself.
+            irp.next().set_offset(7);
+            irp.complete(Status::SUCCESS, 0)
+        };
+        let dir = Dir::new();
+        let path = dir.file("file", "hello");
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .filter(Arc::new(Reads(change, once)))
+            .filter(Arc::new(Reads(prepare, |irp: Unwinding<'_>| irp.proceed())));
+        file.open(&path).await.unwrap().read_at(vec![0; 5], 5).await.unwrap();
+        // A retry sends a copy of the driver's own location down (I-8).
+        assert_eq!(*offsets.lock().unwrap(), [1000, 5]);
+    });
+}
+
+#[test]
+fn a_drivers_name_is_asked_when_it_is_put_into_a_stack_and_not_again() {
+    struct Named(AtomicUsize);
+    impl Driver for Named {
+        fn name(&self) -> &str {
+            assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), 0, "asked again");
+            "named"
+        }
+        fn hooks(&self) -> MajorSet {
+            MajorSet::of(&[Major::Write])
+        }
+        fn dispatch(&self, _: Irp<'_>, _: Lower<'_>) -> Disposition {
+            panic!("wanted")
+        }
+    }
+    both(async |_| {
+        let stack = stack_of([Arc::new(Named(AtomicUsize::new(0))) as Arc<dyn Driver>]).unwrap();
+        let (a, b) = pair_on(stack.clone()).await;
+        // A report of the driver names it; its own code stays out of that.
+        assert_eq!(status(a.write("x").await), Status::DRIVER_INTERNAL_ERROR);
+        let device = stack.devices().next().unwrap();
+        assert_eq!((device.name(), device.is_faulted()), ("named", true));
+        // The thread goes on.
+        b.write("y").await.unwrap();
+        assert_eq!(a.read(Vec::with_capacity(1)).await.unwrap().1, b"y");
+    });
+    let panicking = || Stack::new([], Arc::new(Named(AtomicUsize::new(1))));
+    assert!(catch_unwind(panicking).is_err(), "whoever makes the stack is told");
 }
 
 #[test]
@@ -355,8 +465,14 @@ fn a_copy_that_cannot_be_changes_nothing() {
     both(async |_| {
         let dir = Dir::new();
         let path = dir.file("important", "contents");
-        assert_eq!(kind(fs::copy("/tmp", &path).await), ErrorKind::InvalidInput);
+        assert_eq!(kind(fs::copy(dir.path(""), &path).await), ErrorKind::InvalidInput);
         assert_eq!(kind(fs::copy(&path, &path).await), ErrorKind::InvalidInput);
+        // By other names.
+        let (hard, symbolic) = (dir.path("hard"), dir.path("symbolic"));
+        std::fs::hard_link(&path, &hard).unwrap();
+        std::os::unix::fs::symlink(&path, &symbolic).unwrap();
+        assert_eq!(kind(fs::copy(&path, &hard).await), ErrorKind::InvalidInput);
+        assert_eq!(kind(fs::copy(&symbolic, &path).await), ErrorKind::InvalidInput);
         assert_eq!(std::fs::read(&path).unwrap(), b"contents");
     });
 }
@@ -412,6 +528,37 @@ fn accepts_go_on_without_the_thread_that_made_the_listener() {
             (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         support::until_blocking(|| accepted.load(Ordering::SeqCst) == 3);
         runtime.block_on(server).unwrap();
+        drop(clients);
+    }
+}
+
+#[test]
+fn accepts_go_on_when_the_thread_that_made_the_listener_has_ended() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("a listener without its thread on {backend}"));
+        let runtime = Arc::new(multi(backend, 2));
+        let maker = runtime.clone();
+        let bind = move || {
+            maker.block_on(async {
+                let listener = TcpListener::bind(HERE).await.unwrap();
+                // Even one that has accepted.
+                let address = listener.local_addr().unwrap();
+                let (client, server) =
+                    future::join(TcpStream::connect(address), listener.accept()).await;
+                drop((client.unwrap(), server.unwrap()));
+                listener
+            })
+        };
+        let listener = std::thread::spawn(bind).join().unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = runtime.spawn(async move {
+            for _ in 0..3 {
+                listener.accept().await.unwrap();
+            }
+        });
+        let clients: Vec<_> =
+            (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        support::until_blocking(|| server.is_finished());
         drop(clients);
     }
 }
