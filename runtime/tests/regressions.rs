@@ -533,6 +533,27 @@ fn accepts_go_on_without_the_thread_that_made_the_listener() {
 }
 
 #[test]
+fn accepts_go_on_while_the_block_on_that_made_the_listener_blocks_its_thread() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("a listener with a blocked maker on {backend}"));
+        multi(backend, 2).block_on(async {
+            let listener = TcpListener::bind(HERE).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = overlapped::spawn(async move {
+                for _ in 0..3 {
+                    listener.accept().await.unwrap();
+                }
+            });
+            let clients: Vec<_> =
+                (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+            support::until_blocking(|| server.is_finished());
+            server.await.unwrap();
+            drop(clients);
+        });
+    }
+}
+
+#[test]
 fn accepts_go_on_when_the_thread_that_made_the_listener_has_ended() {
     for backend in BACKENDS {
         let _watch = watch(format!("a listener without its thread on {backend}"));
@@ -558,7 +579,7 @@ fn accepts_go_on_when_the_thread_that_made_the_listener_has_ended() {
         });
         let clients: Vec<_> =
             (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-        support::until_blocking(|| server.is_finished());
+        runtime.block_on(server).unwrap();
         drop(clients);
     }
 }
