@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::buf::Payload;
 use crate::hal::Wait;
-use crate::irp::dispatch;
+use crate::irp::finish;
 use crate::irp::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use crate::processor::{Core, Driven, ProcessorHandle};
 use crate::request::{Done, Operation};
@@ -374,7 +374,7 @@ impl Drop for Packet {
             unsafe {
                 let payload: Payload = std::mem::take(&mut (*slot.0.as_ptr()).payload);
                 (*slot.0.as_ptr()).flags.set(flags::TAKEN);
-                dispatch::release(*slot);
+                finish::release(*slot);
                 drop(payload);
             }
         }

@@ -62,7 +62,7 @@ impl Slot {
         });
     }
 
-    /// `dispatch::free`.
+    /// `finish::free`.
     fn free(&self) {
         self.memory.with_mut(|m| {
             // SAFETY: as in `touch`.
@@ -86,7 +86,7 @@ impl Slot {
 
     // The owner.
 
-    /// `dispatch::finalize` of a pended request.
+    /// `finish::finalize` of a pended request.
     fn complete(&self) {
         self.touch();
         // SAFETY: as in `touch`.
@@ -108,7 +108,7 @@ impl Slot {
         }
     }
 
-    /// `Remote::read` and `dispatch::read_mail`. Returns whether the slot may have more to come.
+    /// `Remote::read` and `finish::read_mail`. Returns whether the slot may have more to come.
     fn read_mail(&self) {
         let mail = {
             let mut list = self.mail.lock().unwrap();
@@ -141,7 +141,7 @@ impl Slot {
         self.state.unlock_waker()
     }
 
-    /// `dispatch::release`, not on the owner's thread.
+    /// `finish::release`, not on the owner's thread.
     fn release(&self) {
         self.touch();
         // SAFETY: as in `touch`.

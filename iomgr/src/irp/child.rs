@@ -6,6 +6,7 @@
 
 use super::Disposition;
 use super::dispatch;
+use super::finish;
 use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use super::token::Irp;
 use crate::major::{Major, minor};
@@ -166,7 +167,7 @@ unsafe fn child_done_inner(parent: SlotPtr, child: SlotPtr) {
         }
         header.flags.set(flags::TAKEN);
         header.file = None;
-        dispatch::release(child);
+        finish::release(child);
         (*parent.0.as_ptr()).children -= 1;
     }
 }
@@ -231,7 +232,7 @@ pub(crate) unsafe fn cancel_children(parent: SlotPtr) {
                 && !flags.has(flags::FUTURE)
                 && matches!((*child.0.as_ptr()).route, Route::Parent(p) if p == parent)
             {
-                dispatch::cancel(child);
+                finish::cancel(child);
             }
         }
     }

@@ -4,13 +4,15 @@
 //! - `slot`, `slab`: layout and memory.
 //! - `token`: what drivers hold ([`Irp`], [`Held`], [`Unwinding`], [`Late`]) and what they must
 //!   give back ([`Disposition`], [`Completion`]).
-//! - `dispatch`: down the stack, up again, and the final completion.
+//! - `dispatch`: down the stack and up again.
+//! - `finish`: the final completion, cancels, and the requester's departure.
 //! - `child`: requests that a driver makes out of one it was given.
 //!
 //! Read `token` first to write a driver, `dispatch` first to follow a request.
 
 pub(crate) mod child;
 pub(crate) mod dispatch;
+pub(crate) mod finish;
 mod held;
 pub(crate) mod slab;
 pub(crate) mod slot;

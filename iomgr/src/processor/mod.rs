@@ -34,7 +34,7 @@ pub use timers::TimerId;
 use crate::counters::Counters;
 use crate::file::FileObject;
 use crate::hal::{self, Hal, Op, Token};
-use crate::irp::dispatch;
+use crate::irp::finish;
 use crate::irp::slab::Slab;
 use crate::irp::slot::{Route, SlotPtr, flags};
 use crate::major::Major;
@@ -301,7 +301,7 @@ impl Core {
             // SAFETY: owner's thread; live slots.
             unsafe {
                 if slot.file_id() == Some(id) && slot.major() == major {
-                    dispatch::interrupt(slot);
+                    finish::interrupt(slot);
                 }
             }
         }
@@ -321,7 +321,7 @@ impl Core {
             // for being live; their memory stays.
             unsafe {
                 if (*slot.0.as_ptr()).flags.has(flags::LIVE) && wanted(slot) {
-                    dispatch::cancel(slot);
+                    finish::cancel(slot);
                 }
             }
         }

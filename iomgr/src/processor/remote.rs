@@ -203,7 +203,7 @@ impl Remote {
                 // free or re-mail it.
                 unsafe {
                     slot = *(*this.as_ptr()).mail.get();
-                    crate::irp::dispatch::read_mail(SlotPtr(this));
+                    crate::irp::finish::read_mail(SlotPtr(this));
                 }
             }
         }

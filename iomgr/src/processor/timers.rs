@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Remote};
 use crate::hal::Wait;
-use crate::irp::dispatch;
+use crate::irp::finish;
 use crate::irp::slot::{SlotPtr, flags};
 use crate::wheel::TimerKey;
 
@@ -136,7 +136,7 @@ impl Core {
                 Some(Timer::Deadline(slot)) => unsafe {
                     (*slot.0.as_ptr()).timer = None;
                     (*slot.0.as_ptr()).flags.set(flags::TIMED_OUT);
-                    dispatch::cancel(slot);
+                    finish::cancel(slot);
                 },
             }
             fired = true;

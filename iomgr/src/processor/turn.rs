@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::{CURRENT, Core, Processor, ShutdownReport, timers};
 use crate::hal::Wait;
 use crate::irp::dispatch;
+use crate::irp::finish;
 use crate::irp::slot::{Slot, SlotPtr};
 
 impl Processor {
@@ -112,7 +113,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
         // live (its generation may have changed, its memory has not).
         unsafe {
             if (*slot.0.as_ptr()).flags.has(crate::irp::slot::flags::LIVE) {
-                dispatch::cancel(slot);
+                finish::cancel(slot);
             }
         }
     }

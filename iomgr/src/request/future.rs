@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{Operation, Request, State, admit, collect, launch};
-use crate::irp::dispatch;
+use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::{Core, Driven};
 use crate::status::Status;
@@ -121,7 +121,7 @@ impl<K> Drop for Request<'_, K> {
     fn drop(&mut self) {
         if let State::Issued(slot) = self.state {
             // SAFETY: the requester's reference ends here.
-            unsafe { dispatch::release(slot) };
+            unsafe { finish::release(slot) };
         }
     }
 }

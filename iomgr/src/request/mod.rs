@@ -20,6 +20,7 @@ use crate::file::{self, FileHandle, FileObject};
 use crate::hal::Wait;
 use crate::irp::RawSegment;
 use crate::irp::dispatch;
+use crate::irp::finish;
 use crate::irp::slot::{IoStatus, Location, Phase, Route, SlotPtr, flags};
 use crate::major::{Major, minor};
 use crate::processor::{Core, Driven};
@@ -355,7 +356,7 @@ impl Drop for Undo {
             (*header).phase = Phase::Final;
             (*header).state.complete_inline();
             (*header).flags.set(flags::TAKEN);
-            dispatch::release(self.0);
+            finish::release(self.0);
         }
     }
 }
@@ -410,7 +411,7 @@ unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
             // SAFETY: the requester's reference ends here.
             unsafe {
                 (*self.0.0.as_ptr()).flags.set(flags::TAKEN);
-                dispatch::release(self.0);
+                finish::release(self.0);
             }
         }
     }
@@ -433,7 +434,7 @@ pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
             let Some(slot) = core.alloc_slot(depth) else { return false };
             fill(core, slot, file, major, Route::None);
             dispatch::issue(slot);
-            dispatch::forget(slot);
+            finish::forget(slot);
         }
         if core.driven() == Driven::Thread && !core.is_inside_turn() {
             // Nobody knows when this thread waits next.
@@ -461,7 +462,7 @@ pub fn issue_at_bottom(file: &FileObject, major: Major, minor: u8) -> Result<(),
             (*slot.location(0)).minor = minor;
             (*slot.location(0)).level = (depth - 1) as u8;
             dispatch::issue(slot);
-            dispatch::forget(slot);
+            finish::forget(slot);
         }
         Ok(())
     })

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Operation, Request, State, Target as FileRef, admit, collect, launch};
 use crate::hal::Wait;
-use crate::irp::dispatch;
+use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::port::CompletionPort;
 use crate::processor::{Core, Driven, ProcessorHandle};
@@ -41,7 +41,7 @@ impl Cancel {
             // it still is that request.
             unsafe {
                 if core.is_live(target.slot, target.generation) {
-                    dispatch::cancel(target.slot);
+                    finish::cancel(target.slot);
                 }
             }
         };
@@ -137,7 +137,7 @@ impl<'f, K: Operation> Request<'f, K> {
                 if (*slot.0.as_ptr()).result.status.is_error() {
                     return Err(collect::<K>(slot));
                 }
-                dispatch::leave_file(slot);
+                finish::leave_file(slot);
                 (*slot.0.as_ptr()).route = Route::Packet(key);
                 port.insert_packet(slot);
             }

@@ -1,0 +1,293 @@
+//! The end of a request: final completion ([`finalize`], I-27 to I-34), asking for it early
+//! ([`cancel`], X-1), and the requester's departure ([`release`]).
+//!
+//! **Invariant.** As in [`super::dispatch`]: all runs on the owner's thread, except [`release`], which
+//! checks and sends mail. After [`finalize`] the driver side is nobody's; who finds both sides
+//! finished frees the slot ([`super::state`]).
+
+use std::marker::PhantomData;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::child;
+use super::dispatch::{PANICKED, core, mail, resume_here, token};
+use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
+use super::state::Completed;
+use super::token::Late;
+use super::view::View;
+use crate::major::{Major, minor};
+use crate::processor::Core;
+use crate::status::Status;
+
+/// Final completion. `inline`: the issuing call is still on the stack and tells its caller itself.
+#[inline]
+pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
+    // SAFETY: the driver side ends here; the requester's half is handed over by `state`.
+    unsafe {
+        let header = slot.0.as_ptr();
+        let core = core(slot);
+        (*header).phase = Phase::Final;
+        if let Some(key) = (*header).timer.take() {
+            core.cancel_deadline(key);
+        }
+        if (*header).flags.has(flags::TIMED_OUT) && (*header).result.status == Status::CANCELLED {
+            (*header).result.status = Status::IO_TIMEOUT;
+        }
+        if (*header).result.status == Status::PENDING {
+            slot.device().report_bug("a request was completed as pending", false);
+            (*header).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+        }
+        clamp_information(slot);
+        core.count((*header).major, (*header).result.status);
+        if inline {
+            (*header).state.complete_inline();
+            if (*header).flags.has(flags::SETTLE) {
+                settle(slot);
+            }
+            return;
+        }
+        let completed = (*header).state.complete();
+        if matches!(completed, Completed::Free | Completed::FreeByMail) {
+            dispose(slot, false);
+        }
+        if (*header).flags.has(flags::SETTLE) {
+            let generation = (*header).generation;
+            settle(slot);
+            if !core.is_live(slot, generation) {
+                // Its requester has looked, found it done, and let go of it.
+                return;
+            }
+        }
+        match completed {
+            Completed::Notify => notify(slot),
+            Completed::Noticed | Completed::FreeByMail => {}
+            Completed::Free => free(slot),
+        }
+    }
+}
+
+/// Tells the bottom that a request it asked this for has its final result, or is disposed of.
+unsafe fn settle(slot: SlotPtr) {
+    // SAFETY: not freed and not counted off its file before the caller goes on.
+    unsafe {
+        if let (Some(file), Some(stack)) = ((*slot.0.as_ptr()).file, (*slot.0.as_ptr()).stack) {
+            let bottom = stack.as_ref().bottom();
+            let run = AssertUnwindSafe(|| bottom.driver().settled(file.as_ref()));
+            if catch_unwind(run).is_err() {
+                bottom.report_bug(PANICKED, true);
+            }
+        }
+    }
+}
+
+/// Disposes of a result that nobody takes.
+///
+/// `unread`: it was there before the requester left.
+unsafe fn dispose(slot: SlotPtr, unread: bool) {
+    // SAFETY: the slot is `DONE` and the caller is, or stands for, its requester; the request still
+    // counts on its file.
+    unsafe {
+        let header = slot.0.as_ptr();
+        let status = (*header).result.status;
+        let ended_early = matches!(status, Status::CANCELLED | Status::IO_TIMEOUT);
+        if (*header).flags.has(flags::TAKEN) || ended_early {
+            return;
+        }
+        if let (Some(file), Some(stack)) = ((*header).file, (*header).stack) {
+            let late = Late { slot, unread, scope: PhantomData };
+            let bottom = stack.as_ref().bottom();
+            let run = AssertUnwindSafe(|| bottom.driver().abandoned(file.as_ref(), late));
+            if catch_unwind(run).is_err() {
+                bottom.report_bug(PANICKED, true);
+            }
+        }
+    }
+}
+
+/// I-29, V-19: more bytes reported than asked for, or than were filled, is a driver bug, cut here.
+#[inline]
+unsafe fn clamp_information(slot: SlotPtr) {
+    // SAFETY: as `finalize`.
+    unsafe {
+        let header = slot.0.as_ptr();
+        let top = slot.location(0);
+        let most = match (*header).major {
+            Major::Read | Major::Write if (*header).result.info == 0 => return,
+            Major::Read if (*top).minor != minor::POOLED => {
+                let filled = (*header).filled as usize;
+                if (*top).minor == minor::VECTORED {
+                    filled
+                } else {
+                    filled.min((*top).len as usize)
+                }
+            }
+            Major::Write if (*top).minor == minor::VECTORED => View::of(&slot).len(),
+            Major::Read | Major::Write => (*top).len as usize,
+            _ => return,
+        };
+        if (*header).result.info > most {
+            if !(*header).result.status.is_error() {
+                slot.device().report_bug("more bytes were reported than there are", false);
+                if most == 0 {
+                    // Cut to nothing it would look like the end of the file.
+                    (*header).result.status = Status::DRIVER_INTERNAL_ERROR;
+                }
+            }
+            (*header).result.info = most;
+        }
+    }
+}
+
+/// Tells the requester of a pended request.
+unsafe fn notify(slot: SlotPtr) {
+    // SAFETY: the slot is `DONE` and its requester has not left; only this thread frees it, so it
+    // stays valid throughout.
+    unsafe {
+        let header = slot.0.as_ptr();
+        match mem::replace(&mut (*header).route, Route::None) {
+            Route::Future(Some(waker)) => {
+                // A waker is foreign code.
+                if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                    tracing::error!("a waker panicked");
+                }
+            }
+            Route::Port(port, key) => {
+                leave_file(slot);
+                (*header).route = Route::Packet(key);
+                port.insert_packet(slot);
+            }
+            Route::Parent(parent) => child::child_done(parent, slot),
+            Route::Future(None) | Route::None | Route::Wait | Route::Packet(_) => {}
+        }
+    }
+}
+
+/// asks for an early end. Owner's thread. Returns whether there was anything to ask for.
+pub(crate) unsafe fn cancel(slot: SlotPtr) -> bool {
+    // SAFETY: the slot is in use and ours to look at; nothing is taken from its holder.
+    unsafe {
+        let header = slot.0.as_ptr();
+        if (*header).phase == Phase::Final || (*header).flags.has(flags::CANCEL) {
+            return false;
+        }
+        (*header).flags.set(flags::CANCEL);
+        if let Some(file) = (*header).file
+            && (*header).flags.has(flags::LOCAL_USE)
+        {
+            crate::file::note_asked(file);
+        }
+        if (*header).children > 0 {
+            // It waits for its children, and may be gone when the last of them is.
+            child::cancel_children(slot);
+            return true;
+        }
+        match (*header).phase {
+            Phase::Hardware => core(slot).cancel_hardware(token(slot)),
+            Phase::Held => {
+                if let Some(parking) = (*header).parking.clone() {
+                    parking.cancel(slot);
+                }
+            }
+            Phase::Driver | Phase::Finished | Phase::Final => {}
+        }
+        true
+    }
+}
+
+/// Asks the hardware for a request back, without marking it as cancelled. Owner's thread.
+pub(crate) unsafe fn interrupt(slot: SlotPtr) {
+    // SAFETY: the slot is in use and ours to look at; nothing is taken from its holder.
+    unsafe {
+        if (*slot.0.as_ptr()).phase == Phase::Hardware {
+            core(slot).cancel_hardware(token(slot));
+        }
+    }
+}
+
+/// The requester lets go. Drops what it did not take, asks for an early end of what is in flight.
+pub(crate) unsafe fn release(slot: SlotPtr) {
+    // SAFETY: the requester's reference ends here.
+    unsafe {
+        let state = &(*slot.0.as_ptr()).state;
+        let core = core(slot);
+        if core.is_current() {
+            let _busy = core.busy();
+            if state.release_local() {
+                dispose(slot, true);
+                free(slot);
+            } else {
+                cancel(slot);
+            }
+        } else if state.release_remote(|| dispose(slot, true)) && !mail(slot) && state.is_done() {
+            Core::free_orphan(slot);
+        }
+        // Otherwise its owner frees it; or its owner was torn down without it, and the hardware may
+        // still write to its buffer: it leaks.
+    }
+}
+
+/// Lets go of a request that nobody waits for, without asking for an early end.
+pub(crate) unsafe fn forget(slot: SlotPtr) {
+    // SAFETY: the requester's reference ends here, on the owner's thread.
+    unsafe {
+        if (*slot.0.as_ptr()).state.release_local() {
+            dispose(slot, true);
+            free(slot);
+        }
+    }
+}
+
+/// Mail for a slot, read by its owner.
+pub(crate) unsafe fn read_mail(slot: SlotPtr) {
+    // SAFETY: mail keeps the slot alive until here.
+    unsafe {
+        let mail = (*slot.0.as_ptr()).state.take_mail();
+        if mail.finish {
+            let generation = (*slot.0.as_ptr()).generation;
+            resume_here(slot);
+            // If it completed, the state word saw the requester's departure and freed the slot.
+            if !mail.parting || !core(slot).is_live(slot, generation) {
+                return;
+            }
+            if !(*slot.0.as_ptr()).state.is_done() {
+                cancel(slot);
+            }
+        } else if mail.parting {
+            if mail.done { free(slot) } else { _ = cancel(slot) }
+        }
+    }
+}
+
+/// Counts the request off its file.
+pub(crate) unsafe fn leave_file(slot: SlotPtr) {
+    // SAFETY: owner's thread; the file is counted until here.
+    unsafe {
+        let header = slot.0.as_ptr();
+        (*header).stack = None;
+        if let Some(file) = (*header).file.take() {
+            let local = (*header).flags.has(flags::LOCAL_USE) && core(slot).counts_locally.get();
+            crate::file::leave(file, local, (*header).flags.has(flags::CANCEL));
+        }
+    }
+}
+
+/// Frees a slot that is `DONE` and has no requester; what it still carries is dropped.
+unsafe fn free(slot: SlotPtr) {
+    // SAFETY: both sides are finished, on the owner's thread.
+    unsafe {
+        let header = slot.0.as_ptr();
+        let payload = mem::take(&mut (*header).payload);
+        let route = mem::replace(&mut (*header).route, Route::None);
+        (*header).parking = None;
+        leave_file(slot);
+        core(slot).free_slot(slot);
+        // Last, because dropping them may run code of the user's, which may panic.
+        if !payload.is_empty() && catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
+            tracing::error!("a buffer or result panicked while it was dropped");
+        }
+        if !matches!(route, Route::None) && catch_unwind(AssertUnwindSafe(|| drop(route))).is_err()
+        {
+            tracing::error!("a waker panicked while it was dropped");
+        }
+    }
+}
