@@ -269,6 +269,8 @@ fn an_operation_cannot_misstate_its_data() {
         (Major::Read, Box::new(|s| _ = s.data_in(vec![16u8; 16]).minor(minor::VECTORED))),
         (Major::Read, Box::new(|s| _ = s.minor(minor::VECTORED).data_in(vec![16u8; 16]))),
         (Major::Read, Box::new(|s| _ = s.minor(minor::POOLED).data_in(vec![16u8; 16]))),
+        (Major::Read, Box::new(|s| _ = s.minor(minor::VECTORED))),
+        (Major::Write, Box::new(|s| _ = s.minor(minor::POOLED))),
         (Major::Flush, Box::new(|s| _ = s.minor(minor::VECTORED).data_out(vec![16u8; 16]))),
         (Major::Read, Box::new(|s| _ = s.data_out(Arc::<[u8]>::from([0u8; 100])))),
         (Major::Write, Box::new(move |s| _ = s.data_in(room()))),
