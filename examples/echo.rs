@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lexopt::prelude::*;
@@ -19,7 +19,7 @@ use overlapped::driver::filter::PassKind;
 use overlapped::net::{AcceptStream, TcpListener, TcpStream, stack_of};
 use overlapped::operation::{Read, ReceiveLease, Write as WriteOp};
 use overlapped::{Backend, Builder, CompletionPort, Packet};
-use overlapped_examples::{Api, Counting, allocations, filters, parse_kind, text, usage};
+use overlapped_examples::{Api, Counting, Totals, filters, parse_kind, text, usage};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -81,44 +81,6 @@ fn options() -> Result<Options, lexopt::Error> {
     Ok(options)
 }
 
-#[derive(Default)]
-struct Totals {
-    connections: AtomicU64,
-    bytes: AtomicU64,
-    requests: AtomicU64,
-    /// Allocations and requests when the second half of the requests began: the steady state.
-    mark: AtomicU64,
-    mark_allocations: AtomicU64,
-}
-
-impl Totals {
-    fn count(&self, bytes: usize, requests: u64) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        let now = self.requests.fetch_add(requests, Ordering::Relaxed) + requests;
-        // Whenever the number has doubled, the steady state is counted from here on.
-        let mark = self.mark.load(Ordering::Relaxed);
-        if now > 1024.max(mark * 2) {
-            self.mark.store(now, Ordering::Relaxed);
-            self.mark_allocations.store(allocations(), Ordering::Relaxed);
-        }
-    }
-
-    fn print(&self) {
-        let requests = self.requests.load(Ordering::Relaxed);
-        let steady = requests - self.mark.load(Ordering::Relaxed);
-        let allocated = allocations() - self.mark_allocations.load(Ordering::Relaxed);
-        println!(
-            "{}",
-            serde_json::json!({
-                "connections": self.connections.load(Ordering::Relaxed),
-                "bytes": self.bytes.load(Ordering::Relaxed),
-                "requests": requests,
-                "allocations_per_request": allocated as f64 / steady.max(1) as f64,
-            })
-        );
-    }
-}
-
 fn main() -> io::Result<()> {
     let options = options().unwrap_or_else(|error| usage(error, USAGE));
     let stack = stack_of(filters(options.filters, options.kind))?;
@@ -168,7 +130,7 @@ fn futures(
                         continue;
                     }
                 };
-                totals.connections.fetch_add(1, Ordering::Relaxed);
+                totals.connection();
                 let totals = totals.clone();
                 overlapped::spawn(async move {
                     let _ = stream.set_nodelay(true);
@@ -269,7 +231,7 @@ fn ports(
             if key == ACCEPT {
                 if let Ok((stream, _)) = packet.into_output::<AcceptStream>() {
                     let _ = stream.set_nodelay(true);
-                    totals.connections.fetch_add(1, Ordering::Relaxed);
+                    totals.connection();
                     let connection = Connection { stream, key: next_key };
                     next_key += 2;
                     if receive(&connection, &port, options.leased, Vec::with_capacity(BUFFER)) {

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::time::Instant;
 
-use crate::allocations::allocations;
-use crate::cpu::own_us;
+use overlapped_examples::{allocations, cpu_us};
 
 /// Bytes of a chunk, for all contestants.
 pub const CHUNK: usize = 128 << 10;
@@ -55,9 +54,9 @@ pub fn run(options: &Options, copy: impl FnOnce(&Options) -> io::Result<()>) -> 
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let (begin, cpu, before) = (Instant::now(), own_us(), allocations());
+    let (begin, cpu, before) = (Instant::now(), cpu_us(), allocations());
     copy(options)?;
-    let (seconds, cpu) = (begin.elapsed().as_secs_f64(), own_us() - cpu);
+    let (seconds, cpu) = (begin.elapsed().as_secs_f64(), cpu_us() - cpu);
     let allocated = allocations() - before;
     let bytes = compare(&options.from, &options.to)?;
     File::open(&options.to)?.sync_all()?;

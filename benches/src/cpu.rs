@@ -1,18 +1,6 @@
-//! CPU time and cores, of this process and of others.
+//! CPU time of other processes, and cores.
 
 use std::io;
-
-/// User and system time of this process, all threads, in microseconds.
-pub fn own_us() -> f64 {
-    // SAFETY: `rusage` is plain numbers, and the call only fills it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    let us = |t: libc::timeval| t.tv_sec as f64 * 1e6 + t.tv_usec as f64;
-    us(usage.ru_utime) + us(usage.ru_stime)
-}
 
 /// The CPU time of a whole process, read from outside: what the scheduler counts as run time, the
 /// same sums as in `/proc/PID/task/*/schedstat`, but with the threads that have ended.

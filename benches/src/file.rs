@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::allocations::allocations;
+use overlapped_examples::allocations;
 
 /// The command line: that of our example `fileio`, and `--runtime`.
 #[derive(Clone, Debug)]

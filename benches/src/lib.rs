@@ -12,7 +12,6 @@
 //!
 //! Ours are the examples `echo` and `fileio`, which have the same command line.
 
-pub mod allocations;
 pub mod contest;
 pub mod copying;
 pub mod cpu;

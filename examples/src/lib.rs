@@ -1,41 +1,18 @@
-//! Shared by the examples: their command lines, and a counting allocator.
+//! Shared by the examples, and by those they are measured against: command lines, a counting
+//! allocator, what a server has done.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::OsString;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use overlapped::driver::Driver;
 use overlapped::driver::filter::{Pass, PassKind};
 
-/// Counts heap allocations, so that the examples can say how many a request costs.
-pub struct Counting;
+mod counting;
+mod totals;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: passes everything on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-/// Allocations of this process so far.
-pub fn allocations() -> u64 {
-    ALLOCATIONS.load(Ordering::Relaxed)
-}
+pub use counting::{Counting, allocations};
+pub use totals::Totals;
 
 /// How the result of a request is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,8 +4,8 @@
 
 use std::io;
 
-use overlapped_benches::allocations::Counting;
 use overlapped_benches::copying::{self, Options};
+use overlapped_examples::Counting;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;

@@ -8,10 +8,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use io_uring::{opcode, types};
-use overlapped_benches::allocations::Counting;
 use overlapped_benches::copying::{self, CHUNK, Options};
 use overlapped_benches::memory::Buffer;
 use overlapped_benches::ring::Ring;
+use overlapped_examples::Counting;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;

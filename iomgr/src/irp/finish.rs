@@ -48,7 +48,7 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
         }
         let completed = (*header).state.complete();
         if matches!(completed, Completed::Free | Completed::FreeByMail) {
-            dispose(slot, false);
+            dispose(slot);
         }
         if (*header).flags.has(flags::SETTLE) {
             let generation = (*header).generation;
@@ -81,9 +81,7 @@ unsafe fn settle(slot: SlotPtr) {
 }
 
 /// Disposes of a result that nobody takes.
-///
-/// `unread`: it was there before the requester left.
-unsafe fn dispose(slot: SlotPtr, unread: bool) {
+unsafe fn dispose(slot: SlotPtr) {
     // SAFETY: the slot is `DONE` and the caller is, or stands for, its requester; the request still
     // counts on its file.
     unsafe {
@@ -94,7 +92,7 @@ unsafe fn dispose(slot: SlotPtr, unread: bool) {
             return;
         }
         if let (Some(file), Some(stack)) = ((*header).file, (*header).stack) {
-            let late = Late { slot, unread, scope: PhantomData };
+            let late = Late { slot, scope: PhantomData };
             let bottom = stack.as_ref().bottom();
             let run = AssertUnwindSafe(|| bottom.driver().abandoned(file.as_ref(), late));
             if catch_unwind(run).is_err() {
@@ -213,12 +211,12 @@ pub(crate) unsafe fn release(slot: SlotPtr) {
         if core.is_current() {
             let _busy = core.busy();
             if state.release_local() {
-                dispose(slot, true);
+                dispose(slot);
                 free(slot);
             } else {
                 cancel(slot);
             }
-        } else if state.release_remote(|| dispose(slot, true)) && !mail(slot) && state.is_done() {
+        } else if state.release_remote(|| dispose(slot)) && !mail(slot) && state.is_done() {
             Core::free_orphan(slot);
         }
         // Otherwise its owner frees it; or its owner was torn down without it, and the hardware may
@@ -231,7 +229,7 @@ pub(crate) unsafe fn forget(slot: SlotPtr) {
     // SAFETY: the requester's reference ends here, on the owner's thread.
     unsafe {
         if (*slot.0.as_ptr()).state.release_local() {
-            dispose(slot, true);
+            dispose(slot);
             free(slot);
         }
     }

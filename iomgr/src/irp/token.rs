@@ -487,17 +487,10 @@ impl Deref for Unwinding<'_> {
 /// A result that came after its requester had gone; see [`crate::Driver::abandoned`].
 pub struct Late<'a> {
     pub(crate) slot: SlotPtr,
-    pub(crate) unread: bool,
     pub(crate) scope: PhantomData<(&'a (), *mut ())>,
 }
 
 impl Late<'_> {
-    /// Whether the result was there before the requester left; later requests may have been issued
-    /// since.
-    pub fn is_unread(&self) -> bool {
-        self.unread
-    }
-
     /// The final status.
     pub fn status(&self) -> Status {
         // SAFETY: final completion or release hands the slot to us alone for the call.

@@ -12,9 +12,9 @@ mod tokio_echo;
 
 use std::io;
 
-use overlapped_benches::allocations::Counting;
 use overlapped_benches::cpu::raise_descriptor_limit;
 use overlapped_benches::server::{Options, Totals, stop_signal};
+use overlapped_examples::Counting;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;

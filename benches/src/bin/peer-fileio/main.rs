@@ -10,9 +10,8 @@ mod tokio_file;
 use std::io;
 use std::time::Instant;
 
-use overlapped_benches::allocations::Counting;
-use overlapped_benches::cpu::own_us;
 use overlapped_benches::file::{Options, Tally};
+use overlapped_examples::{Counting, cpu_us};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -38,9 +37,9 @@ fn main() -> io::Result<()> {
         )),
     };
     options.lay_out()?;
-    let (begin, cpu) = (Instant::now(), own_us());
+    let (begin, cpu) = (Instant::now(), cpu_us());
     let tally = run(&options)?;
-    let (seconds, cpu) = (begin.elapsed().as_secs_f64(), own_us() - cpu);
+    let (seconds, cpu) = (begin.elapsed().as_secs_f64(), cpu_us() - cpu);
     let allocated = tally.allocations_per_op();
     if options.write && options.verify {
         options.check()?;

@@ -1,9 +1,9 @@
-//! An allocator that counts, the same as in our own examples.
+//! An allocator that counts.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts heap allocations. Made the global allocator by each contestant.
+/// Counts heap allocations, so that a program can say how many a request costs.
 pub struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
