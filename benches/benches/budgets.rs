@@ -44,7 +44,7 @@ unsafe impl Hal for Idle {
     }
     fn cancel(&mut self, _: Token) {}
     fn turn(&mut self, _: Wait, done: &mut Vec<hal::Completion>) -> io::Result<()> {
-        let finish = |token| hal::Completion { token, result: 0, more: false, lease: None };
+        let finish = |token| hal::Completion { token, result: 0, lease: None };
         done.extend(self.queue.drain(..).map(finish));
         Ok(())
     }

@@ -172,11 +172,6 @@ pub trait Driver: Send + Sync + 'static {
         irp.complete(done.status(), done.info())
     }
 
-    /// Bottom drivers: one of several results of a multishot operation, which goes on.
-    fn more(&self, file: &FileObject, done: hal::Completion) {
-        let _ = (file, done);
-    }
-
     /// Bottom drivers: a request ended after its requester had left, and not because it was
     /// cancelled. What the result
     /// owns is put back or disposed of here, so that nothing is lost. The payload is dropped

@@ -183,12 +183,6 @@ impl FileObject {
         self.home.run(Box::new(move |_| work(&handle))).map_err(|_| Status::DELETE_PENDING)
     }
 
-    /// Cancels the requests of the given major that a driver made for itself on this file
-    /// ([`crate::request::issue_at_bottom`]), on the calling thread's processor.
-    pub fn cancel_own(&self, major: Major) {
-        Core::with_current(|core| core.cancel_unattended(self.id, major));
-    }
-
     /// Asks for an early end of every request on this file, on every processor. Does not wait.
     pub fn cancel_requests(&self) {
         let id = self.id;

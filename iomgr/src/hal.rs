@@ -49,7 +49,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// One hardware operation. Pointers stay valid until its final [`Completion`].
+/// One hardware operation. Pointers stay valid until its [`Completion`].
 ///
 /// Whoever calls [`Hal::submit`] keeps that promise; in this crate it is the IRP, which owns every
 /// byte the operation names (design: "kernel-visible memory belongs to the IRP until its final
@@ -155,10 +155,8 @@ pub enum Op {
         /// `MSG_*` flags.
         flags: c_int,
     },
-    /// Accepts connections again and again: every completion with [`Completion::more`] set is one
-    /// socket (close-on-exec); the last one, without it, is an error or a socket after which the
-    /// operation has ended.
-    AcceptMulti {
+    /// Accepts one connection; the result is its descriptor (close-on-exec).
+    Accept {
         /// Listening socket.
         fd: c_int,
     },
@@ -240,8 +238,6 @@ pub struct Completion {
     pub token: Token,
     /// Result: as the system call's, or the negated errno.
     pub result: i32,
-    /// More completions of this operation will follow (multishot).
-    pub more: bool,
     /// The pool buffer that holds the data of [`Op::RecvPooled`], cut to the bytes received.
     pub lease: Option<Lease>,
 }
@@ -280,7 +276,7 @@ pub enum Wait {
 ///
 /// # Safety
 /// The I/O manager believes what an implementation says: every completion names a token given to
-/// [`Hal::submit`] and not yet completed for good; exactly one completion for each is final; a
+/// [`Hal::submit`] and not yet completed for good; exactly one completion comes for each; a
 /// positive result of an operation that receives means that so many bytes of its memory are filled;
 /// and the memory is not touched after the final completion.
 pub unsafe trait Hal {

@@ -241,7 +241,7 @@ fn in_the_bottom() {
     }
 }
 
-/// `more`, `abandoned` and `settled` panic: reported, and without effect on the request.
+/// `abandoned` and `settled` panic: reported, and without effect on the request.
 #[test]
 fn in_the_bottoms_notices() {
     let h = Harness::new();
@@ -252,14 +252,9 @@ fn in_the_bottoms_notices() {
     let bystander = Bystander::new(&h, &file);
     let panic_in = |place| *quirks.panic_in.lock().unwrap() = Some(place);
 
-    panic_in("more");
-    h.sim.script([Step::after(1)]);
-    assert_eq!(h.block_on(plain(&file, Major::Accept)).0, Status::SUCCESS);
-    assert_eq!((counts.more.load(SeqCst), device(&stack, "bottom")), (3, (true, 1)));
-
     panic_in("settled");
     assert_eq!(h.block_on(read(&file, 4, 0)).unwrap().0, 4);
-    assert_eq!(device(&stack, "bottom"), (true, 2));
+    assert_eq!(device(&stack, "bottom"), (true, 1));
 
     panic_in("abandoned");
     h.sim.script([Step::after(1).deaf()]);
@@ -267,7 +262,7 @@ fn in_the_bottoms_notices() {
     assert!(poll(&mut request).is_pending());
     drop(request);
     h.turn();
-    assert_eq!((counts.abandoned.load(SeqCst), device(&stack, "bottom")), (1, (true, 3)));
+    assert_eq!((counts.abandoned.load(SeqCst), device(&stack, "bottom")), (1, (true, 2)));
     assert_eq!(counts.settled.load(SeqCst), 2, "settled all the same");
     bystander.check(&h);
     drop(file);

@@ -19,7 +19,6 @@ use overlapped::operation::{Flush, Read, ReadVectored, ReceiveLease, Write, Writ
 use overlapped::time::timeout;
 use overlapped_drivers::hal::{self, Config};
 use overlapped_iomgr::buf::Lease;
-use overlapped_iomgr::request::issue_at_bottom;
 use overlapped_iomgr::{
     CancelSafeQueue, Completion, CompletionPort, Disposition, Done, Driver, FileHandle, FileObject,
     Held, Irp, Late, Lower, Major, MajorSet, On, Operation, Part, Processor, Request, Setup, Stack,
@@ -555,25 +554,6 @@ fn orphans_of_one_file_race() {
         });
         assert_eq!(closes.load(SeqCst), FILES, "round {round}");
     }
-}
-
-/// A driver's own request has no data, whatever its minor code.
-#[test]
-fn a_drivers_own_request_has_no_data() {
-    let processor = processor();
-    let seen = Arc::new(AtomicUsize::new(7));
-    let bottom = D::new({
-        let seen = seen.clone();
-        move |irp, _| {
-            seen.store(irp.len(), SeqCst);
-            irp.complete(Status::SUCCESS, 0)
-        }
-    });
-    let f = file(&stack(vec![], bottom));
-    issue_at_bottom(&f, Major::Read, minor::VECTORED).unwrap();
-    assert_eq!(seen.load(SeqCst), 0);
-    drop(f);
-    drop(processor);
 }
 
 /// `settled` lets the requester go, and the slot is another request's: that one is not robbed.

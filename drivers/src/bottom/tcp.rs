@@ -2,15 +2,14 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{IntoRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlapped_iomgr::buf::Lease;
 use overlapped_iomgr::hal::{Completion, Op};
-use overlapped_iomgr::request::issue_at_bottom;
 use overlapped_iomgr::{
-    CancelSafeQueue, Disposition, Driver, FileHandle, FileObject, Irp, Late, Lower, Major,
-    MajorSet, Stack, Status, minor,
+    Disposition, Driver, FileHandle, FileObject, Irp, Late, Lower, Major, MajorSet, Stack, Status,
+    minor,
 };
 
 use super::{close, close_now};
@@ -285,29 +284,23 @@ pub fn has_unread(file: &FileObject) -> bool {
 pub struct ListenerContext {
     /// The stack of the connections.
     connections: Arc<Stack>,
-    /// Sockets accepted and not asked for yet, oldest first.
+    /// Connections that came for accepts which nobody waits for any more, oldest first.
     ready: Mutex<VecDeque<FileHandle>>,
-    /// Accepts waiting.
-    waiting: CancelSafeQueue,
-    /// A multishot accept is with some processor's hardware.
-    armed: AtomicBool,
+    /// Accepts with the hardware.
+    pending: AtomicUsize,
     /// No more connections are taken: the socket goes to somebody else.
     stopped: AtomicBool,
-    /// The error that ended the last one, for the next accept to report.
-    failure: Mutex<Option<Status>>,
 }
-
-/// More sockets than this in `ready` stop the multishot accept: the kernel's backlog holds the
-/// rest.
-const MOST_READY: usize = 256;
-
-/// Minor code of the driver's own request that keeps the multishot accept going.
-const PUMP: u8 = 0x80;
 
 /// The bottom driver of listening sockets.
 ///
-/// **Invariant.** A socket is in the kernel's backlog, in `ready`, or in one accept's payload. An
-/// accept that completes for nobody puts its socket back, so accepting is cancel-safe.
+/// Each accept waits in the hardware of its own processor, so that none depends on what another
+/// thread does.
+///
+/// **Invariant.** A connection is in the kernel's backlog, in `ready`, or in one accept's payload.
+/// An accept that completes for nobody puts its connection into `ready`, so accepting is cancel-safe
+/// . Whenever a connection may be there that no waiting accept has been woken for, those that
+/// wait are taken back from the hardware, and look again.
 #[derive(Debug, Default)]
 pub struct ListenerDriver;
 
@@ -320,75 +313,59 @@ impl ListenerContext {
         // Nothing in here panics while it holds the lock.
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Joins sockets with accepts, oldest with oldest.
-    fn deliver(&self) {
-        loop {
-            let mut ready = self.ready();
-            if ready.is_empty() {
-                return;
-            }
-            let Some(held) = self.waiting.remove() else { return };
-            let socket = ready.pop_front().expect("not empty");
-            drop(ready);
-            held.complete_with(Accepted(socket));
-        }
-    }
 }
 
 impl ListenerDriver {
-    fn arm(file: &FileObject) {
-        let context = listener(file);
-        if context.armed.swap(true, Ordering::AcqRel) {
-            return;
+    fn accept(mut irp: Irp<'_>) -> Disposition {
+        if irp.is_cancelled() {
+            return irp.complete(Status::CANCELLED, 0);
         }
-        // On the thread that wants a connection: the one that made the listener may do something
-        // else meanwhile, or have ended.
-        let armed = if context.stopped.load(Ordering::SeqCst) {
-            Err(Status::FILE_CLOSED)
-        } else {
-            issue_at_bottom(file, Major::Accept, PUMP)
-        };
-        if let Err(status) = armed {
-            Self::disarmed(file, status);
+        let fd = irp.file().fd();
+        let context = listener(irp.file());
+        // Counted before it looks: see `stop_accepting`.
+        context.pending.fetch_add(1, Ordering::SeqCst);
+        let first = context.ready().pop_front();
+        if first.is_none() && fd >= 0 && !context.stopped.load(Ordering::SeqCst) {
+            // SAFETY: the operation names no memory.
+            return unsafe { irp.submit(Op::Accept { fd }) };
+        }
+        context.pending.fetch_sub(1, Ordering::SeqCst);
+        match first {
+            Some(socket) => {
+                irp.set_payload(Accepted(socket));
+                irp.complete(Status::SUCCESS, 0)
+            }
+            None => irp.complete(Status::FILE_CLOSED, 0),
         }
     }
 
-    /// The multishot accept has ended.
-    fn disarmed(file: &FileObject, status: Status) {
-        let context = listener(file);
-        context.armed.store(false, Ordering::SeqCst);
-        // Cancelled: enough are ready, the listener closes, or the processor that had it ends.
-        if status.is_error() && status != Status::CANCELLED {
-            match context.waiting.remove() {
-                Some(held) => held.complete(status, 0),
-                None => {
-                    let mut failure =
-                        context.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    *failure = Some(status);
+    fn accepted(mut irp: Irp<'_>, done: Completion) -> Disposition {
+        let context = listener(irp.file());
+        let status = match done.result {
+            fd @ 0.. => {
+                // SAFETY: the hardware has just given us this descriptor.
+                let socket = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
+                // An error means that the runtime is ending: the connection is closed.
+                match adopt(context.connections.clone(), "", socket) {
+                    Ok(socket) => {
+                        irp.set_payload(Accepted(socket));
+                        Status::SUCCESS
+                    }
+                    Err(status) => status,
                 }
             }
+            _ => done.status(),
+        };
+        let others = listener(irp.file()).pending.fetch_sub(1, Ordering::SeqCst) > 1;
+        if status == Status::CANCELLED && !irp.is_cancelled() {
+            return Self::accept(irp);
         }
-        context.deliver();
-        if file.fd() >= 0
-            && let Some(held) = context.waiting.remove()
-        {
-            // On its own thread, which arms again. It goes to the end of the queue; the connections
-            // are in order all the same.
-            held.redispatch();
+        if status.is_error() && others {
+            // The system wakes one accept for a connection. It may have been this one, which does
+            // not take it.
+            irp.file().interrupt(Major::Accept);
         }
-    }
-
-    fn connected(file: &FileObject, fd: i32) {
-        let context = listener(file);
-        // SAFETY: the hardware has just given us this descriptor.
-        let socket = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
-        match adopt(context.connections.clone(), "", socket) {
-            Ok(socket) => context.ready().push_back(socket),
-            // The runtime is ending: the connection is closed with the socket.
-            Err(status) => tracing::debug!(%status, "a connection came during shutdown"),
-        }
-        context.deliver();
+        irp.complete(status, 0)
     }
 }
 
@@ -403,19 +380,11 @@ impl Driver for ListenerDriver {
 
     fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
         let fd = irp.file().fd();
-        if irp.major() == Major::Close {
-            return close(irp, true);
-        }
-        if fd < 0 {
-            return irp.complete(Status::FILE_CLOSED, 0);
-        }
-        match (irp.major(), irp.minor()) {
-            (Major::Accept, PUMP) => {
-                // SAFETY: the operation names no memory.
-                unsafe { irp.submit(Op::AcceptMulti { fd }) }
-            }
-            (Major::Accept, _) => Self::accept(irp),
-            (Major::Poll, _) => {
+        match irp.major() {
+            Major::Close => close(irp, true),
+            _ if fd < 0 => irp.complete(Status::FILE_CLOSED, 0),
+            Major::Accept => Self::accept(irp),
+            Major::Poll => {
                 let events = irp.arg() as u32;
                 // SAFETY: the operation names no memory.
                 unsafe { irp.submit(Op::Poll { fd, events }) }
@@ -424,61 +393,25 @@ impl Driver for ListenerDriver {
         }
     }
 
-    fn more(&self, file: &FileObject, done: Completion) {
-        if done.result >= 0 {
-            Self::connected(file, done.result);
-            if listener(file).ready().len() >= MOST_READY {
-                file.cancel_own(Major::Accept);
-            }
-        }
-    }
-
     fn hardware(&self, irp: Irp<'_>, done: Completion) -> Disposition {
-        let status = done.status();
-        if irp.major() == Major::Accept && irp.minor() == PUMP {
-            if done.result >= 0 {
-                Self::connected(irp.file(), done.result);
-            }
-            Self::disarmed(irp.file(), status);
-            return irp.complete(status, 0);
+        match irp.major() {
+            Major::Accept => Self::accepted(irp, done),
+            _ => irp.complete(done.status(), done.info()),
         }
-        irp.complete(status, done.info())
     }
 
     fn abandoned(&self, file: &FileObject, mut late: Late<'_>) {
         if late.major() == Major::Accept
             && let Some(Accepted(socket)) = late.take_payload::<Accepted>()
         {
-            let context = listener(file);
             // It was the oldest when it was given away.
-            context.ready().push_front(socket);
-            context.deliver();
+            listener(file).ready().push_front(socket);
+            file.interrupt(Major::Accept);
         }
     }
 
     fn close_now(&self, file: &FileObject) {
         close_now(file);
-    }
-}
-
-impl ListenerDriver {
-    fn accept(mut irp: Irp<'_>) -> Disposition {
-        let context = listener(irp.file());
-        let first = context.ready().pop_front();
-        if let Some(socket) = first {
-            irp.set_payload(Accepted(socket));
-            return irp.complete(Status::SUCCESS, 0);
-        }
-        let failure = context.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(status) = failure {
-            return irp.complete(status, 0);
-        }
-        let file = irp.file().handle();
-        let disposition = irp.park(&listener(&file).waiting);
-        // A socket may have come between the look and the parking.
-        listener(&file).deliver();
-        Self::arm(&file);
-        disposition
     }
 }
 
@@ -488,7 +421,7 @@ pub fn stop_accepting(file: &FileObject) -> bool {
     if !context.stopped.swap(true, Ordering::SeqCst) {
         file.cancel_requests();
     }
-    !context.armed.load(Ordering::SeqCst)
+    context.pending.load(Ordering::SeqCst) == 0
 }
 
 /// The connections that a listener has taken from the system for accepts to come.
@@ -509,10 +442,8 @@ pub fn adopt_listener(
     let context = ListenerContext {
         connections,
         ready: Mutex::default(),
-        waiting: CancelSafeQueue::new(),
-        armed: AtomicBool::new(false),
+        pending: AtomicUsize::new(0),
         stopped: AtomicBool::new(false),
-        failure: Mutex::default(),
     };
     let file = FileObject::new(stack, name, Box::new(context))?;
     // SAFETY: ours, and now the file object's.

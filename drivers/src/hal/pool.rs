@@ -59,7 +59,7 @@ impl Job {
     }
 
     fn finish(self, result: i32) {
-        self.reply.push(Completion { token: self.token, result, more: false, lease: None });
+        self.reply.push(Completion { token: self.token, result, lease: None });
     }
 }
 

@@ -20,7 +20,6 @@ use super::finish::finalize;
 use super::held::Resume;
 use super::slot::{IoStatus, Phase, SlotPtr, control, flags};
 use super::token::{Disposition, Irp, Lower, Next, Outcome, Unwinding};
-use super::view::View;
 use crate::hal::{self, Op, Token};
 use crate::major::{Major, minor};
 use crate::processor::Core;
@@ -235,7 +234,7 @@ pub(crate) unsafe fn to_hardware(slot: SlotPtr, op: Op) -> Disposition {
         match core(slot).submit(token(slot), op) {
             None => Disposition(()),
             Some(result) => {
-                let done = hal::Completion { token: token(slot), result, more: false, lease: None };
+                let done = hal::Completion { token: token(slot), result, lease: None };
                 note_result(slot, &done);
                 slot.device().driver().hardware(Irp::new(slot), done)
             }
@@ -256,18 +255,8 @@ unsafe fn note_result(slot: SlotPtr, done: &hal::Completion) {
 
 /// The hardware reports.
 pub(crate) unsafe fn hardware_done(slot: SlotPtr, done: hal::Completion) {
-    // SAFETY: the token names a slot whose driver side the hardware had; final completions give it
-    // back, the others lend a look at it.
+    // SAFETY: the token names a slot whose driver side the hardware had, and gives back.
     unsafe {
-        if done.more {
-            let device = slot.device();
-            let view = View::of(&slot);
-            let more = AssertUnwindSafe(|| device.driver().more(view.file(), done));
-            if catch_unwind(more).is_err() {
-                device.report_bug(PANICKED, true);
-            }
-            return;
-        }
         note_result(slot, &done);
         let device = slot.device();
         let run = || {

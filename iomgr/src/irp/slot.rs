@@ -249,18 +249,6 @@ impl SlotPtr {
         unsafe { (*self.0.as_ptr()).major }
     }
 
-    /// Whether nobody waits for the result.
-    ///
-    /// # Safety
-    /// Owner's thread; the slot is live.
-    pub(crate) unsafe fn is_unattended(self) -> bool {
-        // SAFETY: the caller's; the routes of futures, and only those, are written elsewhere.
-        unsafe {
-            let slot = self.0.as_ptr();
-            !(*slot).flags.has(flags::FUTURE) && matches!((*slot).route, Route::None)
-        }
-    }
-
     /// The location with the given index.
     ///
     /// # Safety

@@ -307,14 +307,6 @@ impl Core {
         }
     }
 
-    /// Cancels the requests of that major on the file that nobody waits for.
-    pub(crate) fn cancel_unattended(&self, id: u64, major: Major) {
-        // SAFETY: `cancel_where` asks for live slots, on this thread.
-        self.cancel_where(|slot| unsafe {
-            slot.file_id() == Some(id) && slot.major() == major && slot.is_unattended()
-        });
-    }
-
     fn cancel_where(&self, wanted: impl Fn(SlotPtr) -> bool) {
         for slot in self.live_slots() {
             // SAFETY: owner's thread. A cancel may free other slots of the list, so each is checked

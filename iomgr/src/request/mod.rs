@@ -444,27 +444,3 @@ pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
     })
     .unwrap_or(false)
 }
-
-/// Issues a request of a bottom driver's own on the calling thread's processor, which must be the
-/// file's home: it starts at the bottom, and nobody waits for it. Such requests are how a driver
-/// keeps a multishot operation going.
-///
-/// # Errors
-/// The status that refused it.
-pub fn issue_at_bottom(file: &FileObject, major: Major, minor: u8) -> Result<(), Status> {
-    Core::with_current(|core| {
-        core.check_running()?;
-        let depth = file.stack().route(major).len();
-        let slot = core.alloc_slot(depth).ok_or(Status::INSUFFICIENT_RESOURCES)?;
-        // SAFETY: the slot is new and ours; the file is alive.
-        unsafe {
-            fill(core, slot, file.address(), major, Route::None);
-            (*slot.location(0)).minor = minor;
-            (*slot.location(0)).level = (depth - 1) as u8;
-            dispatch::issue(slot);
-            finish::forget(slot);
-        }
-        Ok(())
-    })
-    .unwrap_or(Err(Status::DEVICE_NOT_READY))
-}

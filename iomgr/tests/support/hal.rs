@@ -136,8 +136,6 @@ struct Flying {
     op: Op,
     step: Step,
     cancelled: bool,
-    /// Results that `AcceptMulti` still gives before its last.
-    more: u32,
 }
 
 /// One processor's hardware.
@@ -241,8 +239,7 @@ unsafe impl Hal for SimHal {
             return Some(unsafe { world.execute(op, step) });
         }
         assert!(self.ops.iter().all(|o| o.token != token), "one operation a token");
-        let more = if matches!(op, Op::AcceptMulti { .. }) { 3 } else { 0 };
-        self.ops.push(Flying { token, op, step, cancelled: false, more });
+        self.ops.push(Flying { token, op, step, cancelled: false });
         self.shared.in_flight.fetch_add(1, SeqCst);
         None
     }
@@ -263,7 +260,7 @@ unsafe impl Hal for SimHal {
                 let token = flying.token;
                 if flying.cancelled && flying.step.honours_cancel {
                     let result = -ECANCELED;
-                    done.push(Completion { token, result, more: false, lease: None });
+                    done.push(Completion { token, result, lease: None });
                     ended.push(i);
                     continue;
                 }
@@ -277,14 +274,9 @@ unsafe impl Hal for SimHal {
                         }
                     }
                 }
-                if flying.more > 0 {
-                    flying.more -= 1;
-                    done.push(Completion { token, result: 1, more: true, lease: None });
-                    continue;
-                }
                 // SAFETY: whoever submitted it keeps the memory until the completion below.
                 let result = unsafe { world.execute(flying.op, flying.step) };
-                done.push(Completion { token, result, more: false, lease: None });
+                done.push(Completion { token, result, lease: None });
                 ended.push(i);
             }
             drop(world);

@@ -229,7 +229,6 @@ pub struct BottomCounts {
     pub abandoned: AtomicUsize,
     pub abandoned_bytes: AtomicUsize,
     pub settled: AtomicUsize,
-    pub more: AtomicUsize,
     pub closed: AtomicUsize,
     pub closed_now: AtomicUsize,
 }
@@ -287,7 +286,7 @@ impl Driver for Bottom {
             Major::Write if vectored => Op::WriteV { fd, iov: data.cast(), count: len, offset },
             Major::Write => Op::Write { fd, buf: data, len, offset, inline },
             Major::Flush => Op::Sync { fd, data_only: false },
-            Major::Accept => Op::AcceptMulti { fd },
+            Major::Accept => Op::Accept { fd },
             Major::Private => Op::Nop,
             Major::Close => Op::Close { fd, now: true },
             // Tests ask what becomes of an operation sent below the bottom.
@@ -311,10 +310,6 @@ impl Driver for Bottom {
         let disposition = irp.complete(done.status(), done.info() + self.quirks.overstate);
         self.panic_if("hardware after complete");
         disposition
-    }
-    fn more(&self, _file: &FileObject, _done: HalDone) {
-        self.counts.more.fetch_add(1, SeqCst);
-        self.panic_if("more");
     }
     fn abandoned(&self, _file: &FileObject, late: Late<'_>) {
         self.counts.abandoned.fetch_add(1, SeqCst);

@@ -102,7 +102,8 @@ pub(super) unsafe fn attempt(op: &Op, progress: &mut u32, buffers: &mut Buffers)
             other => other,
         },
         Op::Poll { fd, events } => polled(fd, events as i16),
-        // No other operation waits for readiness. `AcceptMulti` has many results: `retry.rs`.
+        Op::Accept { fd } => once(sys::accept(fd)),
+        // No other operation waits for readiness.
         _ => Tried::Done(-libc::ENOSYS),
     }
 }

@@ -15,9 +15,8 @@
 //!   pool (up to its `reply`). `in_flight` counts them, and falls when the final completion is
 //!   handed over by `turn`.
 //! - A list of `table` is non-empty only while the head's last try said "not ready", *after* which
-//!   no event of the descriptor has been taken from the kernel; or the descriptor is in `revisits`.
-//!   So no edge is ever lost.
-//! - A turn that finds `queue` or `revisits` non-empty does not sleep.
+//!   no event of the descriptor has been taken from the kernel. So no edge is ever lost.
+//! - A turn that finds `queue` non-empty does not sleep.
 //!
 //! Reads next: `start.rs` (submit), `retry.rs` (events), `attempt.rs` (one try), `table.rs`.
 
@@ -89,8 +88,6 @@ pub struct EpollHal {
     buffers: Buffers,
     /// Finished, and not handed over yet.
     queue: VecDeque<Completion>,
-    /// Descriptors to be looked at again without an event.
-    revisits: VecDeque<c_int>,
     /// Results given inline since the last turn.
     inline: u32,
     in_flight: usize,
@@ -115,7 +112,6 @@ impl EpollHal {
             table: Table::default(),
             buffers: Buffers::new(config.buffers, config.buffer_size),
             queue: VecDeque::new(),
-            revisits: VecDeque::new(),
             inline: 0,
             in_flight: 0,
         })
@@ -123,7 +119,7 @@ impl EpollHal {
 
     /// Queues a final completion of an operation that has been counted in `in_flight`.
     fn complete(&mut self, token: Token, result: i32) {
-        self.queue.push_back(Completion { token, result, more: false, lease: None });
+        self.queue.push_back(Completion { token, result, lease: None });
     }
 
     /// Takes what the pool has finished.
@@ -154,16 +150,6 @@ impl EpollHal {
             self.visit(event.token().0 as c_int, read || all, write || all);
         }
         self.events = events;
-        for _ in 0..self.revisits.len() {
-            if self.queue.len() >= BATCH {
-                break;
-            }
-            let Some(fd) = self.revisits.pop_front() else { break };
-            if let Some(descriptor) = self.table.get(fd) {
-                descriptor.revisit = false;
-            }
-            self.visit(fd, true, true);
-        }
         Ok(())
     }
 }
@@ -194,10 +180,9 @@ unsafe impl Hal for EpollHal {
     fn turn(&mut self, wait: Wait, done: &mut Vec<Completion>) -> io::Result<()> {
         self.inline = 0;
         self.collect();
-        let busy = !self.queue.is_empty() || !self.revisits.is_empty();
         let timeout = match wait {
             Wait::No => Some(Duration::ZERO),
-            _ if busy => Some(Duration::ZERO),
+            _ if !self.queue.is_empty() => Some(Duration::ZERO),
             _ if !self.wakeup.prepare_sleep() => Some(Duration::ZERO),
             Wait::Forever => None,
             Wait::For(time) => Some(time),
@@ -210,10 +195,8 @@ unsafe impl Hal for EpollHal {
         self.collect();
         served?;
         let ready = self.queue.len().min(BATCH);
-        for completion in self.queue.drain(..ready) {
-            self.in_flight -= usize::from(!completion.more);
-            done.push(completion);
-        }
+        self.in_flight -= ready;
+        done.extend(self.queue.drain(..ready));
         Ok(())
     }
 

@@ -50,7 +50,11 @@ impl EpollHal {
                 let result = unsafe { perform(&op) };
                 self.finish(token, result)
             }
-            Op::AcceptMulti { fd } => self.start_accept(token, op, fd),
+            Op::Accept { fd } => match sys::set_nonblocking(fd, true) {
+                error @ ..0 => self.finish(token, error),
+                // SAFETY: as above.
+                _ => unsafe { self.start_socket(token, op, fd, Side::Read) },
+            },
             Op::Connect { fd, addr, len } => {
                 let restore = match sys::set_nonblocking(fd, true) {
                     error @ ..0 => return self.finish(token, error),
@@ -95,24 +99,11 @@ impl EpollHal {
             Tried::Received(lease) => {
                 let result = lease.len() as i32;
                 self.in_flight += 1;
-                self.queue.push_back(Completion { token, result, more: false, lease: Some(lease) });
+                self.queue.push_back(Completion { token, result, lease: Some(lease) });
                 None
             }
             Tried::Wait => self.park(fd, side, entry),
         }
-    }
-
-    fn start_accept(&mut self, token: Token, op: Op, fd: c_int) -> Option<i32> {
-        let changed = sys::set_nonblocking(fd, true);
-        if changed < 0 {
-            return self.finish(token, changed);
-        }
-        let refused = self.park(fd, Side::Read, Entry { token, op, progress: 0, restore: false });
-        if refused.is_none() {
-            // The edge of connections that wait already may have been used up by an earlier one.
-            self.revisit(fd);
-        }
-        refused
     }
 
     /// Goes on after the call of `connect` gave `result`.
@@ -212,15 +203,6 @@ impl EpollHal {
         registered.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
         self.table.open(fd).registered = true;
         Ok(())
-    }
-
-    /// Looks at the descriptor in the next turn, without an event.
-    pub(super) fn revisit(&mut self, fd: c_int) {
-        if let Some(descriptor) = self.table.get(fd)
-            && !std::mem::replace(&mut descriptor.revisit, true)
-        {
-            self.revisits.push_back(fd);
-        }
     }
 
     /// If the number has been closed, and perhaps given to another file, ends those who waited for

@@ -68,8 +68,6 @@ pub(super) struct Descriptor {
     generation: u32,
     /// In the epoll set.
     pub(super) registered: bool,
-    /// In the queue of descriptors to be visited without an event.
-    pub(super) revisit: bool,
 }
 
 /// Tokens are addresses: spread them by multiplication, no attacker chooses them.
@@ -119,7 +117,6 @@ impl Table {
                 lists: [List { first: NIL, last: NIL }; 3],
                 generation: generation::current(number),
                 registered: false,
-                revisit: false,
             });
         }
         &mut self.fds[index]

@@ -87,7 +87,7 @@ pub(in crate::hal) fn socket_error(fd: c_int) -> i32 {
 
 /// Does the operation, however long it takes. A panic in [`Op::Call`] gives `-EIO`.
 ///
-/// [`Op::AcceptMulti`] accepts one connection. [`Op::RecvPooled`] has no pool here:
+/// [`Op::RecvPooled`] has no pool here:
 /// `-EOPNOTSUPP`.
 ///
 /// # Safety
@@ -148,7 +148,7 @@ pub unsafe fn perform(op: &Op) -> i32 {
             // SAFETY: as above.
             unsafe { libc::sendmsg(fd, msg.cast(), flags | libc::MSG_NOSIGNAL) }
         }),
-        Op::AcceptMulti { fd } => waiting(fd, libc::POLLIN, || {
+        Op::Accept { fd } => waiting(fd, libc::POLLIN, || {
             // SAFETY: a null address asks for none.
             let accepted = unsafe {
                 libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC)

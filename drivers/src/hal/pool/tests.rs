@@ -181,7 +181,7 @@ fn bad_descriptors_are_errors() {
             Op::Write { fd, buf, len: 1, offset: u64::MAX, inline: true },
             Op::Recv { fd, buf, len: 1, flags: 0 },
             Op::Send { fd, buf, len: 1, flags: libc::MSG_WAITALL },
-            Op::AcceptMulti { fd },
+            Op::Accept { fd },
             Op::Poll { fd, events: libc::POLLIN as u32 },
             Op::Shutdown { fd, how: libc::SHUT_RD },
             Op::Close { fd, now: false },

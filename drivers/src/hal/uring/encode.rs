@@ -66,11 +66,7 @@ pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
         Op::SendMsg { fd, msg, flags } => {
             opcode::SendMsg::new(Fd(fd), msg.cast()).flags(nosignal(flags)).build()
         }
-        Op::AcceptMulti { fd } if kernel.accept_multi => {
-            opcode::AcceptMulti::new(Fd(fd)).flags(libc::SOCK_CLOEXEC).build()
-        }
-        // The contract lets an accept end with any socket, so one at a time will do.
-        Op::AcceptMulti { fd } => opcode::Accept::new(Fd(fd), ptr::null_mut(), ptr::null_mut())
+        Op::Accept { fd } => opcode::Accept::new(Fd(fd), ptr::null_mut(), ptr::null_mut())
             .flags(libc::SOCK_CLOEXEC)
             .build(),
         Op::Connect { fd, addr, len } => opcode::Connect::new(Fd(fd), addr.cast(), len).build(),

@@ -144,7 +144,6 @@ impl UringHal {
             done.extend(self.cancelled.drain(..).map(|token| Completion {
                 token,
                 result,
-                more: false,
                 lease: None,
             }));
         }
@@ -200,24 +199,21 @@ impl UringHal {
         done.reserve(count);
         for cqe in queue.take(BATCH) {
             let (data, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
-            let more = cqueue::more(flags);
             if data & TAGS != 0 {
                 // What became of a cancel does not matter: the operation's own result tells.
                 if data == TAG_WAKE {
                     woken = true;
                     self.wake.clear();
-                    if !more {
+                    if !cqueue::more(flags) {
                         self.wake.drain();
                         self.outbox.wake_ended();
                     }
                 }
                 continue;
             }
-            if !more {
-                ended += 1;
-                if cancels_wait {
-                    self.outbox.forget_cancel(data);
-                }
+            ended += 1;
+            if cancels_wait {
+                self.outbox.forget_cancel(data);
             }
             let token = Token::new(data);
             match cqueue::buffer_select(flags) {
@@ -225,12 +221,12 @@ impl UringHal {
                 // first; copying it back costs as much as the rest of this loop.
                 None => {
                     let end = &mut done.spare_capacity_mut()[0];
-                    end.write(Completion { token, result, more, lease: None });
+                    end.write(Completion { token, result, lease: None });
                     // SAFETY: the element was there (`reserve` above), and is written now.
                     unsafe { done.set_len(done.len() + 1) };
                 }
                 Some(id) => {
-                    self.buffers.complete(id, Completion { token, result, more, lease: None }, done)
+                    self.buffers.complete(id, Completion { token, result, lease: None }, done)
                 }
             }
         }

@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::OnceLock;
 
-use io_uring::{Builder, IoUring, Probe, opcode};
+use io_uring::{Builder, IoUring, Probe};
 
 use super::UringConfig;
 
@@ -87,8 +87,6 @@ pub(super) fn open(config: &UringConfig, rungs: &[Rung]) -> io::Result<IoUring> 
 pub(super) struct Kernel {
     /// Bit `n`: opcode `n` is there.
     opcodes: u64,
-    /// Accept can be multishot.
-    pub(super) accept_multi: bool,
 }
 
 impl Kernel {
@@ -113,9 +111,7 @@ impl Kernel {
         for opcode in 0..64 {
             opcodes |= u64::from(probe.is_supported(opcode)) << opcode;
         }
-        // Flags of an opcode cannot be asked for. Multishot accept came with OP_SOCKET, in 5.19.
-        let kernel = Kernel { opcodes, accept_multi: probe.is_supported(opcode::Socket::CODE) };
-        Ok(*KERNEL.get_or_init(|| kernel))
+        Ok(*KERNEL.get_or_init(|| Kernel { opcodes }))
     }
 
     #[cfg(test)]

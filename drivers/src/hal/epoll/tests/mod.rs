@@ -14,10 +14,10 @@ fn token(n: u64) -> Token {
     Token::new(n * 8)
 }
 
-/// A `Hal` and what it has handed over: (number, result, more, leased bytes).
+/// A `Hal` and what it has handed over: (number, result, leased bytes).
 struct Rig {
     hal: EpollHal,
-    done: Vec<(u64, i32, bool, Option<Vec<u8>>)>,
+    done: Vec<(u64, i32, Option<Vec<u8>>)>,
 }
 
 impl Rig {
@@ -42,13 +42,13 @@ impl Rig {
         let count = done.len();
         self.done.extend(done.into_iter().map(|c| {
             let bytes = c.lease.map(|lease| lease.to_vec());
-            (c.token.get() / 8, c.result, c.more, bytes)
+            (c.token.get() / 8, c.result, bytes)
         }));
         count
     }
 
     /// Turns until that many completions have come.
-    fn gather(&mut self, count: usize) -> Vec<(u64, i32, bool, Option<Vec<u8>>)> {
+    fn gather(&mut self, count: usize) -> Vec<(u64, i32, Option<Vec<u8>>)> {
         let begun = Instant::now();
         while self.done.len() < count {
             assert!(begun.elapsed() < Duration::from_secs(20), "only {:?}", self.done);
@@ -145,7 +145,7 @@ fn cancel_of_each_kind() {
     c.set_nonblocking(true).unwrap();
     while c.write(&big).is_ok() {}
     assert_eq!(rig.start(4, send(c.as_raw_fd(), &big, 0)), None);
-    assert_eq!(rig.start(5, Op::AcceptMulti { fd: listener.as_raw_fd() }), None);
+    assert_eq!(rig.start(5, Op::Accept { fd: listener.as_raw_fd() }), None);
     assert_eq!(rig.start(6, Op::Poll { fd: c.as_raw_fd(), events: libc::POLLIN as u32 }), None);
     // The receives on `a` end by the bytes that `b` sends; so cancel others on `d`.
     let mut more = [0u8; 8];
@@ -164,8 +164,8 @@ fn cancel_of_each_kind() {
     done.sort_unstable();
     assert_eq!(done[0].0, 3);
     assert!(done[0].1 > 0, "what was sent is reported");
-    for (n, result, more, _) in &done[1..] {
-        assert_eq!((*result, *more), (-libc::ECANCELED, false), "operation {n}");
+    for (n, result, _) in &done[1..] {
+        assert_eq!(*result, -libc::ECANCELED, "operation {n}");
     }
     drop((b, d));
 }
@@ -187,7 +187,7 @@ fn cancel_of_a_job_in_the_pool() {
     rig.hal.cancel(token(3));
     assert_eq!(rig.turn(Wait::Forever), 1, "by the next turn");
     assert_eq!(rig.one(), (3, -libc::ECANCELED));
-    assert_eq!(rig.gather(2), [(1, 5, false, None), (2, 5, false, None)]);
+    assert_eq!(rig.gather(2), [(1, 5, None), (2, 5, None)]);
     assert_eq!(rig.hal.in_flight(), 0);
 }
 
@@ -229,7 +229,7 @@ fn files() {
     assert_eq!(rig.run(Op::Sync { fd, data_only: false }), 0);
     // A regular file is always ready, and cannot be accepted on.
     assert_eq!(rig.run(Op::Poll { fd, events: libc::POLLIN as u32 }), i32::from(libc::POLLIN));
-    assert_eq!(rig.run(Op::AcceptMulti { fd }), -libc::EPERM);
+    assert_eq!(rig.run(Op::Accept { fd }), -libc::EPERM);
     assert_eq!(rig.start(3, Op::Close { fd, now: false }), Some(0));
     assert_eq!(rig.run(read(0, 1)), -libc::EBADF);
     assert_eq!(rig.hal.in_flight(), 0);
@@ -250,7 +250,7 @@ fn bad_descriptors_are_errors() {
             Op::RecvMsg { fd, msg, flags: 0 },
             send(fd, &[1], libc::MSG_WAITALL),
             Op::SendMsg { fd, msg, flags: 0 },
-            Op::AcceptMulti { fd },
+            Op::Accept { fd },
             Op::Connect { fd, addr: msg, len: 16 },
             Op::Poll { fd, events: libc::POLLIN as u32 },
             Op::Shutdown { fd, how: 0 },
@@ -297,10 +297,7 @@ fn those_who_wait_for_a_closed_number_end() {
     assert_eq!(rig.start(1, recv(fd, &mut buf)), None);
     assert_eq!(rig.start(2, recv(fd, &mut other)), None);
     assert_eq!(rig.start(3, Op::Close { fd, now: false }), Some(0));
-    assert_eq!(
-        rig.gather(2),
-        [(1, -libc::ECANCELED, false, None), (2, -libc::ECANCELED, false, None)]
-    );
+    assert_eq!(rig.gather(2), [(1, -libc::ECANCELED, None), (2, -libc::ECANCELED, None)]);
     // Closed by somebody else, and found out by the next who waits for the number.
     let (mut c, d) = UnixStream::pair().unwrap();
     let fd = d.as_raw_fd();

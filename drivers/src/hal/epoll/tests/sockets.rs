@@ -143,7 +143,7 @@ fn pooled_receives_and_an_empty_pool() {
     held.remove(1);
     // Data is there: delivered by the next turn, which does not sleep.
     assert_eq!(rig.start(5, pooled(0)), None);
-    assert_eq!(rig.gather(1), [(5, 8, false, Some(b"bcdefghi".to_vec()))]);
+    assert_eq!(rig.gather(1), [(5, 8, Some(b"bcdefghi".to_vec()))]);
     assert_eq!(rig.gather_start(6, pooled(0)), Some(b"j".to_vec()));
     drop(b);
     assert_eq!(rig.start(7, pooled(0)), Some(0), "the end carries no lease");
@@ -155,7 +155,7 @@ fn pooled_receives_and_an_empty_pool() {
 impl Rig {
     fn gather_start(&mut self, n: u64, op: Op) -> Option<Vec<u8>> {
         assert_eq!(self.start(n, op), None);
-        self.gather(1).remove(0).3
+        self.gather(1).remove(0).2
     }
 }
 
@@ -166,33 +166,38 @@ fn accepts_of_many() {
     let (fd, address) = (listener.as_raw_fd(), listener.local_addr().unwrap());
     let mut clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
     let mut sockets = Vec::new();
-    assert_eq!(rig.start(1, Op::AcceptMulti { fd }), None);
-    let mut take = |rig: &mut Rig, count| {
-        for (n, socket, more, _) in rig.gather(count) {
-            assert!(n == 1 && more && socket >= 0 && !is_nonblocking(socket));
-            // SAFETY: just accepted, and nobody else's.
-            sockets.push(unsafe { OwnedFd::from_raw_fd(socket) });
-        }
+    let mut take = |socket| {
+        assert!(socket >= 0 && !is_nonblocking(socket));
+        // SAFETY: just accepted, and nobody else's.
+        sockets.push(unsafe { OwnedFd::from_raw_fd(socket) });
     };
-    take(&mut rig, 50);
-    // More than one visit's worth, while the processor sleeps.
+    for _ in 0..50 {
+        take(rig.run(Op::Accept { fd }));
+    }
+    // Many wait, while the processor sleeps.
+    for n in 0..100 {
+        assert_eq!(rig.start(n, Op::Accept { fd }), None);
+    }
     let late = std::thread::spawn(move || {
         (0..100).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>()
     });
-    take(&mut rig, 100);
+    for (n, socket) in rig.gather(100).into_iter().enumerate() {
+        assert_eq!(socket.0, n as u64, "in order");
+        take(socket.1);
+    }
     clients.extend(late.join().unwrap());
-    assert_eq!(rig.hal.in_flight(), 1);
     // Once more on the same registration, with a connection whose edge has been used up.
+    assert_eq!(rig.start(1, Op::Accept { fd }), None);
     rig.hal.cancel(token(1));
     assert_eq!(rig.one(), (1, -libc::ECANCELED));
     clients.push(TcpStream::connect(address).unwrap());
     rig.turn(Wait::For(Duration::from_millis(20)));
-    assert_eq!(rig.start(1, Op::AcceptMulti { fd }), None);
-    take(&mut rig, 1);
+    take(rig.run(Op::Accept { fd }));
     assert_eq!(sockets.len(), 151);
     // Shut down: the listener does not listen any more.
+    assert_eq!(rig.start(1, Op::Accept { fd }), None);
     assert_eq!(rig.start(2, Op::Shutdown { fd, how: libc::SHUT_RD }), Some(0));
-    assert_eq!(rig.gather(1), [(1, -libc::EINVAL, false, None)]);
+    assert_eq!(rig.gather(1), [(1, -libc::EINVAL, None)]);
     assert_eq!(rig.hal.in_flight(), 0);
 }
 
@@ -322,7 +327,7 @@ fn polls() {
     b.write_all(b"x").unwrap();
     let mut done = rig.gather(2);
     done.sort_unstable();
-    assert_eq!(done, [(2, readable, false, None), (3, readable, false, None)]);
+    assert_eq!(done, [(2, readable, None), (3, readable, None)]);
     // SAFETY: a descriptor and one byte.
     assert_eq!(unsafe { libc::send(b.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
     assert_eq!(rig.one(), (4, i32::from(libc::POLLPRI)));
