@@ -360,9 +360,9 @@ impl ListenerDriver {
         if status == Status::CANCELLED && !irp.is_cancelled() {
             return Self::accept(irp);
         }
-        if status.is_error() && others {
-            // The system wakes one accept for a connection. It may have been this one, which does
-            // not take it.
+        if status.is_error() && others && crate::hal::is_readable(irp.file().fd()) {
+            // The system wakes one accept for a connection. It was this one, perhaps, which does not
+            // take it.
             irp.file().interrupt(Major::Accept);
         }
         irp.complete(status, 0)

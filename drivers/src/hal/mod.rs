@@ -129,6 +129,11 @@ pub fn install() {
     overlapped_iomgr::processor::set_hardware_factory(|| new(&Config::default()));
 }
 
+/// Whether a descriptor is readable at this moment.
+pub(crate) fn is_readable(fd: i32) -> bool {
+    pool::poll(fd, libc::POLLIN, 0) > 0
+}
+
 /// Closes a descriptor at once; 0, or a negative errno.
 pub(crate) fn close(fd: i32) -> i32 {
     generation::note_close(fd);
