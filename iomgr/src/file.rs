@@ -175,11 +175,11 @@ impl FileObject {
         &self,
         work: impl FnOnce(&FileObject) + Send + 'static,
     ) -> Result<(), Status> {
-        if self.home.is_current() {
-            work(self);
+        let mut work = Some(work);
+        if self.home.here(|_| work.take().map(|work| work(self))).is_some() {
             return Ok(());
         }
-        let handle = self.handle();
+        let (handle, work) = (self.handle(), work.take().expect("not run"));
         self.home.run(Box::new(move |_| work(&handle))).map_err(|_| Status::DELETE_PENDING)
     }
 
@@ -189,14 +189,14 @@ impl FileObject {
         if self.has_foreign() {
             Remote::broadcast(move |core| core.cancel_file(id));
         } else if self.local.load(Ordering::Relaxed) > 0 {
-            let cancel = move |core: &Core| core.cancel_file(id);
-            if self.home.is_current() {
+            let here = self.home.here(|core| {
                 if self.local.load(Ordering::Relaxed) > self.asked.get() {
-                    Core::with_current(cancel);
+                    core.cancel_file(id);
                 }
-            } else {
+            });
+            if here.is_none() {
                 // A home that is gone has no requests.
-                let _ = self.home.run(Box::new(cancel));
+                let _ = self.home.run(Box::new(move |core| core.cancel_file(id)));
             }
         }
     }
@@ -208,9 +208,7 @@ impl FileObject {
         let id = self.id;
         if self.has_foreign() {
             Remote::broadcast(move |core| core.interrupt_file(id, major));
-        } else if self.home.is_current() {
-            Core::with_current(|core| core.interrupt_file(id, major));
-        } else {
+        } else if self.home.here(|core| core.interrupt_file(id, major)).is_none() {
             // A home that is gone has no requests.
             let _ = self.home.run(Box::new(move |core| core.interrupt_file(id, major)));
         }

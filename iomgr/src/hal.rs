@@ -272,7 +272,8 @@ pub enum Wait {
     For(Duration),
 }
 
-/// The hardware of one processor. Owned and called by that processor's thread alone.
+/// The hardware of one processor. Owned and called by that processor's thread alone; that of a plain
+/// thread's processor by whichever thread drives it ([`crate::processor::set_hardware_factory`]).
 ///
 /// # Safety
 /// The I/O manager believes what an implementation says: every completion names a token given to
@@ -316,6 +317,13 @@ pub unsafe trait Hal {
 
     /// The handle by which other threads end a sleep of [`Hal::turn`].
     fn wake_handle(&self) -> Arc<dyn Wake>;
+
+    /// A descriptor that is readable, from now to the next turn, when a turn would find something: a
+    /// completion, or a wake. Asked after a turn that found nothing. For hardware that is driven by
+    /// several threads, one at a time; `None` where there is none.
+    fn watch(&mut self) -> Option<c_int> {
+        None
+    }
 }
 
 /// Ends a processor's sleep from any thread.

@@ -211,9 +211,6 @@ impl Status {
     /// What the caller can do about it, for the statuses that are this project's own.
     fn hint(self) -> Option<&'static str> {
         Some(match self {
-            Status::NOT_IN_RUNTIME => {
-                "this thread drives no processor; await inside `block_on` or a task, or use `wait`"
-            }
             Status::WOULD_DEADLOCK => "await the request instead of waiting for it",
             Status::OFFSET_OVERFLOW => "offset and length must stay below 2^63",
             Status::UNALIGNED => {
@@ -415,8 +412,6 @@ macro_rules! statuses {
 }
 
 statuses! {
-    /// A request was awaited on a thread that drives no processor, where nothing would finish it.
-    NOT_IN_RUNTIME = 0xE00F_0001 => Unsupported;
     /// Waiting here would stop what is waited for: on a worker, or inside a completion routine.
     WOULD_DEADLOCK = 0xE00F_0002 => Deadlock;
     /// Offset and length reach past the largest offset a file can have.

@@ -5,8 +5,10 @@
 mod support;
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Wake};
 use std::thread;
 use std::time::Duration;
 
@@ -19,7 +21,8 @@ const ZERO: Option<Duration> = Some(Duration::ZERO);
 /// Runs on a plain thread of its own, which gets a processor when it first needs one, and loses it
 /// when it ends.
 fn plain_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
-    set_hardware_factory(hardware_after::<2>);
+    // SAFETY: nothing in it minds which thread drives it.
+    unsafe { set_hardware_factory(hardware_after::<2>) };
     thread::spawn(run).join().unwrap()
 }
 
@@ -158,7 +161,8 @@ fn wrong_types() {
 fn c1_wait_on_plain_threads() {
     let threads: Vec<_> = (0..4u64)
         .map(|n| {
-            set_hardware_factory(hardware_after::<2>);
+            // SAFETY: nothing in it minds which thread drives it.
+            unsafe { set_hardware_factory(hardware_after::<2>) };
             thread::spawn(move || {
                 let counts = Arc::<BottomCounts>::default();
                 let bottom = Bottom { counts: counts.clone(), ..Bottom::default() };
@@ -214,7 +218,8 @@ fn plain_threads_and_ports() {
 #[test]
 fn c20_several_threads() {
     const PACKETS: u64 = if cfg!(miri) { 40 } else { 2_000 };
-    set_hardware_factory(hardware_after::<2>);
+    // SAFETY: nothing in it minds which thread drives it.
+    unsafe { set_hardware_factory(hardware_after::<2>) };
     let port = CompletionPort::new();
     let done = Arc::new(AtomicBool::new(false));
     let takers: Vec<_> = (0..3)
@@ -260,7 +265,8 @@ fn c20_several_threads() {
 /// A thread that waits without a timeout is woken by a packet of another thread's.
 #[test]
 fn c20_wakes_a_sleeper() {
-    set_hardware_factory(hardware_after::<2>);
+    // SAFETY: nothing in it minds which thread drives it.
+    unsafe { set_hardware_factory(hardware_after::<2>) };
     let port = CompletionPort::new();
     let (send, receive) = mpsc::channel();
     let theirs = port.clone();
@@ -329,25 +335,33 @@ fn would_deadlock() {
     });
 }
 
-/// NOT_IN_RUNTIME: a future polled where nobody would drive it.
+/// C-42: a future is polled on a plain thread; the keeper drives its request.
 #[test]
-fn not_in_runtime() {
-    let file = {
-        let h = Harness::new();
+fn c42_a_future_on_a_plain_thread() {
+    // SAFETY: as above.
+    unsafe { set_hardware_factory(hardware_after::<2>) };
+    let (n, buffer) = plain_thread(|| {
         let file = open(&stack(vec![], Bottom::default()), FD);
-        let theirs = file.clone();
-        let status = thread::spawn(move || now(&mut read(&theirs, 4, 0)).unwrap_err().status());
-        assert_eq!(status.join().unwrap(), Status::NOT_IN_RUNTIME);
-        let theirs = file.clone();
-        let status = plain_thread(move || {
-            read(&theirs, 4, 0).wait().unwrap();
-            now(&mut read(&theirs, 4, 0)).unwrap_err().status()
-        });
-        assert_eq!(status, Status::NOT_IN_RUNTIME);
-        drop(h);
-        file
-    };
-    assert_eq!(now(&mut read(&file, 4, 0)).unwrap_err().status(), Status::NOT_IN_RUNTIME);
+        block_on_elsewhere(read(&file, 4, 3)).unwrap()
+    });
+    assert_eq!((n, &buffer[..]), (4, &[3, 4, 5, 6][..]));
+}
+
+/// An executor that knows nothing of processors.
+fn block_on_elsewhere<F: Future + Unpin>(mut future: F) -> F::Output {
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(thread::current())).into();
+    loop {
+        if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        thread::park();
+    }
 }
 
 /// C-6: a request has one route: one that has been polled can neither be waited for nor posted.
@@ -377,7 +391,8 @@ fn c6_one_route() {
 /// A file used by several processors at once is closed once, at home.
 #[test]
 fn files_across_processors() {
-    set_hardware_factory(hardware_after::<2>);
+    // SAFETY: nothing in it minds which thread drives it.
+    unsafe { set_hardware_factory(hardware_after::<2>) };
     let h = Harness::new();
     let counts = Arc::<BottomCounts>::default();
     let bottom = Bottom { counts: counts.clone(), ..Bottom::default() };

@@ -250,11 +250,9 @@ fn several_threads_at_one_port() {
 fn packets_outlive_their_file_and_their_port() {
     alone("packets_outlive_their_file_and_their_port", |_| {
         let dir = Dir::new();
-        let before = support::descriptors();
         let port = CompletionPort::new();
         let file = open(&dir);
-        let file_descriptor_open = support::descriptors();
-        assert!(file_descriptor_open > before);
+        assert_eq!(support::descriptors_in(&dir), 1);
         for i in 0..10u64 {
             file.read_at(Vec::with_capacity(64), i * 64).post(&port, i).unwrap();
         }
@@ -262,7 +260,7 @@ fn packets_outlive_their_file_and_their_port() {
         drop(file);
         until_blocking(|| {
             drop(port.remove(Some(Duration::ZERO)));
-            support::descriptors() < file_descriptor_open
+            support::descriptors_in(&dir) == 0
         });
         let first = packets.remove(0);
         let key = first.key() as usize;

@@ -99,12 +99,19 @@ pub struct Config {
 /// That of io_uring when it was asked for by name, that of epoll otherwise; `InvalidInput` for a
 /// bad `OVERLAPPED_BACKEND`.
 pub fn new(config: &Config) -> io::Result<Box<dyn Hal>> {
+    choose(config, UringHal::new)
+}
+
+fn choose(
+    config: &Config,
+    ring: fn(&UringConfig) -> io::Result<UringHal>,
+) -> io::Result<Box<dyn Hal>> {
     let wanted = match config.backend {
         Some(backend) => Some(backend),
         None => Backend::from_environment()?,
     };
     if wanted != Some(Backend::Epoll) {
-        match UringHal::new(&config.uring) {
+        match ring(&config.uring) {
             Ok(hal) => return Ok(Box::new(hal)),
             Err(error) if wanted == Some(Backend::IoUring) => {
                 return Err(io::Error::new(
@@ -126,7 +133,9 @@ pub fn new(config: &Config) -> io::Result<Box<dyn Hal>> {
 /// Lets plain threads have processors; see
 /// [`overlapped_iomgr::processor::set_hardware_factory`]. Cheap to call again.
 pub fn install() {
-    overlapped_iomgr::processor::set_hardware_factory(|| new(&Config::default()));
+    let make = || choose(&Config::default(), UringHal::shared);
+    // SAFETY: neither the ring that `shared` makes nor an epoll set minds which thread drives it.
+    unsafe { overlapped_iomgr::processor::set_hardware_factory(make) };
 }
 
 /// Whether a descriptor is readable at this moment.

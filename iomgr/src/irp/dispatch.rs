@@ -402,6 +402,7 @@ pub(crate) unsafe fn resume(slot: SlotPtr, how: Resume) {
         (*slot.0.as_ptr()).resume = how;
         let core = core(slot);
         if core.is_current() {
+            let _busy = core.busy();
             resume_here(slot);
         } else if (*slot.0.as_ptr()).state.finish_remote() {
             mail(slot);

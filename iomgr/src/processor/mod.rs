@@ -5,14 +5,18 @@
 //! [`ProcessorHandle`], whose mailbox (`remote.rs`) wakes it only if it sleeps.
 //!
 //! Runtime workers make their processors themselves. A plain thread gets one when it first issues
-//! or waits (`thread.rs`); it is driven while the thread waits, and torn down when the thread ends
-//!
+//! or waits (`thread.rs`), which is torn down when the thread ends. The thread drives it while
+//! it waits; while it does something else, the keeper does (`keeper.rs`). Such a processor belongs to
+//! whoever holds its lock (`gate.rs`): where this module speaks of a processor's thread, that one is
+//! meant.
 //!
 //! **Lifetime.** `Core` outlives every slot of its slab. It is freed when the processor has been
 //! torn down *and* the last requester elsewhere has let go of its slot: see `orphans`. Tearing down
 //! is: refuse new requests, cancel all, reap to zero, close the mailbox, and only then drop the
 //! hardware. Past its deadline everything the hardware may still write to is leaked, never freed.
 
+mod gate;
+mod keeper;
 mod remote;
 mod thread;
 mod timers;
@@ -33,13 +37,14 @@ pub use timers::TimerId;
 
 use crate::counters::Counters;
 use crate::file::FileObject;
-use crate::hal::{self, Hal, Op, Token};
+use crate::hal::{self, Hal, Op, Token, Wait};
 use crate::irp::finish;
 use crate::irp::slab::Slab;
 use crate::irp::slot::{Route, SlotPtr, flags};
 use crate::major::Major;
 use crate::status::Status;
 use crate::wheel::Wheel;
+use gate::{Gate, State};
 use timers::Timer;
 
 /// Inline operations between two turns, in pages of data: about 100 µs.
@@ -50,7 +55,7 @@ const INLINE_BUDGET: u32 = 128;
 pub(crate) enum Driven {
     /// A loop that always comes back to `turn`: a runtime's worker or `block_on`.
     Loop,
-    /// The thread itself, only while it waits.
+    /// A plain thread while it waits, and the keeper.
     Thread,
 }
 
@@ -60,6 +65,12 @@ pub(crate) struct Core {
     this: Cell<NonNull<Core>>,
     remote: Arc<Remote>,
     driven: Cell<Driven>,
+    /// A plain thread's: `Remote::gate` says who may touch it.
+    gated: bool,
+    /// The keeper watches it; see `gate::State::Kept`.
+    kept: Cell<bool>,
+    /// The keeper is wanted as soon as the thread is away.
+    asked: Cell<bool>,
     /// `None` once torn down.
     hal: RefCell<Option<Box<dyn Hal>>>,
     slab: RefCell<Slab>,
@@ -118,7 +129,11 @@ impl Drop for Busy<'_> {
     #[inline]
     fn drop(&mut self) {
         self.0.busy.set(self.0.busy.get() - 1);
-        self.0.end_if_doomed();
+        if self.0.gated {
+            self.0.leave();
+        } else {
+            self.0.end_if_doomed();
+        }
     }
 }
 
@@ -143,8 +158,80 @@ impl Core {
 
     #[inline]
     pub(crate) fn busy(&self) -> Busy<'_> {
+        if self.gated {
+            self.enter();
+        }
         self.busy.set(self.busy.get() + 1);
         Busy(self)
+    }
+
+    /// A plain thread, or the keeper, comes in.
+    fn enter(&self) {
+        let gate = self.remote.gate();
+        gate.lock();
+        if self.busy.get() == 0 {
+            gate.set(State::Inside);
+            if self.kept.replace(false) {
+                self.remote.awake();
+            }
+        }
+    }
+
+    /// It goes, one `enter` back.
+    fn leave(&self) {
+        if self.doomed.get().is_some() {
+            let remote = self.remote.clone();
+            self.end_if_doomed();
+            // SAFETY: locked by `enter`.
+            return unsafe { remote.gate().unlock() };
+        }
+        if self.busy.get() == 0 && self.lent.get() == 0 {
+            self.look_back();
+        }
+        // SAFETY: locked by `enter`.
+        unsafe { self.remote.gate().unlock() };
+    }
+
+    /// Says whether anything is left that somebody must see to.
+    fn look_back(&self) {
+        let gate = self.remote.gate();
+        if self.kept.get() {
+            return gate.set(State::Kept);
+        }
+        if !self.is_outstanding() {
+            gate.set(State::Idle);
+            if self.remote.is_empty() {
+                return;
+            }
+        }
+        if self.asked.replace(false) {
+            gate.set(State::Asked);
+            keeper::call();
+        } else {
+            gate.set(State::Left);
+            keeper::notice();
+        }
+    }
+
+    /// A plain thread has issued a request whose result it will not look for here: submits it, and
+    /// has the keeper see to it.
+    pub(crate) fn pass_on(&self) {
+        if self.driven() == Driven::Thread && !self.is_inside_turn() {
+            self.asked.set(true);
+            if let Err(error) = self.turn(Wait::No, || true) {
+                tracing::error!(%error, "the backend failed under a plain thread");
+            }
+        }
+    }
+
+    /// Whether there are requests, timers or mail.
+    fn is_outstanding(&self) -> bool {
+        self.live() > 0 || !self.wheel.borrow().is_empty() || !self.remote.is_empty()
+    }
+
+    /// See [`Hal::watch`].
+    fn watch(&self) -> Option<i32> {
+        self.hal.borrow_mut().as_mut().and_then(|hal| hal.watch())
     }
 
     fn is_busy(&self) -> bool {
@@ -396,6 +483,12 @@ impl Processor {
             Some(core) => {
                 // SAFETY: as above; its memory stays as long as it is lent.
                 let borrowed = unsafe { core.as_ref() };
+                // Unlocked when it is handed back.
+                borrowed.remote.gate().lock();
+                borrowed.remote.gate().set(State::Inside);
+                if borrowed.kept.replace(false) {
+                    borrowed.remote.awake();
+                }
                 borrowed.driven.set(Driven::Loop);
                 borrowed.lent.set(borrowed.lent.get() + 1);
                 Ok(Processor { core, lent: true, _thread: std::marker::PhantomData })
@@ -415,10 +508,14 @@ impl Processor {
             ));
         }
         let hal = hal()?;
+        let gated = driven == Driven::Thread;
         let core = Box::new(Core {
             this: Cell::new(NonNull::dangling()),
-            remote: Remote::new(hal.wake_handle(), hal.name()),
+            remote: Remote::new(hal.wake_handle(), hal.name(), gated.then(Gate::new)),
             driven: Cell::new(driven),
+            gated,
+            kept: Cell::new(false),
+            asked: Cell::new(false),
             hal: RefCell::new(Some(hal)),
             slab: RefCell::new(Slab::new()),
             wheel: RefCell::new(Wheel::new()),
@@ -443,6 +540,10 @@ impl Processor {
         unsafe {
             core.as_ref().this.set(core);
             core.as_ref().remote.attach(core);
+        }
+        if gated {
+            // SAFETY: as above.
+            keeper::announce(unsafe { &core.as_ref().remote });
         }
         CURRENT.with(|c| c.set(core.as_ptr()));
         Ok(Processor { core, lent: false, _thread: std::marker::PhantomData })
@@ -495,6 +596,7 @@ impl Processor {
 unsafe fn give_up(core: NonNull<Core>, deadline: Duration) -> ShutdownReport {
     // SAFETY: the caller's.
     unsafe {
+        let _lock = core.as_ref().gated.then(|| Remote::enter(core.as_ref().remote.clone()));
         if core.as_ref().is_busy() {
             // Called from a driver, a waker, an operation: they return into the processor.
             core.as_ref().stopping.set(true);
@@ -509,15 +611,20 @@ impl Drop for Processor {
     fn drop(&mut self) {
         if self.lent {
             let core = self.core();
+            let remote = core.remote.clone();
             if core.hal.borrow().is_some() {
                 core.driven.set(Driven::Thread);
                 core.lent.set(core.lent.get() - 1);
+                if core.lent.get() == 0 && core.busy.get() == 0 {
+                    core.look_back();
+                }
             } else {
                 // The thread's own is gone already, and has left us the memory.
                 // SAFETY: the reference counted for this loan.
                 unsafe { Core::drop_orphans(self.core, 1) };
             }
-            return;
+            // SAFETY: locked when it was lent.
+            return unsafe { remote.gate().unlock() };
         }
         // SAFETY: as in `shutdown`.
         unsafe { give_up(self.core, Duration::from_secs(5)) };

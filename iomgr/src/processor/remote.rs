@@ -10,12 +10,14 @@
 //! sees the other.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::Core;
+use super::gate::{Gate, State};
+use super::{Core, keeper};
 use crate::hal::Wake;
 use crate::irp::slot::{Slot, SlotPtr};
 
@@ -37,6 +39,18 @@ pub(crate) struct Remote {
     work: Mutex<WorkList>,
     sleeping: AtomicBool,
     wake: Arc<dyn Wake>,
+    /// Of a plain thread's processor.
+    gate: Option<Gate>,
+}
+
+/// The lock of a plain thread's processor, which it keeps alive.
+pub(super) struct Entered(Arc<Remote>, PhantomData<*mut ()>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // SAFETY: locked when this was made, on this thread: it is not `Send`.
+        unsafe { self.0.gate().unlock() };
+    }
 }
 
 static NEXT_ID: AtomicU32 = AtomicU32::new(0);
@@ -48,7 +62,11 @@ fn closed() -> *mut Slot {
 }
 
 impl Remote {
-    pub(super) fn new(wake: Arc<dyn Wake>, backend: &'static str) -> Arc<Remote> {
+    pub(super) fn new(
+        wake: Arc<dyn Wake>,
+        backend: &'static str,
+        gate: Option<Gate>,
+    ) -> Arc<Remote> {
         let thread = std::thread::current();
         let remote = Arc::new(Remote {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -60,6 +78,7 @@ impl Remote {
             work: Mutex::default(),
             sleeping: AtomicBool::new(false),
             wake,
+            gate,
         });
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|r| r.strong_count() > 0);
@@ -74,6 +93,31 @@ impl Remote {
     /// The core is gone; its address may be used again by another.
     pub(super) fn detach(&self) {
         self.core.store(ptr::null_mut(), Ordering::Relaxed);
+    }
+
+    /// Of a plain thread's processor only.
+    pub(super) fn gate(&self) -> &Gate {
+        self.gate.as_ref().expect("the processor is a plain thread's")
+    }
+
+    /// Waits until nobody else is inside.
+    pub(super) fn enter(this: Arc<Remote>) -> Entered {
+        this.gate().lock();
+        Entered(this, PhantomData)
+    }
+
+    /// `None`: somebody else is inside.
+    pub(super) fn try_enter(self: &Arc<Remote>) -> Option<Entered> {
+        self.gate().try_lock().then(|| Entered(self.clone(), PhantomData))
+    }
+
+    pub(super) fn presence(&self) -> (State, u64) {
+        self.gate().look()
+    }
+
+    /// With the lock held.
+    pub(super) fn core(&self) -> Option<NonNull<Core>> {
+        NonNull::new(self.core.load(Ordering::Relaxed))
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -155,7 +199,16 @@ impl Remote {
     pub(crate) fn wake_if_asleep(&self) {
         if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
             self.wake.wake();
+        } else if let Some(gate) = &self.gate
+            && matches!(gate.look().0, State::Idle | State::Left)
+        {
+            keeper::notice();
         }
+    }
+
+    /// Runs `work` with the processor if it is the calling thread's.
+    pub(crate) fn here<R>(&self, work: impl FnOnce(&Core) -> R) -> Option<R> {
+        Core::with_current(|core| self.is(core).then(|| work(core))).flatten()
     }
 
     // The owner's side.
@@ -174,7 +227,7 @@ impl Remote {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.slots.load(Ordering::SeqCst).is_null() && !self.has_work.load(Ordering::SeqCst)
     }
 

@@ -1,5 +1,5 @@
-//! Processors of plain threads: made at the first request, driven while the thread waits, torn down
-//! when the thread ends.
+//! Processors of plain threads: made at the first request, driven by the thread while it waits and
+//! by the keeper otherwise, torn down when the thread ends.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,8 +15,18 @@ static FACTORY: OnceLock<Factory> = OnceLock::new();
 
 /// Says how the processors of plain threads get their hardware. The drivers' crate does this; the
 /// first call counts.
-pub fn set_hardware_factory(factory: Factory) {
+///
+/// # Safety
+/// What the factory makes may be driven by several threads, one at a time, and dropped on any; it
+/// can be watched ([`Hal::watch`]).
+pub unsafe fn set_hardware_factory(factory: Factory) {
     let _ = FACTORY.set(factory);
+}
+
+/// The factory, once there is one.
+pub(super) fn hardware() -> io::Result<Factory> {
+    let missing = "nobody has said how threads get their hardware";
+    FACTORY.get().copied().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, missing))
 }
 
 thread_local! {

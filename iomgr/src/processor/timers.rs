@@ -103,6 +103,12 @@ impl Core {
         self.wheel.borrow_mut().remove(key)
     }
 
+    /// When the next timer is due, if there is one that is not too far to be expressed.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let tick = self.wheel.borrow().next_deadline()?;
+        epoch().checked_add(Duration::from_millis(tick))
+    }
+
     /// Shortens a wait to the next timer's.
     pub(super) fn bounded_by_timers(&self, wait: Wait) -> Wait {
         let limit = match wait {
@@ -110,9 +116,7 @@ impl Core {
             Wait::Forever => None,
             Wait::For(limit) => Some(limit),
         };
-        let Some(tick) = self.wheel.borrow().next_deadline() else { return wait };
-        // Too far to be expressed is too far to be waited for.
-        let Some(at) = epoch().checked_add(Duration::from_millis(tick)) else { return wait };
+        let Some(at) = self.next_timer() else { return wait };
         match at.checked_duration_since(Instant::now()) {
             None | Some(Duration::ZERO) => Wait::No,
             Some(left) => Wait::For(limit.map_or(left, |limit| limit.min(left))),

@@ -156,6 +156,10 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
     let released = before - core.live();
     CURRENT.with(|c| c.set(std::ptr::null()));
     core.remote.detach();
+    if core.gated {
+        core.remote.gate().set(super::State::Gone);
+        super::keeper::notice();
+    }
     let hal = core.hal.take();
     if leaked > 0 {
         // Closing is not a barrier: the hardware may go on writing. Nothing is freed.

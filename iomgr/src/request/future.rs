@@ -12,8 +12,7 @@ use std::task::{Context, Poll};
 use super::{Operation, Request, State, admit, collect, launch};
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
-use crate::processor::{Core, Driven};
-use crate::status::Status;
+use crate::processor::Core;
 
 impl<K: Operation> Future for Request<'_, K> {
     type Output = K::Output;
@@ -36,16 +35,16 @@ impl<K: Operation> Future for Request<'_, K> {
             panic!("a request was polled after it had completed");
         };
         let mut operation = Some(operation);
-        let launched = Core::with_current(|core| {
-            // Otherwise nothing would ever drive the request.
-            if core.driven() != Driven::Loop {
-                return Err(Status::NOT_IN_RUNTIME);
-            }
+        let launched = Core::with_or_create(|core| {
             let slot = admit(core, &file, operation.as_ref().expect("not taken"))?;
             let operation = operation.take().expect("not taken");
-            Ok((slot, launch(core, slot, &file, operation, Route::Future(None), deadline)))
+            let inline = launch(core, slot, &file, operation, Route::Future(None), deadline);
+            if !inline {
+                core.pass_on();
+            }
+            Ok((slot, inline))
         });
-        let (slot, inline) = match launched.unwrap_or(Err(Status::NOT_IN_RUNTIME)) {
+        let (slot, inline) = match launched.unwrap_or_else(Err) {
             Ok(launched) => launched,
             Err(status) => {
                 return Poll::Ready(operation.take().expect("not taken").refuse(status));
@@ -89,7 +88,9 @@ unsafe fn watch(slot: SlotPtr, cx: &Context<'_>) -> bool {
     // `WAKER` bit keeps the owner off `route`.
     unsafe {
         let header = slot.0.as_ptr();
-        let here = (*header).core.as_ref().is_current();
+        let core = (*header).core.as_ref();
+        let busy = core.is_current().then(|| core.busy());
+        let here = busy.is_some();
         if here {
             if (*header).state.is_done() {
                 return true;

@@ -17,13 +17,12 @@ pub use routes::Cancel;
 
 use crate::buf::{IoBuf, IoBufMut, Payload, Vectored};
 use crate::file::{self, FileHandle, FileObject};
-use crate::hal::Wait;
 use crate::irp::RawSegment;
 use crate::irp::dispatch;
 use crate::irp::finish;
 use crate::irp::slot::{IoStatus, Location, Phase, Route, SlotPtr, flags};
 use crate::major::{Major, minor};
-use crate::processor::{Core, Driven};
+use crate::processor::Core;
 use crate::status::Status;
 
 /// An operation: what it asks for, and how its caller sees the result.
@@ -436,10 +435,7 @@ pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
             dispatch::issue(slot);
             finish::forget(slot);
         }
-        if core.driven() == Driven::Thread && !core.is_inside_turn() {
-            // Nobody knows when this thread waits next.
-            let _ = core.turn(Wait::No, || true);
-        }
+        core.pass_on();
         true
     })
     .unwrap_or(false)

@@ -148,6 +148,13 @@ impl Drop for Dir {
     }
 }
 
+/// Open descriptors of the process that are files in the directory.
+pub fn descriptors_in(dir: &Dir) -> usize {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let files = links.filter_map(|link| std::fs::read_link(link.unwrap().path()).ok());
+    files.filter(|file| file.starts_with(dir.path("").canonicalize().unwrap())).count()
+}
+
 /// Bytes that tell their place.
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()

@@ -34,6 +34,7 @@ use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ use overlapped_iomgr::hal::{Completion, Hal, Op, Token, Wait, Wake};
 use self::buffers::Buffers;
 use self::table::Table;
 use self::wake::{WAKE_TOKEN, Wakeup};
+use crate::hal::generation;
 use crate::hal::pool::{Pool, Reply};
 
 /// Completions handed over by one turn.
@@ -91,6 +93,8 @@ pub struct EpollHal {
     /// Results given inline since the last turn.
     inline: u32,
     in_flight: usize,
+    /// A wake shows in the epoll set's own descriptor; see [`Hal::watch`].
+    watched: bool,
 }
 
 impl EpollHal {
@@ -114,6 +118,7 @@ impl EpollHal {
             queue: VecDeque::new(),
             inline: 0,
             in_flight: 0,
+            watched: false,
         })
     }
 
@@ -188,8 +193,9 @@ unsafe impl Hal for EpollHal {
             Wait::For(time) => Some(time),
         };
         let served = self.serve(timeout);
-        // A turn that was allowed to sleep and returns is what a wake asks for.
-        if wait != Wait::No {
+        // A turn that was allowed to sleep and returns is what a wake asks for; so is any when somebody
+        // slept elsewhere.
+        if std::mem::take(&mut self.watched) || wait != Wait::No {
             self.wakeup.woken();
         }
         self.collect();
@@ -206,6 +212,22 @@ unsafe impl Hal for EpollHal {
 
     fn wake_handle(&self) -> Arc<dyn Wake> {
         self.wakeup.clone()
+    }
+
+    fn watch(&mut self) -> Option<i32> {
+        self.watched = true;
+        if !self.wakeup.prepare_sleep() {
+            // A wake has come already, and written nothing.
+            self.wakeup.prepare_sleep();
+            self.wakeup.wake();
+        }
+        Some(self.poll.as_raw_fd())
+    }
+}
+
+impl Drop for EpollHal {
+    fn drop(&mut self) {
+        generation::note_close(self.poll.as_raw_fd());
     }
 }
 

@@ -5,7 +5,8 @@
 //! cannot live beside it in a struct. The two system calls are short enough to make here.
 //!
 //! **Invariant.** The registration is the driving thread's: made, used and undone on it. Left
-//! behind it would keep the ring alive until the thread ends.
+//! behind it would keep the ring alive until the thread ends. A ring that several threads drive has
+//! none.
 
 use std::io;
 use std::marker::PhantomData;
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring};
+
+use super::setup::Rung;
 
 const REGISTER_RING_FDS: libc::c_uint = 20;
 const UNREGISTER_RING_FDS: libc::c_uint = 21;
@@ -39,7 +42,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// Registers the ring's descriptor, if the kernel can and has one of this thread's few slots.
-    pub(super) fn new(ring: &IoUring) -> Gate {
+    pub(super) fn new(ring: &IoUring, rung: Rung) -> Gate {
         let ring_fd = ring.as_raw_fd();
         // GETEVENTS always: deferred work, and what overflowed, appear only in such an enter.
         let mut flags = EnterFlags::GETEVENTS;
@@ -48,7 +51,8 @@ impl Gate {
             flags |= EnterFlags::NO_IOWAIT;
         }
         let mut update = Update { offset: u32::MAX, reserved: 0, data: ring_fd as u64 };
-        let registered = register(ring_fd, REGISTER_RING_FDS, &mut update);
+        let registered =
+            rung.is_of_one_thread() && register(ring_fd, REGISTER_RING_FDS, &mut update);
         let fd = if registered {
             flags |= EnterFlags::REGISTERED_RING;
             update.offset as libc::c_int

@@ -33,6 +33,7 @@ mod wake;
 use std::fmt;
 use std::io;
 use std::mem;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,12 +117,20 @@ impl UringHal {
         UringHal::with_rungs(config, &Rung::ALL)
     }
 
+    /// Sets a ring up that several threads may drive, one at a time.
+    ///
+    /// # Errors
+    /// As [`UringHal::new`].
+    pub fn shared(config: &UringConfig) -> io::Result<UringHal> {
+        UringHal::with_rungs(config, &Rung::SHARED)
+    }
+
     fn with_rungs(config: &UringConfig, rungs: &[Rung]) -> io::Result<UringHal> {
-        let ring = setup::open(config, rungs)?;
+        let (ring, rung) = setup::open(config, rungs)?;
         let kernel = Kernel::probe(&ring)?;
         let wake = Arc::new(EventWake::new()?);
         Ok(UringHal {
-            gate: Gate::new(&ring),
+            gate: Gate::new(&ring, rung),
             outbox: Outbox::new(&ring, wake.raw_fd()),
             ring,
             kernel,
@@ -315,6 +324,10 @@ unsafe impl Hal for UringHal {
     fn wake_handle(&self) -> Arc<dyn Wake> {
         self.wake.clone()
     }
+
+    fn watch(&mut self) -> Option<i32> {
+        Some(self.ring.as_raw_fd())
+    }
 }
 
 impl fmt::Debug for UringHal {
@@ -325,6 +338,7 @@ impl fmt::Debug for UringHal {
 
 impl Drop for UringHal {
     fn drop(&mut self) {
+        generation::note_close(self.ring.as_raw_fd());
         if self.in_flight == 0 {
             self.buffers.unregister(&self.ring);
             return;

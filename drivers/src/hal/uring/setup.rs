@@ -1,7 +1,8 @@
 //! Making a ring with the best flags the kernel takes, and learning what the kernel can do.
 //!
-//! **Invariant.** The ring is made on the thread that drives it, so `SINGLE_ISSUER` binds it to the
-//! right thread at once and it need not start disabled (`R_DISABLED`).
+//! **Invariant.** A ring of one thread is made on that thread, so `SINGLE_ISSUER` binds it to the
+//! right one at once and it need not start disabled (`R_DISABLED`). A ring that several threads drive
+//! has neither that flag nor `DEFER_TASKRUN`, which would tie its completions to one of them.
 //!
 //! Reads next: `gate.rs`, which enters the kernel through the ring made here.
 
@@ -32,6 +33,14 @@ impl Rung {
     pub(super) const ALL: [Rung; 5] =
         [Rung::Defer, Rung::DeferSqArray, Rung::Coop, Rung::SubmitAll, Rung::Plain];
 
+    /// For a ring that several threads drive.
+    pub(super) const SHARED: [Rung; 3] = [Rung::Coop, Rung::SubmitAll, Rung::Plain];
+
+    /// Whether one thread alone may enter the ring.
+    pub(super) fn is_of_one_thread(self) -> bool {
+        matches!(self, Rung::Defer | Rung::DeferSqArray)
+    }
+
     fn apply(self, builder: &mut Builder) {
         match self {
             Rung::Defer => {
@@ -58,10 +67,10 @@ impl Rung {
 /// # Errors
 /// Those of `io_uring_setup` (`EPERM`, `ENOSYS`, `ENOMEM`, …), and `Unsupported` on kernels before
 /// 5.11, which cannot wait with a time limit.
-pub(super) fn open(config: &UringConfig, rungs: &[Rung]) -> io::Result<IoUring> {
+pub(super) fn open(config: &UringConfig, rungs: &[Rung]) -> io::Result<(IoUring, Rung)> {
     let entries = config.entries.clamp(8, 1 << 15);
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
-    for rung in rungs {
+    for &rung in rungs {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp().setup_cqsize(config.cq_entries.max(2 * entries));
         rung.apply(&mut builder);
@@ -73,7 +82,7 @@ pub(super) fn open(config: &UringConfig, rungs: &[Rung]) -> io::Result<IoUring> 
                     return Err(io::ErrorKind::Unsupported.into());
                 }
                 tracing::debug!(?rung, ?has, "io_uring set up");
-                return Ok(ring);
+                return Ok((ring, rung));
             }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = error,
             Err(error) => return Err(error),
