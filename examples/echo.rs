@@ -225,7 +225,8 @@ fn ports(
     let _ = accept(&port);
     while !stop.load(Ordering::Relaxed) {
         packets.clear();
-        port.remove_many(&mut packets, 256, Some(Duration::from_millis(20)));
+        // That nothing has come is no reason to stop.
+        let _ = port.remove_many(&mut packets, 256, Some(Duration::from_millis(20)));
         for packet in packets.drain(..) {
             let key = packet.key();
             if key == ACCEPT {

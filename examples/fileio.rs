@@ -333,7 +333,7 @@ fn ports(options: &Options) -> io::Result<Tally> {
     let mut packets = Vec::with_capacity(options.depth);
     while in_flight > 0 {
         packets.clear();
-        port.remove_many(&mut packets, options.depth, None);
+        port.remove_many(&mut packets, options.depth, None)?;
         for packet in packets.drain(..) {
             in_flight -= 1;
             let key = packet.key() as usize;

@@ -158,7 +158,7 @@ fn routes(runtime: &Runtime, directory: &Path) -> io::Result<()> {
     if let Err(error) = file.read_at(Vec::<u8>::with_capacity(4096), 8192).post(&port, 77) {
         return Err(error.err().map_or_else(|| io::ErrorKind::Other.into(), io::Error::from));
     }
-    let packet = port.remove(Some(Duration::from_secs(5))).ok_or(io::ErrorKind::TimedOut)?;
+    let packet = port.remove(Some(Duration::from_secs(5)))?;
     let key = packet.key();
     let (n, buf) = packet.into_output::<Read<Vec<u8>>>()?;
     check("reaped from a completion port", key == 77 && good(n, &buf))

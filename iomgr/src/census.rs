@@ -27,7 +27,7 @@ pub struct LiveRequest {
     pub driver: String,
     /// Where it is: `"dispatching"`, `"hardware"`, `"held"`, `"unwinding"`, `"complete"`.
     pub state: &'static str,
-    /// How it will report: `"future"`, `"port"`, `"wait"`, `"parent"`, `"none"`.
+    /// How it will report: `"future"`, `"port"`, `"apc"`, `"block"`, `"wait"`, `"parent"`, `"none"`.
     pub route: &'static str,
     /// Cancel has been requested.
     pub cancelled: bool,
@@ -58,7 +58,9 @@ unsafe fn route_name(slot: SlotPtr) -> &'static str {
         }
         match (*slot.0.as_ptr()).route {
             Route::None | Route::Future(_) => "none",
-            Route::Port(..) | Route::Packet(_) => "port",
+            Route::Port(..) | Route::Associated { .. } | Route::Packet(..) => "port",
+            Route::Apc(_) => "apc",
+            Route::Block => "block",
             Route::Wait => "wait",
             Route::Parent(_) => "parent",
         }

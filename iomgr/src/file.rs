@@ -24,16 +24,18 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::irp::{Disposition, Held, Irp, Late};
 use crate::late::Kept;
 use crate::major::Major;
+use crate::port;
 use crate::processor::{Core, Remote};
 use crate::request;
 use crate::stack::Stack;
 use crate::status::Status;
+use crate::wait::{Object, Signal};
 
 /// In `uses`: one handle.
 const HANDLE: u64 = 1;
@@ -74,7 +76,20 @@ pub struct FileObject {
     this: NonNull<FileObject>,
     late: Kept,
     closer: Mutex<Closer>,
+    /// The port it reports to, and with which key (C-10, C-11).
+    port: OnceLock<(Arc<port::Shared>, u64)>,
+    /// Made when somebody first waits for the object (C-7).
+    signal: OnceLock<Signal>,
+    /// `SKIP_*` and `WATCHED`.
+    modes: AtomicU8,
 }
+
+/// In `modes`: there is a signal that requests keep up to date.
+const WATCHED: u8 = 0x80;
+/// In `modes`: never signalled any more (C-18).
+const SKIP_SET_EVENT: u8 = 2;
+/// In `modes`: no packet for immediate success (C-17).
+const SKIP_ON_SUCCESS: u8 = 1;
 
 /// A close that was asked for.
 #[derive(Default)]
@@ -126,6 +141,9 @@ impl FileObject {
                 this,
                 late: Kept::default(),
                 closer: Mutex::default(),
+                port: OnceLock::new(),
+                signal: OnceLock::new(),
+                modes: AtomicU8::new(0),
             };
             // SAFETY: just allocated for this.
             unsafe { memory.write(file) };
@@ -230,6 +248,58 @@ impl FileObject {
         &self.late
     }
 
+    /// C-10.
+    pub(crate) fn associate(&self, port: Arc<port::Shared>, key: u64) -> Result<(), Status> {
+        self.port.set((port, key)).map_err(|_| Status::INVALID_PARAMETER)
+    }
+
+    /// The port it is associated with, and the key.
+    pub(crate) fn port(&self) -> Option<(Arc<port::Shared>, u64)> {
+        self.port.get().cloned()
+    }
+
+    /// From now on a request on this file that succeeds at once yields no packet: its result is the
+    /// return of [`Request::packet`](crate::Request::packet) (C-17). Cannot be taken back (C-19).
+    pub fn skip_packet_on_success(&self) {
+        self.modes.fetch_or(SKIP_ON_SUCCESS, Ordering::Relaxed);
+    }
+
+    /// From now on the file object is not signalled any more when a request is done, and is not
+    /// signalled at this moment; events of requests are set as ever (C-18). Cannot be taken back
+    /// (C-19).
+    pub fn skip_signal(&self) {
+        self.modes.fetch_or(SKIP_SET_EVENT, Ordering::SeqCst);
+        if let Some(signal) = self.signal.get() {
+            signal.reset();
+        }
+    }
+
+    pub(crate) fn skips_packet_on_success(&self) -> bool {
+        self.modes.load(Ordering::Relaxed) & SKIP_ON_SUCCESS != 0
+    }
+
+    /// Whether requests must keep the signal up to date.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.modes.load(Ordering::Relaxed) & WATCHED != 0
+    }
+
+    /// A request has been issued (C-7).
+    pub(crate) fn reset_signal(&self) {
+        if let Some(signal) = self.signal.get() {
+            signal.reset();
+        }
+    }
+
+    /// A request is done.
+    pub(crate) fn set_signal(&self) {
+        if self.modes.load(Ordering::SeqCst) & SKIP_SET_EVENT == 0
+            && let Some(signal) = self.signal.get()
+        {
+            signal.set();
+        }
+    }
+
     fn has_foreign(&self) -> bool {
         self.uses.load(Ordering::Relaxed) & !CLOSING >= FOREIGN
     }
@@ -312,6 +382,29 @@ impl FileObject {
     pub fn handle(&self) -> FileHandle {
         self.uses.fetch_add(HANDLE, Ordering::Relaxed);
         FileHandle(self.this)
+    }
+}
+
+/// C-7: signalled when a request on the file that carries no event of its own is done, and not any
+/// more when the next one is issued; before the first one, signalled. With several in flight it says
+/// only that something is done.
+///
+/// Kept from the first wait on: before, it is taken to be signalled if no request is in flight.
+impl Object for FileObject {
+    fn signal(&self) -> &Signal {
+        let signal = self.signal.get_or_init(|| {
+            let idle = !self.has_foreign() && self.local.load(Ordering::Relaxed) == 0;
+            let skips = self.modes.load(Ordering::SeqCst) & SKIP_SET_EVENT != 0;
+            Signal::new(false, idle && !skips)
+        });
+        self.modes.fetch_or(WATCHED, Ordering::SeqCst);
+        signal
+    }
+}
+
+impl Object for FileHandle {
+    fn signal(&self) -> &Signal {
+        (**self).signal()
     }
 }
 

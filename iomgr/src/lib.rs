@@ -17,6 +17,7 @@
 //! To follow one request, read [`request`] → `irp::dispatch` → [`processor`]. To write a driver,
 //! read [`driver`] and [`irp`].
 
+pub mod apc;
 pub mod buf;
 pub mod cache;
 mod census;
@@ -28,11 +29,13 @@ pub mod hal;
 pub mod irp;
 mod late;
 mod major;
+mod node;
 mod port;
 pub mod processor;
 pub mod request;
 pub mod stack;
 mod status;
+pub mod wait;
 mod wheel;
 
 pub use census::{Census, LiveRequest, live_requests};
@@ -45,8 +48,8 @@ pub use irp::{
     Unwinding, View,
 };
 pub use major::{Major, MajorSet, minor};
-pub use port::{CompletionPort, Packet};
+pub use port::{CompletionPort, Next, NoPacket, Packet, PortOptions, Rights};
 pub use processor::{Processor, ProcessorHandle, ShutdownReport, TimerId};
-pub use request::{Cancel, Done, Operation, Request, Setup};
+pub use request::{Block, Cancel, Done, Issued, Operation, Request, Setup};
 pub use stack::{Device, Stack, StackError};
 pub use status::{Class as StatusClass, Status, StatusError};

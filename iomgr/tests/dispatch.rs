@@ -721,7 +721,7 @@ fn i31_c8_immediate_results_and_ports() {
     let operation = Plain { check: Status::INVALID_PARAMETER, ..Plain::new(Major::Flush) };
     let refused = overlapped_iomgr::Request::new(&file, operation).post(&port, 4);
     assert_eq!(refused.unwrap_err(), (Status::INVALID_PARAMETER, 0));
-    assert!(port.remove(zero).is_none());
+    assert!(port.remove(zero).is_err());
     drop((file, port));
     h.finish();
 }

@@ -615,7 +615,7 @@ fn i31_a_panic_posts_no_packet() {
     let port = CompletionPort::new();
     let result = read(&file, 4, 0).post(&port, 0).unwrap_err();
     assert_eq!(result.unwrap_err().status(), Status::DRIVER_INTERNAL_ERROR);
-    assert!(port.remove(ZERO).is_none());
+    assert!(port.remove(ZERO).is_err());
     drop((file, port));
     h.finish();
 }

@@ -19,8 +19,10 @@
 //! ```
 //!
 //! - [`fs`], [`net`], [`time`]: what applications use.
-//! - [`Request`]: one operation; await it, [wait](Request::wait) for it on a plain thread, or
-//!   [post](Request::post) it to a [`CompletionPort`].
+//! - [`Request`]: one operation; await it, [wait](Request::wait) for it on a plain thread,
+//!   [post](Request::post) it to a [`CompletionPort`], have it [set an event](Request::signal) or
+//!   [call back](Request::queue_apc), or [look](Request::start) at it now and then.
+//! - [`wait`]: events, and waiting for one or several objects; [`apc`]: callbacks on one thread.
 //! - [`Builder`], [`Runtime`], [`LocalRuntime`], [`spawn`], [`block_on`]: the executor.
 //! - [`driver`]: writing filters; [`Stack`](driver::Stack): stacking them.
 
@@ -34,20 +36,21 @@ pub use executor::{
     WorkerMetrics, block_on, spawn, spawn_blocking, spawn_local,
 };
 pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};
-pub use overlapped_iomgr::buf;
 pub use overlapped_iomgr::{
-    Cancel, Census, CompletionPort, LiveRequest, MajorCounts, Operation, Packet, Request, Status,
-    StatusError, live_requests,
+    Block, Cancel, Census, CompletionPort, Issued, LiveRequest, MajorCounts, Next, NoPacket,
+    Operation, Packet, PortOptions, Request, Rights, Status, StatusClass, StatusError,
+    live_requests,
 };
+pub use overlapped_iomgr::{apc, buf, wait};
 pub use overlapped_macros::{main, test};
 
 /// Writing drivers, and stacking them.
 pub mod driver {
     pub use overlapped_drivers::filter;
     pub use overlapped_iomgr::{
-        CancelSafeQueue, Class, Completion, Device, Disposition, Driver, FileObject, Held, Irp,
-        Late, Lower, MAX_LOCATIONS, Major, MajorSet, NextLocation, On, Part, Stack, StackError,
-        Unwinding, View, minor,
+        CancelSafeQueue, Class, Completion, Device, Disposition, Done, Driver, FileHandle,
+        FileObject, Held, Irp, Late, Lower, MAX_LOCATIONS, Major, MajorSet, NextLocation, On, Part,
+        Setup, Stack, StackError, Unwinding, View, minor,
     };
 }
 

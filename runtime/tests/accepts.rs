@@ -109,7 +109,7 @@ fn into_std_ends_the_accepts_of_other_threads() {
             let mut accepted = ready.len();
             let mut ended = 0;
             while ended < 4 {
-                let Some(packet) = port.remove(Some(Duration::ZERO)) else {
+                let Ok(packet) = port.remove(Some(Duration::ZERO)) else {
                     overlapped::time::sleep(Duration::from_millis(1)).await;
                     continue;
                 };

@@ -283,7 +283,7 @@ fn the_port_route() {
                     }
                 }
                 while free.len() < 32 {
-                    port.remove_many(&mut packets, 32, None);
+                    port.remove_many(&mut packets, 32, None).unwrap();
                     for packet in packets.drain(..) {
                         free.push(if packet.key() % 2 == 0 {
                             packet.into_output::<Read<Vec<u8>>>().unwrap().1

@@ -30,7 +30,7 @@ fn pair() -> (TcpStream, std::net::TcpStream) {
 fn take(port: &CompletionPort, mut count: usize) -> Vec<Packet> {
     let mut packets = Vec::new();
     while count > 0 {
-        let n = port.remove_many(&mut packets, count, None);
+        let n = port.remove_many(&mut packets, count, None).unwrap();
         assert!(n > 0 && n <= count);
         count -= n;
     }
@@ -90,7 +90,7 @@ fn packets_of_files() {
         }
         keys.sort_unstable();
         assert!(keys.into_iter().eq(0..500));
-        assert!(port.remove(Some(Duration::ZERO)).is_none());
+        assert!(port.remove(Some(Duration::ZERO)).is_err());
         // One that fails at once yields no packet.
         let error = file.read_at(vec![7; 3], i64::MAX as u64).post(&port, 1).unwrap_err();
         assert_eq!(error.unwrap_err().into_buf(), [7; 3]);
@@ -114,30 +114,30 @@ fn posted_packets_are_first_in_first_out() {
     alone("posted_packets_are_first_in_first_out", |_| {
         let port = CompletionPort::new();
         for i in 0..100 {
-            port.post(i, i * 2, Status::from_raw(i as u32), i as usize);
+            port.post(i, i * 2, Status::from_raw(i as u32), i as usize).unwrap();
         }
         assert_eq!(port.depth(), 100);
         let mut packets = Vec::new();
-        assert_eq!(port.remove_many(&mut packets, 30, None), 30);
-        assert_eq!(port.remove_many(&mut packets, 0, None), 0);
-        assert_eq!(port.remove_many(&mut packets, 1000, None), 70);
+        assert_eq!(port.remove_many(&mut packets, 30, None), Ok(30));
+        assert_eq!(port.remove_many(&mut packets, 0, None), Ok(0));
+        assert_eq!(port.remove_many(&mut packets, 1000, None), Ok(70));
         for (i, packet) in (0..).zip(packets) {
             let told = (packet.key(), packet.value(), packet.status().raw(), packet.info());
             assert_eq!(told, (i, i * 2, i as u32, i as usize));
         }
         // Timeouts.
         let start = Instant::now();
-        assert!(port.remove(Some(Duration::from_millis(30))).is_none());
+        assert!(port.remove(Some(Duration::from_millis(30))).is_err());
         assert!(start.elapsed() >= Duration::from_millis(30));
         // A posted packet wakes who waits.
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| port.remove(None).unwrap().key());
             std::thread::sleep(Duration::from_millis(10));
-            port.post(5, 0, Status::SUCCESS, 0);
+            port.post(5, 0, Status::SUCCESS, 0).unwrap();
             assert_eq!(waiter.join().unwrap(), 5);
         });
         let posted = {
-            port.post(1, 2, Status::SUCCESS, 3);
+            port.post(1, 2, Status::SUCCESS, 3).unwrap();
             port.remove(None).unwrap()
         };
         assert!(format!("{posted:?}").contains('3'));
@@ -227,7 +227,7 @@ fn several_threads_at_one_port() {
                         for i in 0..EACH {
                             let read = file.read_at(Vec::with_capacity(64), i * 64);
                             read.post(port, i).unwrap();
-                            port.post(i, 0, Status::SUCCESS, 0);
+                            port.post(i, 0, Status::SUCCESS, 0).unwrap();
                             if i % 64 == 0 {
                                 drop(CompletionPort::new().remove(Some(Duration::ZERO)));
                             }
@@ -239,7 +239,7 @@ fn several_threads_at_one_port() {
                 })
                 .collect();
             issuers.into_iter().for_each(|issuer| issuer.join().unwrap());
-            takers.iter().for_each(|_| port.post(u64::MAX, 0, Status::SUCCESS, 0));
+            takers.iter().for_each(|_| port.post(u64::MAX, 0, Status::SUCCESS, 0).unwrap());
         });
         assert_eq!(taken.into_inner() as u64, 4 * EACH);
         assert_eq!(sum.into_inner() as u64, 4 * (EACH * (EACH - 1) / 2));

@@ -41,12 +41,20 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
         core.count((*header).major, (*header).result.status);
         if inline {
             (*header).state.complete_inline();
+            // I-31: of an immediate error the issuing call's return is all that tells.
+            if (*header).flags.has(flags::SIGNAL) && !(*header).result.status.is_error() {
+                signal(slot);
+            }
             if (*header).flags.has(flags::SETTLE) {
                 settle(slot);
             }
             return;
         }
         let completed = (*header).state.complete();
+        // After the status block, before packet or APC (I-28).
+        if (*header).flags.has(flags::SIGNAL) {
+            signal(slot);
+        }
         if matches!(completed, Completed::Free | Completed::FreeByMail) {
             dispose(slot);
         }
@@ -151,11 +159,56 @@ unsafe fn notify(slot: SlotPtr) {
             }
             Route::Port(port, key) => {
                 leave_file(slot);
-                (*header).route = Route::Packet(key);
-                port.insert_packet(slot);
+                (*header).route = Route::Packet(key, 0);
+                port.insert(slot);
+            }
+            Route::Associated { value, admitted } => report(slot, value, admitted),
+            Route::Apc(callback) => {
+                leave_file(slot);
+                let queue = callback.queue().clone();
+                (*header).route = Route::Apc(callback);
+                queue.insert(slot);
             }
             Route::Parent(parent) => child::child_done(parent, slot),
-            Route::Future(None) | Route::None | Route::Wait | Route::Packet(_) => {}
+            Route::Future(None) | Route::None | Route::Wait | Route::Block | Route::Packet(..) => {}
+        }
+    }
+}
+
+/// C-12: to the port that the file is associated with now. Without one nobody hears of it.
+///
+/// # Safety
+/// The slot is `DONE`, and the caller is, or stands for, its requester; on the owner's thread.
+pub(crate) unsafe fn report(slot: SlotPtr, value: u64, admitted: bool) {
+    // SAFETY: the caller's; the request counts on its file until `leave_file`.
+    unsafe {
+        let port = (*slot.0.as_ptr()).file.and_then(|file| file.as_ref().port());
+        leave_file(slot);
+        match port {
+            Some((port, key)) => {
+                if !admitted {
+                    port.admit_late();
+                }
+                (*slot.0.as_ptr()).route = Route::Packet(key, value);
+                port.insert(slot);
+            }
+            None => release(slot),
+        }
+    }
+}
+
+/// I-28 step 5, I-33: the event, or without one the file object.
+#[cold]
+unsafe fn signal(slot: SlotPtr) {
+    // SAFETY: owner's thread; the request counts on its file.
+    unsafe {
+        match (*slot.0.as_ptr()).event.take() {
+            Some(event) => _ = event.set(),
+            None => {
+                if let Some(file) = (*slot.0.as_ptr()).file {
+                    file.as_ref().set_signal();
+                }
+            }
         }
     }
 }
@@ -277,6 +330,7 @@ unsafe fn free(slot: SlotPtr) {
         let payload = mem::take(&mut (*header).payload);
         let route = mem::replace(&mut (*header).route, Route::None);
         (*header).parking = None;
+        (*header).event = None;
         leave_file(slot);
         core(slot).free_slot(slot);
         // Last, because dropping them may run code of the user's, which may panic.

@@ -131,6 +131,7 @@ impl Slab {
                     resume: Resume::Complete,
                     children: 0,
                     operation: None,
+                    event: None,
                 });
                 let locations = slot.add(1).cast::<Location>();
                 for n in 0..=CLASS_LOCATIONS[class] {

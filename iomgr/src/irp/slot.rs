@@ -10,19 +10,22 @@
 use std::any::TypeId;
 use std::cell::UnsafeCell;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::Waker;
 
 use super::held::Resume;
 use super::state::State;
+use crate::apc;
 use crate::buf::Payload;
 use crate::csq::Parking;
 use crate::file::FileObject;
 use crate::major::Major;
-use crate::port::PortRef;
+use crate::port;
 use crate::processor::Core;
 use crate::stack::{Device, Stack};
 use crate::status::Status;
+use crate::wait::Event;
 use crate::wheel::TimerKey;
 
 /// Locations that an IRP of each size class has (I-5): most requests are small.
@@ -37,14 +40,25 @@ pub(crate) enum Route {
     None,
     /// A future; the waker of the task that polled it last, once it has been polled.
     Future(Option<Waker>),
-    /// A completion port and the key of the association.
-    Port(PortRef, u64),
+    /// A completion port and the packet's key.
+    Port(Arc<port::Shared>, u64),
+    /// The port that the file is associated with when the request completes, and the packet's value
+    /// (C-12).
+    Associated {
+        value: u64,
+        /// The port has been asked ([`port::Shared::admit`]).
+        admitted: bool,
+    },
+    /// A thread's APC queue, and what runs there.
+    Apc(Box<dyn apc::Callback>),
+    /// Whoever holds the status block looks at it (C-2).
+    Block,
     /// A thread of the owner waits and drives the processor itself.
     Wait,
     /// A child: its parent counts it.
     Parent(SlotPtr),
-    /// In a port's queue, with its key.
-    Packet(u64),
+    /// In a port's queue, with its key and value.
+    Packet(u64, u64),
 }
 
 /// Where the driver side is.
@@ -133,37 +147,39 @@ pub(crate) mod control {
 /// Marks of `Header::flags`.
 pub(crate) mod flags {
     /// Cancel has been requested; never cleared.
-    pub const CANCEL: u8 = 1;
+    pub const CANCEL: u16 = 1;
     /// The deadline asked for the cancel.
-    pub const TIMED_OUT: u8 = 2;
+    pub const TIMED_OUT: u16 = 2;
     /// The location below has been filled in by `Irp::next`.
-    pub const NEXT_READY: u8 = 4;
+    pub const NEXT_READY: u16 = 4;
     /// The bottom wants to hear when the result is final; see `Driver::settled`.
-    pub const SETTLE: u8 = 8;
+    pub const SETTLE: u16 = 8;
     /// A future asks: `route` may be written on its thread.
-    pub const FUTURE: u8 = 16;
+    pub const FUTURE: u16 = 16;
     /// The file's use is counted on its home processor.
-    pub const LOCAL_USE: u8 = 32;
+    pub const LOCAL_USE: u16 = 32;
     /// The requester has read the result.
-    pub const TAKEN: u8 = 64;
+    pub const TAKEN: u16 = 64;
     /// In use; clear while on the free list.
-    pub const LIVE: u8 = 128;
+    pub const LIVE: u16 = 128;
+    /// An event of the request's own, or the file object, is signalled when it is done.
+    pub const SIGNAL: u16 = 256;
 }
 
 /// The marks: written by the owner alone, read by a [`super::Held`] elsewhere too.
-pub(crate) struct Flags(AtomicU8);
+pub(crate) struct Flags(AtomicU16);
 
 impl Flags {
-    pub(crate) fn new(bits: u8) -> Flags {
-        Flags(AtomicU8::new(bits))
+    pub(crate) fn new(bits: u16) -> Flags {
+        Flags(AtomicU16::new(bits))
     }
-    pub(crate) fn has(&self, bit: u8) -> bool {
+    pub(crate) fn has(&self, bit: u16) -> bool {
         self.0.load(Ordering::Relaxed) & bit != 0
     }
-    pub(crate) fn set(&self, bit: u8) {
+    pub(crate) fn set(&self, bit: u16) {
         self.0.store(self.0.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
     }
-    pub(crate) fn clear(&self, bit: u8) {
+    pub(crate) fn clear(&self, bit: u16) {
         self.0.store(self.0.load(Ordering::Relaxed) & !bit, Ordering::Relaxed);
     }
 }
@@ -209,6 +225,8 @@ pub(crate) struct Slot {
     pub children: u32,
     /// What was posted, for the packet's reader.
     pub operation: Option<TypeId>,
+    /// Set when the request is done (C-3).
+    pub event: Option<Event>,
 }
 
 /// A slot by address.

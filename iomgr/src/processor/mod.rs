@@ -430,6 +430,7 @@ impl Core {
             header.payload = crate::buf::Payload::empty();
             header.parking = None;
             header.route = Route::None;
+            header.event = None;
             if let Some(file) = header.file.take() {
                 // If it was local, it has been adopted out.
                 crate::file::leave(file, false, false);

@@ -29,8 +29,7 @@ impl<K: Operation> Future for Request<'_, K> {
                 return Poll::Ready(collect::<K>(slot));
             }
         }
-        let State::Ready { file, operation, deadline } =
-            std::mem::replace(&mut self.state, State::Done)
+        let State::Ready(file, operation, extras) = std::mem::replace(&mut self.state, State::Done)
         else {
             panic!("a request was polled after it had completed");
         };
@@ -38,7 +37,7 @@ impl<K: Operation> Future for Request<'_, K> {
         let launched = Core::with_or_create(|core| {
             let slot = admit(core, &file, operation.as_ref().expect("not taken"))?;
             let operation = operation.take().expect("not taken");
-            let inline = launch(core, slot, &file, operation, Route::Future(None), deadline);
+            let inline = launch(core, slot, &file, operation, Route::Future(None), extras);
             if !inline {
                 core.pass_on();
             }
@@ -130,7 +129,7 @@ impl<K> Drop for Request<'_, K> {
 impl<K> std::fmt::Debug for Request<'_, K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = match self.state {
-            State::Ready { .. } => "not issued",
+            State::Ready(..) => "not issued",
             State::Issued(_) => "issued",
             State::Done => "done",
         };

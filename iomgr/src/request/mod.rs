@@ -7,13 +7,16 @@
 //!
 //! Reads next: [`crate::irp`]'s `dispatch`, where the IRP goes.
 
+mod apc;
+mod block;
 mod future;
 mod routes;
 
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-pub use routes::Cancel;
+pub use block::Block;
+pub use routes::{Cancel, Issued};
 
 use crate::buf::{IoBuf, IoBufMut, Payload, Vectored};
 use crate::file::{self, FileHandle, FileObject};
@@ -24,6 +27,7 @@ use crate::irp::slot::{IoStatus, Location, Phase, Route, SlotPtr, flags};
 use crate::major::{Major, minor};
 use crate::processor::Core;
 use crate::status::Status;
+use crate::wait::Event;
 
 /// An operation: what it asks for, and how its caller sees the result.
 ///
@@ -246,9 +250,16 @@ pub struct Request<'f, K> {
 }
 
 enum State<'f, K> {
-    Ready { file: Target<'f>, operation: K, deadline: Option<Instant> },
+    Ready(Target<'f>, K, Extras),
     Issued(SlotPtr),
     Done,
+}
+
+/// What a request may have beside its operation.
+#[derive(Default)]
+struct Extras {
+    deadline: Option<Instant>,
+    event: Option<Event>,
 }
 
 /// The file object of a request that is not issued; an issued one counts on it by itself.
@@ -278,12 +289,12 @@ impl<K> Unpin for Request<'_, K> {}
 impl<'f, K: Operation> Request<'f, K> {
     /// Builds a request. Applications call the methods of files and sockets instead.
     pub fn new(file: &'f FileObject, operation: K) -> Self {
-        Request { state: State::Ready { file: Target::Borrowed(file), operation, deadline: None } }
+        Request { state: State::Ready(Target::Borrowed(file), operation, Extras::default()) }
     }
 
     /// Builds a request that keeps the file object by itself, and so may outlive its handles.
     pub fn owned(file: FileHandle, operation: K) -> Request<'static, K> {
-        Request { state: State::Ready { file: Target::Owned(file), operation, deadline: None } }
+        Request { state: State::Ready(Target::Owned(file), operation, Extras::default()) }
     }
 
     /// Asks for an early end after `limit` from now: the request is then cancelled, and its result
@@ -291,9 +302,21 @@ impl<'f, K: Operation> Request<'f, K> {
     ///
     /// Without effect on a request that has been issued.
     pub fn deadline(mut self, limit: Duration) -> Self {
-        if let State::Ready { deadline, .. } = &mut self.state {
+        if let State::Ready(_, _, extras) = &mut self.state {
             // A limit too far to express is none.
-            *deadline = Instant::now().checked_add(limit);
+            extras.deadline = Instant::now().checked_add(limit);
+        }
+        self
+    }
+
+    /// Has the event set when the request is done, whatever its route (C-3, C-6): it is reset when the
+    /// request is issued, and set after the result is there and before packet or APC (I-28). The file
+    /// object is not signalled then (I-33). An error at once leaves it reset (I-31).
+    ///
+    /// Without effect on a request that has been issued.
+    pub fn event(mut self, event: &Event) -> Self {
+        if let State::Ready(_, _, extras) = &mut self.state {
+            extras.event = Some(event.clone());
         }
         self
     }
@@ -325,7 +348,7 @@ fn launch<K: Operation>(
     file: &FileObject,
     operation: K,
     route: Route,
-    deadline: Option<Instant>,
+    extras: Extras,
 ) -> bool {
     // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
     unsafe {
@@ -336,10 +359,27 @@ fn launch<K: Operation>(
         let undo = Undo(slot);
         operation.prepare(&mut Setup { location, payload, major });
         std::mem::forget(undo);
-        if let Some(deadline) = deadline {
+        if let Some(deadline) = extras.deadline {
             core.set_deadline(slot, deadline);
         }
+        if extras.event.is_some() || file.is_watched() {
+            expect_signal(slot, file, extras.event);
+        }
         dispatch::issue(slot)
+    }
+}
+
+/// C-3, C-7: what will be signalled is reset.
+#[cold]
+unsafe fn expect_signal(slot: SlotPtr, file: &FileObject, event: Option<Event>) {
+    match &event {
+        Some(event) => _ = event.reset(),
+        None => file.reset_signal(),
+    }
+    // SAFETY: the caller's: not issued yet, so ours.
+    unsafe {
+        (*slot.0.as_ptr()).event = event;
+        (*slot.0.as_ptr()).flags.set(flags::SIGNAL);
     }
 }
 

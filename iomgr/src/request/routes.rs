@@ -1,18 +1,17 @@
 //! The other routes: synchronous wait, and completion port; and cancelling by handle.
 
 use std::any::TypeId;
-use std::time::Instant;
 
-use super::{Operation, Request, State, Target as FileRef, admit, collect, launch};
+use super::{Extras, Operation, Request, State, Target as FileRef, admit, collect, launch};
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
-use crate::port::CompletionPort;
+use crate::port::{self, CompletionPort};
 use crate::processor::{Core, Driven, ProcessorHandle};
 use crate::status::Status;
 
-/// Cancels one posted request, from any thread, any number of times. It does not wait, and it does
-/// not say what happened: the request's own result is the only truth (X-5, Z-19).
+/// Cancels one request that has been issued, from any thread, any number of times. It does not wait,
+/// and it does not say what happened: the request's own result is the only truth (X-5, Z-19).
 #[derive(Clone, Debug)]
 pub struct Cancel {
     owner: ProcessorHandle,
@@ -32,6 +31,23 @@ impl std::fmt::Debug for Target {
 }
 
 impl Cancel {
+    /// For a request that is about to be issued.
+    ///
+    /// # Safety
+    /// The slot is the caller's, on the core's thread.
+    pub(super) unsafe fn of(core: &Core, slot: SlotPtr) -> Cancel {
+        // SAFETY: the caller's.
+        let generation = unsafe { (*slot.0.as_ptr()).generation };
+        let owner = ProcessorHandle::new(core.remote().clone());
+        Cancel { owner, slot: Some(Target { slot, generation }) }
+    }
+
+    /// For one that is done.
+    pub(super) fn of_nothing(mut self) -> Cancel {
+        self.slot = None;
+        self
+    }
+
     /// Asks for an early end. Without effect on a request that has completed.
     pub fn cancel(&self) {
         let Some(target) = self.slot else { return };
@@ -49,15 +65,25 @@ impl Cancel {
     }
 }
 
+/// A request issued by [`Request::packet`].
+#[derive(Debug)]
+pub enum Issued<T> {
+    /// There will be one packet, or is one already.
+    Packet(Cancel),
+    /// It has succeeded at once, and the file skips the packet then
+    /// ([`skip_packet_on_success`](crate::FileObject::skip_packet_on_success), C-17): this is its result.
+    Done(T),
+}
+
 impl<'f, K: Operation> Request<'f, K> {
     /// The parts of a request that has not been issued. One that has stays as it is: its drop lets
     /// go of it.
-    fn unissued(&mut self, use_: &str) -> (FileRef<'f>, Option<K>, Option<Instant>) {
-        if !matches!(self.state, State::Ready { .. }) {
+    pub(super) fn unissued(&mut self, use_: &str) -> (FileRef<'f>, Option<K>, Extras) {
+        if !matches!(self.state, State::Ready(..)) {
             panic!("a request that has been polled cannot be {use_}");
         }
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Ready { file, operation, deadline } => (file, Some(operation), deadline),
+            State::Ready(file, operation, extras) => (file, Some(operation), extras),
             State::Issued(_) | State::Done => unreachable!("just looked"),
         }
     }
@@ -72,7 +98,7 @@ impl<'f, K: Operation> Request<'f, K> {
     /// # Panics
     /// When the request has been polled.
     pub fn wait(mut self) -> K::Output {
-        let (file, mut operation, deadline) = self.unissued("waited for");
+        let (file, mut operation, extras) = self.unissued("waited for");
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
             if core.driven() == Driven::Loop || core.is_inside_turn() {
@@ -82,7 +108,9 @@ impl<'f, K: Operation> Request<'f, K> {
                 Ok(slot) => slot,
                 Err(status) => return operation.refuse(status),
             };
-            launch(core, slot, &file, operation, Route::Wait, deadline);
+            let inline = launch(core, slot, &file, operation, Route::Wait, extras);
+            // C-23: this thread does not run meanwhile.
+            let _blocked = (!inline).then(port::blocked);
             // SAFETY: the reference is ours until `collect`, which finds the slot done.
             unsafe {
                 while !(*slot.0.as_ptr()).state.is_done() {
@@ -106,7 +134,7 @@ impl<'f, K: Operation> Request<'f, K> {
     ///
     /// # Errors
     /// A request that fails at once yields no packet (I-31): its result, error and buffer, is the
-    /// `Err`.
+    /// `Err`. [`Status::QUOTA_EXCEEDED`]: too many packets of the port have not been taken.
     ///
     /// # Panics
     /// When the request has been polled.
@@ -114,23 +142,26 @@ impl<'f, K: Operation> Request<'f, K> {
     where
         K: 'static,
     {
-        let (file, mut operation, deadline) = self.unissued("posted");
+        let (file, mut operation, extras) = self.unissued("posted");
+        let port = port.shared();
+        if let Err(status) = port.admit() {
+            return Err(operation.take().expect("there").refuse(status));
+        }
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
-            let route = Route::Port(port.reference(), key);
-            let owner = ProcessorHandle::new(core.remote().clone());
             let slot = match admit(core, &file, &operation) {
                 Ok(slot) => slot,
                 Err(status) => return Err(operation.refuse(status)),
             };
             // SAFETY: slots are readable on their owner's thread, and this one is ours until it is
             // issued.
-            let generation = unsafe {
+            let cancel = unsafe {
                 (*slot.0.as_ptr()).operation = Some(TypeId::of::<K>());
-                (*slot.0.as_ptr()).generation
+                Cancel::of(core, slot)
             };
-            if !launch(core, slot, &file, operation, route, deadline) {
-                return Ok(Cancel { owner, slot: Some(Target { slot, generation }) });
+            let route = Route::Port(port.clone(), key);
+            if !launch(core, slot, &file, operation, route, extras) {
+                return Ok(cancel);
             }
             // SAFETY: complete, and the reference is ours; it goes to the packet, or ends here.
             unsafe {
@@ -138,14 +169,80 @@ impl<'f, K: Operation> Request<'f, K> {
                     return Err(collect::<K>(slot));
                 }
                 finish::leave_file(slot);
-                (*slot.0.as_ptr()).route = Route::Packet(key);
-                port.insert_packet(slot);
+                (*slot.0.as_ptr()).route = Route::Packet(key, 0);
+                port.insert(slot);
             }
-            Ok(Cancel { owner, slot: None })
+            Ok(cancel.of_nothing())
         });
-        match outcome {
+        let result = match outcome {
             Ok(result) => result,
             Err(status) => Err(operation.take().expect("not issued").refuse(status)),
+        };
+        if result.is_err() {
+            port.reaped();
         }
+        result
+    }
+
+    /// Issues the request; its result will be a packet with `value` in the port that its file is
+    /// associated with ([`CompletionPort::associate`]), with the key of the association (C-11).
+    ///
+    /// The port is looked up when the request completes (C-12): without one nobody hears of the
+    /// result.
+    ///
+    /// # Errors
+    /// As [`Request::post`].
+    ///
+    /// # Panics
+    /// When the request has been polled.
+    pub fn packet(mut self, value: u64) -> Result<Issued<K::Output>, K::Output>
+    where
+        K: 'static,
+    {
+        let (file, mut operation, extras) = self.unissued("posted");
+        let port = file.port().map(|(port, _)| port);
+        if let Some(Err(status)) = port.as_ref().map(|port| port.admit()) {
+            return Err(operation.take().expect("there").refuse(status));
+        }
+        let admitted = port.is_some();
+        let outcome = Core::with_or_create(|core| {
+            let operation = operation.take().expect("taken once");
+            let slot = match admit(core, &file, &operation) {
+                Ok(slot) => slot,
+                Err(status) => return Err(operation.refuse(status)),
+            };
+            // SAFETY: as in `post`.
+            let cancel = unsafe {
+                (*slot.0.as_ptr()).operation = Some(TypeId::of::<K>());
+                Cancel::of(core, slot)
+            };
+            let route = Route::Associated { value, admitted };
+            if !launch(core, slot, &file, operation, route, extras) {
+                return Ok(Issued::Packet(cancel));
+            }
+            // SAFETY: as in `post`.
+            unsafe {
+                let status = (*slot.0.as_ptr()).result.status;
+                if status.is_error() {
+                    return Err(collect::<K>(slot));
+                }
+                // D3: a warning has its packet all the same.
+                if status.is_success() && file.skips_packet_on_success() {
+                    return Ok(Issued::Done(collect::<K>(slot)));
+                }
+                finish::report(slot, value, admitted);
+            }
+            Ok(Issued::Packet(cancel.of_nothing()))
+        });
+        let result = match outcome {
+            Ok(result) => result,
+            Err(status) => Err(operation.take().expect("not issued").refuse(status)),
+        };
+        if let Some(port) = port
+            && !matches!(result, Ok(Issued::Packet(_)))
+        {
+            port.reaped();
+        }
+        result
     }
 }

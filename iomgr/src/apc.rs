@@ -1,0 +1,211 @@
+//! Asynchronous procedure calls: callbacks that run on one thread, at its alertable waits, in the
+//! order in which they were queued (C-4).
+//!
+//! A finished request's own slot is what is queued (I-1). What is still queued when the thread ends
+//! is dropped, and so is what comes later.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::irp::finish;
+use crate::irp::slot::{Route, SlotPtr};
+use crate::node::{Entry, Fifo, Own};
+use crate::status::Status;
+use crate::wait::sleeper::Sleeper;
+
+type Call = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Inner {
+    list: Option<Fifo<Call>>,
+    /// The thread is in an alertable wait.
+    sleeper: Option<Arc<Sleeper>>,
+    ended: bool,
+}
+
+/// A thread's queue.
+#[derive(Default)]
+pub(crate) struct Queue(Mutex<Inner>);
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, entry: Entry<Call>) -> Result<(), Entry<Call>> {
+        let mut inner = self.lock();
+        if inner.ended {
+            return Err(entry);
+        }
+        inner.list.get_or_insert(Fifo::new()).push(entry);
+        if let Some(sleeper) = &inner.sleeper {
+            sleeper.tell();
+        }
+        Ok(())
+    }
+
+    fn pop(&self) -> Option<Entry<Call>> {
+        self.lock().list.as_mut()?.pop()
+    }
+
+    /// Queues a finished request, whose route says what to run.
+    ///
+    /// # Safety
+    /// The slot is `DONE`, its route is [`Route::Apc`]; the requester's reference goes to the queue.
+    pub(crate) unsafe fn insert(&self, slot: SlotPtr) {
+        if self.push(Entry::Irp(slot)).is_err() {
+            // SAFETY: the reference is still ours.
+            unsafe { finish::release(slot) };
+        }
+    }
+}
+
+/// What runs when a request with this route is taken off the queue.
+pub(crate) trait Callback: Send {
+    fn queue(&self) -> &Arc<Queue>;
+    /// # Safety
+    /// The slot is `DONE`, and the requester's reference goes along.
+    unsafe fn run(self: Box<Self>, slot: SlotPtr);
+}
+
+/// Drops what is left when the thread ends.
+struct Mine(Arc<Queue>);
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        let list = {
+            let mut inner = self.0.lock();
+            inner.ended = true;
+            inner.list.take()
+        };
+        discard(list.unwrap_or(Fifo::new()));
+    }
+}
+
+fn discard(mut list: Fifo<Call>) {
+    while let Some(entry) = list.pop() {
+        match entry {
+            // SAFETY: the queue's reference.
+            Entry::Irp(slot) => unsafe { finish::release(slot) },
+            Entry::Own(call) => drop(call),
+        }
+    }
+}
+
+thread_local! {
+    static MINE: RefCell<Option<Mine>> = const { RefCell::new(None) };
+}
+
+/// The calling thread's queue.
+pub(crate) fn mine() -> Result<Arc<Queue>, Status> {
+    let queue = MINE.try_with(|mine| {
+        let mut mine = mine.borrow_mut();
+        mine.get_or_insert_with(|| Mine(Arc::default())).0.clone()
+    });
+    queue.map_err(|_| Status::SHUTDOWN_IN_PROGRESS)
+}
+
+fn with_mine<R>(ask: impl FnOnce(&Queue) -> R) -> Option<R> {
+    // The queue outlives the borrow: what runs may ask again.
+    let queue = MINE.try_with(|mine| mine.borrow().as_ref().map(|mine| mine.0.clone()));
+    Some(ask(&*queue.ok().flatten()?))
+}
+
+/// Whether the calling thread has APCs to run.
+pub(crate) fn is_queued() -> bool {
+    with_mine(|queue| queue.lock().list.as_ref().is_some_and(|list| !list.is_empty()))
+        .unwrap_or(false)
+}
+
+/// Has APCs that come from now on tell the sleeper of this thread, until dropped.
+pub(crate) struct Listening(Option<Arc<Queue>>);
+
+/// See [`Listening`]; the wait that follows looks at the queue after it has said where it sleeps
+/// ([`Listening::at`]).
+pub(crate) fn listen() -> Listening {
+    Listening(mine().ok())
+}
+
+impl Listening {
+    /// Where the thread sleeps.
+    pub(crate) fn at(&self, sleeper: &Arc<Sleeper>) {
+        if let Some(queue) = &self.0 {
+            let mut inner = queue.lock();
+            if inner.sleeper.is_none() {
+                inner.sleeper = Some(sleeper.clone());
+            }
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.0 {
+            queue.lock().sleeper = None;
+        }
+    }
+}
+
+/// Runs the APCs of the calling thread, oldest first, until there are none. Whether any ran.
+pub(crate) fn run() -> bool {
+    let Ok(queue) = mine() else { return false };
+    let mut any = false;
+    while let Some(entry) = queue.pop() {
+        any = true;
+        match entry {
+            Entry::Own(own) => (own.content)(),
+            // SAFETY: queued by `insert`; the reference comes along.
+            Entry::Irp(slot) => unsafe {
+                match std::mem::replace(&mut (*slot.0.as_ptr()).route, Route::None) {
+                    Route::Apc(callback) => callback.run(slot),
+                    _ => finish::release(slot),
+                }
+            },
+        }
+    }
+    any
+}
+
+/// A thread to which APCs can be queued (NT's `QueueUserAPC`).
+///
+/// ```
+/// use overlapped_iomgr::apc::ApcThread;
+/// use overlapped_iomgr::wait::{Alertable, Waited, sleep};
+///
+/// let here = ApcThread::current().unwrap();
+/// let (send, results) = std::sync::mpsc::channel();
+/// std::thread::spawn(move || here.queue(move || send.send(7).unwrap())).join().unwrap().unwrap();
+/// assert!(results.try_recv().is_err(), "it runs at an alertable wait, not before");
+/// assert_eq!(sleep(None, Alertable::Yes), Ok(Waited::Apc));
+/// assert_eq!(results.try_recv(), Ok(7));
+/// ```
+#[derive(Clone)]
+pub struct ApcThread(Arc<Queue>);
+
+impl ApcThread {
+    /// The calling thread.
+    ///
+    /// # Errors
+    /// [`Status::SHUTDOWN_IN_PROGRESS`] while the thread ends.
+    pub fn current() -> Result<ApcThread, Status> {
+        mine().map(ApcThread)
+    }
+
+    /// Queues a call, which runs on that thread at its next alertable wait, after those queued
+    /// before.
+    ///
+    /// # Errors
+    /// [`Status::NOT_FOUND`]: the thread has ended.
+    pub fn queue(&self, call: impl FnOnce() + Send + 'static) -> Result<(), Status> {
+        let own = Entry::Own(Own::new(Box::new(call) as Call));
+        self.0.push(own).map_err(|_| Status::NOT_FOUND)
+    }
+}
+
+impl fmt::Debug for ApcThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApcThread").finish_non_exhaustive()
+    }
+}

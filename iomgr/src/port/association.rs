@@ -1,0 +1,110 @@
+//! Which port a thread belongs to (C-21, C-24), and that it does not run while it blocks (C-23).
+//!
+//! A thread belongs to the port it removed from last, until it removes from another, ends, or the
+//! port is closed. While it belongs and is neither in a remove nor blocked, it is counted in the
+//! port's `current`. The runtime sees it block in its own waits only; `CompletionPort::blocking` tells of
+//! others.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+
+use super::queue::Shared;
+
+/// The thread's place; counted while `counted` is set.
+struct Place {
+    port: Weak<Shared>,
+    counted: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.counted
+            && let Some(port) = self.port.upgrade()
+        {
+            let mut inner = port.lock();
+            inner.stops();
+            let released = inner.release();
+            port.show(&inner);
+            drop(inner);
+            released.tell();
+        }
+    }
+}
+
+thread_local! {
+    static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
+}
+
+/// The calling thread is about to remove from `port`: it leaves any other. Whether it is counted
+/// there; from here on it is not.
+pub(super) fn ask(port: &Arc<Shared>) -> bool {
+    let asked = PLACE.try_with(|place| {
+        let mut place = place.borrow_mut();
+        if let Some(here) = &mut *place
+            && std::ptr::eq(here.port.as_ptr(), Arc::as_ptr(port))
+        {
+            return Ok(std::mem::replace(&mut here.counted, false));
+        }
+        Err(place.take())
+    });
+    match asked {
+        Ok(Ok(counted)) => counted,
+        // The other port is left outside the borrow.
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+/// Whether the calling thread belongs to the port.
+pub(super) fn belongs(port: &Arc<Shared>) -> bool {
+    let same = |place: &Place| std::ptr::eq(place.port.as_ptr(), Arc::as_ptr(port));
+    PLACE.try_with(|place| place.borrow().as_ref().is_some_and(same)).unwrap_or(false)
+}
+
+/// It comes back from a remove, and the port has counted it. `false`: it cannot be remembered, as
+/// the thread ends, and must not be counted.
+pub(super) fn answer(port: &Arc<Shared>) -> bool {
+    let remembered = PLACE.try_with(|place| {
+        let mut place = place.borrow_mut();
+        match &mut *place {
+            Some(here) if std::ptr::eq(here.port.as_ptr(), Arc::as_ptr(port)) => {
+                here.counted = true;
+            }
+            _ => *place = Some(Place { port: Arc::downgrade(port), counted: true }),
+        }
+    });
+    remembered.is_ok()
+}
+
+/// The calling thread does not run until this is dropped (C-23).
+pub(crate) struct Blocked(Option<Weak<Shared>>);
+
+/// See [`Blocked`].
+pub(crate) fn blocked() -> Blocked {
+    let port = PLACE.try_with(|place| {
+        let mut place = place.borrow_mut();
+        let here = place.as_mut().filter(|here| here.counted)?;
+        here.counted = false;
+        Some(here.port.clone())
+    });
+    let port = port.ok().flatten();
+    if let Some(port) = port.as_ref().and_then(Weak::upgrade) {
+        let mut inner = port.lock();
+        inner.stops();
+        let released = inner.release();
+        port.show(&inner);
+        drop(inner);
+        released.tell();
+    }
+    Blocked(port)
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        let Some(port) = self.0.take().and_then(|port| port.upgrade()) else { return };
+        // It runs again, whether or not there is room: those who run may be too many for a while.
+        port.lock().runs();
+        if !answer(&port) {
+            port.lock().stops();
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The APC route: a callback on the issuing thread, at an alertable wait (C-4).
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::{Cancel, Operation, Request, admit, collect, launch};
+use crate::apc::{Callback, Queue, mine};
+use crate::irp::slot::{Route, SlotPtr};
+use crate::processor::Core;
+use crate::status::Status;
+
+struct Call<K, F> {
+    queue: Arc<Queue>,
+    run: F,
+    operation: PhantomData<fn() -> K>,
+}
+
+impl<K: Operation, F: FnOnce(K::Output) + Send> Callback for Call<K, F> {
+    fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    unsafe fn run(self: Box<Self>, slot: SlotPtr) {
+        // SAFETY: the caller's.
+        (self.run)(unsafe { collect::<K>(slot) });
+    }
+}
+
+impl<K: Operation + 'static> Request<'_, K> {
+    /// Issues the request; its result will be given to `run` on this thread, at its first alertable
+    /// wait after the request is done ([`crate::wait::sleep`] and its kin), behind the APCs queued
+    /// before (C-4).
+    ///
+    /// If this thread ends first, `run` is dropped.
+    ///
+    /// # Errors
+    /// A request that fails at once runs nothing (I-31): its result is the `Err`. So is
+    /// [`Status::INVALID_PARAMETER`] on a file that is associated with a port (C-6);
+    /// [`Status::SHUTDOWN_IN_PROGRESS`] while this thread ends.
+    ///
+    /// # Panics
+    /// When the request has been polled.
+    pub fn queue_apc(
+        mut self,
+        run: impl FnOnce(K::Output) + Send + 'static,
+    ) -> Result<Cancel, K::Output> {
+        let (file, mut operation, extras) = self.unissued("given an APC");
+        let refused = match mine() {
+            _ if file.port().is_some() => Err(Status::INVALID_PARAMETER),
+            queue => queue,
+        };
+        let queue = match refused {
+            Ok(queue) => queue,
+            Err(status) => return Err(operation.take().expect("there").refuse(status)),
+        };
+        let outcome = Core::with_or_create(|core| {
+            let operation = operation.take().expect("taken once");
+            let slot = match admit(core, &file, &operation) {
+                Ok(slot) => slot,
+                Err(status) => return Err(operation.refuse(status)),
+            };
+            // SAFETY: the slot is ours until it is issued.
+            let cancel = unsafe { Cancel::of(core, slot) };
+            let call = Call { queue: queue.clone(), run, operation: PhantomData::<fn() -> K> };
+            let route = Route::Apc(Box::new(call));
+            if !launch(core, slot, &file, operation, route, extras) {
+                return Ok(cancel);
+            }
+            // SAFETY: complete, and the reference is ours; it goes to the queue, or ends here.
+            unsafe {
+                if (*slot.0.as_ptr()).result.status.is_error() {
+                    return Err(collect::<K>(slot));
+                }
+                crate::irp::finish::leave_file(slot);
+                queue.insert(slot);
+            }
+            Ok(cancel.of_nothing())
+        });
+        match outcome {
+            Ok(result) => result,
+            Err(status) => Err(operation.take().expect("not issued").refuse(status)),
+        }
+    }
+}
