@@ -1,6 +1,8 @@
 //! Asynchronous procedure calls: callbacks that run on one thread, at its alertable waits, in the
 //! order in which they were queued (C-4).
 //!
+//! The same record of a thread says which request it waits for, so that others can cancel it (X-22).
+//!
 //! A finished request's own slot is what is queued (I-1). What is still queued when the thread ends
 //! is dropped, and so is what comes later.
 
@@ -11,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::node::{Entry, Fifo, Own};
+use crate::request::Cancel;
 use crate::status::Status;
 use crate::wait::sleeper::Sleeper;
 
@@ -21,6 +24,8 @@ struct Inner {
     list: Option<Fifo<Call>>,
     /// The thread is in an alertable wait.
     sleeper: Option<Arc<Sleeper>>,
+    /// The request that the thread waits for (X-22).
+    synchronous: Option<Cancel>,
     ended: bool,
 }
 
@@ -168,13 +173,34 @@ pub(crate) fn run() -> bool {
     any
 }
 
-/// A thread to which APCs can be queued (NT's `QueueUserAPC`).
+/// The calling thread waits for a request, until this is dropped.
+pub(crate) struct Synchronous(Option<Arc<Queue>>);
+
+/// See [`Synchronous`].
+pub(crate) fn synchronous(request: Cancel) -> Synchronous {
+    let queue = mine().ok();
+    if let Some(queue) = &queue {
+        queue.lock().synchronous = Some(request);
+    }
+    Synchronous(queue)
+}
+
+impl Drop for Synchronous {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.0 {
+            queue.lock().synchronous = None;
+        }
+    }
+}
+
+/// A thread, as others see it: APCs can be queued to it (NT's `QueueUserAPC`), and the request that it
+/// waits for can be cancelled.
 ///
 /// ```
-/// use overlapped_iomgr::apc::ApcThread;
+/// use overlapped_iomgr::apc::IoThread;
 /// use overlapped_iomgr::wait::{Alertable, Waited, sleep};
 ///
-/// let here = ApcThread::current().unwrap();
+/// let here = IoThread::current().unwrap();
 /// let (send, results) = std::sync::mpsc::channel();
 /// std::thread::spawn(move || here.queue(move || send.send(7).unwrap())).join().unwrap().unwrap();
 /// assert!(results.try_recv().is_err(), "it runs at an alertable wait, not before");
@@ -182,15 +208,15 @@ pub(crate) fn run() -> bool {
 /// assert_eq!(results.try_recv(), Ok(7));
 /// ```
 #[derive(Clone)]
-pub struct ApcThread(Arc<Queue>);
+pub struct IoThread(Arc<Queue>);
 
-impl ApcThread {
+impl IoThread {
     /// The calling thread.
     ///
     /// # Errors
     /// [`Status::SHUTDOWN_IN_PROGRESS`] while the thread ends.
-    pub fn current() -> Result<ApcThread, Status> {
-        mine().map(ApcThread)
+    pub fn current() -> Result<IoThread, Status> {
+        mine().map(IoThread)
     }
 
     /// Queues a call, which runs on that thread at its next alertable wait, after those queued
@@ -202,10 +228,22 @@ impl ApcThread {
         let own = Entry::Own(Own::new(Box::new(call) as Call));
         self.0.push(own).map_err(|_| Status::NOT_FOUND)
     }
+
+    /// Cancels the request that the thread waits for in [`crate::Request::wait`] (X-22): that call
+    /// returns [`Status::CANCELLED`], unless the request ends otherwise first (X-5). Does not wait. It
+    /// may be the thread's next request that is met.
+    ///
+    /// # Errors
+    /// [`Status::NOT_FOUND`]: it waits for none.
+    pub fn cancel_synchronous_io(&self) -> Result<(), Status> {
+        let request = self.0.lock().synchronous.clone();
+        request.ok_or(Status::NOT_FOUND)?.cancel();
+        Ok(())
+    }
 }
 
-impl fmt::Debug for ApcThread {
+impl fmt::Debug for IoThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApcThread").finish_non_exhaustive()
+        f.debug_struct("IoThread").finish_non_exhaustive()
     }
 }

@@ -27,11 +27,12 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::hal::Wait;
 use crate::irp::{Disposition, Held, Irp, Late};
 use crate::late::Kept;
 use crate::major::Major;
 use crate::port;
-use crate::processor::{Core, Remote};
+use crate::processor::{Core, Driven, Remote};
 use crate::request;
 use crate::stack::Stack;
 use crate::status::Status;
@@ -217,6 +218,46 @@ impl FileObject {
                 let _ = self.home.run(Box::new(move |core| core.cancel_file(id)));
             }
         }
+    }
+
+    /// Cancels the requests that the calling thread has issued on this file, and waits until they are
+    /// done. That there are none is a success too. For plain threads.
+    ///
+    /// # Errors
+    /// [`Status::INVALID_HANDLE`] when the file is closed; [`Status::WOULD_DEADLOCK`] on a runtime's
+    /// worker or inside a completion routine: there, use [`FileObject::cancel_io_ex`] or an
+    /// [`IssuerScope`](crate::IssuerScope).
+    pub fn cancel_io(&self) -> Result<(), Status> {
+        if self.fd() < 0 {
+            return Err(Status::INVALID_HANDLE);
+        }
+        Core::with_or_create(|core| {
+            if core.driven() == Driven::Loop || core.is_inside_turn() {
+                return Err(Status::WOULD_DEADLOCK);
+            }
+            core.cancel_file(self.id);
+            while core.has_requests_on(self.id) {
+                if let Err(error) = core.turn(Wait::Forever, || !core.has_requests_on(self.id)) {
+                    tracing::error!(%error, "the backend failed under a waiting thread");
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+            }
+            Ok(())
+        })?
+    }
+
+    /// Cancels every request on this file, of all threads. Does not wait; each reports as ever,
+    /// with whatever comes of it.
+    ///
+    /// # Errors
+    /// [`Status::NOT_FOUND`]: there is none. A finished one whose future nobody has polled since counts
+    /// as one.
+    pub fn cancel_io_ex(&self) -> Result<(), Status> {
+        if !self.has_foreign() && self.local.load(Ordering::Relaxed) == 0 {
+            return Err(Status::NOT_FOUND);
+        }
+        self.cancel_requests();
+        Ok(())
     }
 
     /// Bottom drivers: takes the hardware's requests of one major back, on every processor, without

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use overlapped_iomgr::apc::ApcThread;
+use overlapped_iomgr::apc::IoThread;
 use overlapped_iomgr::processor::set_hardware_factory;
 use overlapped_iomgr::wait::{Alertable, Event, Waited, sleep, wait_all, wait_any};
 use overlapped_iomgr::{CompletionPort, FileHandle, Issued, Major, NoPacket, Request, Status};
@@ -124,7 +124,7 @@ fn c4_apcs() {
         let own = move || later.lock().unwrap().push((2, None));
         read(&file, 8, 0).wait().unwrap();
         read(&file, 8, 0).wait().unwrap();
-        ApcThread::current().unwrap().queue(own).unwrap();
+        IoThread::current().unwrap().queue(own).unwrap();
         let cancelled = read(&file, 5, 0).queue_apc(note(3)).unwrap();
         read(&file, 8, 0).wait().unwrap();
         drop(cancelled);
@@ -152,7 +152,7 @@ fn c4_apcs_of_a_thread_that_ends() {
         let request = Request::new(&file, Read { buf: buffer, offset: 0 });
         request.queue_apc(|_| panic!("the thread has ended")).ok().unwrap();
         read(&file, 4, 0).wait().unwrap();
-        let target = ApcThread::current().unwrap();
+        let target = IoThread::current().unwrap();
         target.queue(|| panic!("the thread has ended")).unwrap();
         target
     });
@@ -169,7 +169,7 @@ fn c27_alertable_removes() {
         let queue = || {
             let calls = calls.clone();
             let call = move || _ = calls.fetch_add(1, SeqCst);
-            ApcThread::current().unwrap().queue(call).unwrap();
+            IoThread::current().unwrap().queue(call).unwrap();
         };
         // Of a thread that is new to the port, the APC goes first.
         queue();
@@ -186,7 +186,7 @@ fn c27_alertable_removes() {
         assert_eq!(port.remove_alertable(None).unwrap_err().status(), Status::USER_APC);
         assert_eq!(calls.load(SeqCst), 2);
         // One that comes while it waits.
-        let here = ApcThread::current().unwrap();
+        let here = IoThread::current().unwrap();
         let theirs = calls.clone();
         let thread = thread::spawn(move || {
             thread::sleep(Duration::from_millis(5));

@@ -37,8 +37,8 @@ pub use executor::{
 };
 pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};
 pub use overlapped_iomgr::{
-    Block, Cancel, Census, CompletionPort, Issued, LiveRequest, MajorCounts, Next, NoPacket,
-    Operation, Packet, PortOptions, Request, Rights, Status, StatusClass, StatusError,
+    Block, Cancel, Census, CompletionPort, Issued, IssuerScope, LiveRequest, MajorCounts, Next,
+    NoPacket, Operation, Packet, PortOptions, Request, Rights, Status, StatusClass, StatusError,
     live_requests,
 };
 pub use overlapped_iomgr::{apc, buf, wait};

@@ -17,6 +17,7 @@ use super::token::Late;
 use super::view::View;
 use crate::major::{Major, minor};
 use crate::processor::Core;
+use crate::scope;
 use crate::status::Status;
 
 /// Final completion. `inline`: the issuing call is still on the stack and tells its caller itself.
@@ -38,6 +39,9 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
             (*header).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
         }
         clamp_information(slot);
+        if (*header).flags.has(flags::SCOPED) {
+            scope::left(slot);
+        }
         core.count((*header).major, (*header).result.status);
         if inline {
             (*header).state.complete_inline();

@@ -132,6 +132,7 @@ impl Slab {
                     children: 0,
                     operation: None,
                     event: None,
+                    scope: None,
                 });
                 let locations = slot.add(1).cast::<Location>();
                 for n in 0..=CLASS_LOCATIONS[class] {

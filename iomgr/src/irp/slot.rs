@@ -23,6 +23,7 @@ use crate::file::FileObject;
 use crate::major::Major;
 use crate::port;
 use crate::processor::Core;
+use crate::scope;
 use crate::stack::{Device, Stack};
 use crate::status::Status;
 use crate::wait::Event;
@@ -164,6 +165,8 @@ pub(crate) mod flags {
     pub const LIVE: u16 = 128;
     /// An event of the request's own, or the file object, is signalled when it is done.
     pub const SIGNAL: u16 = 256;
+    /// It belongs to an issuer scope.
+    pub const SCOPED: u16 = 512;
 }
 
 /// The marks: written by the owner alone, read by a [`super::Held`] elsewhere too.
@@ -227,6 +230,8 @@ pub(crate) struct Slot {
     pub operation: Option<TypeId>,
     /// Set when the request is done (C-3).
     pub event: Option<Event>,
+    /// The issuer scope, until it is done.
+    pub scope: Option<Arc<scope::Inner>>,
 }
 
 /// A slot by address.

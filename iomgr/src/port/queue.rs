@@ -63,9 +63,9 @@ pub(super) struct Released(Option<Who>);
 impl Released {
     pub(super) fn tell(self) {
         match self.0 {
-            Some(Who::Thread(sleeper)) if !sleeper.is_mine() => sleeper.tell(),
+            Some(Who::Thread(sleeper)) => sleeper.tell(),
             Some(Who::Task(waker)) => waker.wake(),
-            Some(Who::Thread(_)) | None => {}
+            None => {}
         }
     }
 }

@@ -382,6 +382,14 @@ impl Core {
         });
     }
 
+    /// Whether a request on the file is not done.
+    pub(crate) fn has_requests_on(&self, id: u64) -> bool {
+        // SAFETY: owner's thread; live slots.
+        self.live_slots().into_iter().any(|slot| unsafe {
+            (*slot.0.as_ptr()).phase != crate::irp::slot::Phase::Final && slot.file_id() == Some(id)
+        })
+    }
+
     /// Takes the hardware's requests of that major on the file back.
     pub(crate) fn interrupt_file(&self, id: u64, major: Major) {
         for slot in self.live_slots() {
@@ -394,7 +402,7 @@ impl Core {
         }
     }
 
-    fn cancel_where(&self, wanted: impl Fn(SlotPtr) -> bool) {
+    pub(crate) fn cancel_where(&self, wanted: impl Fn(SlotPtr) -> bool) {
         for slot in self.live_slots() {
             // SAFETY: owner's thread. A cancel may free other slots of the list, so each is checked
             // for being live; their memory stays.

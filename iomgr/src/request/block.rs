@@ -70,6 +70,19 @@ impl<K: Operation> Block<K> {
         self.cancel.cancel();
     }
 
+    /// As [`Block::cancel`], and says whether there was anything to cancel.
+    ///
+    /// # Errors
+    /// [`Status::NOT_FOUND`]: the request is done.
+    pub fn cancel_io_ex(&self) -> Result<(), Status> {
+        // SAFETY: the requester's reference is ours.
+        if unsafe { (*self.slot.0.as_ptr()).state.is_done() } {
+            return Err(Status::NOT_FOUND);
+        }
+        self.cancel.cancel();
+        Ok(())
+    }
+
     /// What cancels the request from elsewhere.
     pub fn canceller(&self) -> Cancel {
         self.cancel.clone()

@@ -26,6 +26,7 @@ use crate::irp::finish;
 use crate::irp::slot::{IoStatus, Location, Phase, Route, SlotPtr, flags};
 use crate::major::{Major, minor};
 use crate::processor::Core;
+use crate::scope;
 use crate::status::Status;
 use crate::wait::Event;
 
@@ -330,12 +331,27 @@ fn admit<K: Operation>(core: &Core, file: &FileObject, operation: &K) -> Result<
         return Err(checked);
     }
     core.check_running()?;
+    let scope = scope::current();
+    if let Some(scope) = &scope {
+        scope.enter()?;
+    }
     let major = operation.major();
     let slot = core.alloc_slot(file.stack().route(major).len());
-    let slot = slot.ok_or(Status::INSUFFICIENT_RESOURCES)?;
+    let Some(slot) = slot else {
+        if let Some(scope) = scope {
+            scope.leave();
+        }
+        return Err(Status::INSUFFICIENT_RESOURCES);
+    };
     // SAFETY: new and ours. `launch` takes it from here, so that slot and route fit whatever the
     // operation would answer next time.
-    unsafe { (*slot.0.as_ptr()).major = major };
+    unsafe {
+        (*slot.0.as_ptr()).major = major;
+        if scope.is_some() {
+            (*slot.0.as_ptr()).scope = scope;
+            (*slot.0.as_ptr()).flags.set(flags::SCOPED);
+        }
+    }
     Ok(slot)
 }
 
@@ -393,6 +409,7 @@ impl Drop for Undo {
         unsafe {
             let header = self.0.0.as_ptr();
             (*header).phase = Phase::Final;
+            scope::left(self.0);
             (*header).state.complete_inline();
             (*header).flags.set(flags::TAKEN);
             finish::release(self.0);

@@ -3,6 +3,7 @@
 use std::any::TypeId;
 
 use super::{Extras, Operation, Request, State, Target as FileRef, admit, collect, launch};
+use crate::apc;
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
@@ -108,13 +109,18 @@ impl<'f, K: Operation> Request<'f, K> {
                 Ok(slot) => slot,
                 Err(status) => return operation.refuse(status),
             };
+            // SAFETY: the slot is ours until it is issued.
+            let cancel = unsafe { Cancel::of(core, slot) };
             let inline = launch(core, slot, &file, operation, Route::Wait, extras);
+            let _cancellable = (!inline).then(|| apc::synchronous(cancel));
             // C-23: this thread does not run meanwhile.
             let _blocked = (!inline).then(port::blocked);
             // SAFETY: the reference is ours until `collect`, which finds the slot done.
             unsafe {
-                while !(*slot.0.as_ptr()).state.is_done() {
-                    if let Err(error) = core.turn(Wait::Forever, || false) {
+                let is_done = || (*slot.0.as_ptr()).state.is_done();
+                while !is_done() {
+                    // The turn's mail may end it.
+                    if let Err(error) = core.turn(Wait::Forever, is_done) {
                         // Without its hardware the request cannot end; nor can this call.
                         tracing::error!(%error, "the backend failed under a waiting thread");
                         std::thread::sleep(std::time::Duration::from_millis(10));

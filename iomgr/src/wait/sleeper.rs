@@ -36,6 +36,10 @@ impl Sleeper {
     /// Has it look again.
     pub(crate) fn tell(&self) {
         self.told.store(true, Ordering::SeqCst);
+        if self.is_mine() {
+            // It does not sleep: its own turn is what has brought the news.
+            return;
+        }
         match &self.place {
             Place::Processor(processor) => processor.wake(),
             Place::Thread(thread) => thread.unpark(),

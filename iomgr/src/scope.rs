@@ -1,0 +1,211 @@
+//! Issuer scopes: who a request belongs to besides its file (D4).
+//!
+//! NT ties a request to the thread that issued it, and cancels it when that thread ends (X-30). Here
+//! a program says what belongs together: requests that are issued inside a scope are its own, on
+//! whatever threads, and closing it cancels and joins them, so that nothing of it is in flight
+//! afterwards (a task group's requests, a connection's, a call's).
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::irp::slot::{SlotPtr, flags};
+use crate::processor::{Core, Remote};
+use crate::status::Status;
+use crate::wait::Event;
+
+/// What the requests of a scope share.
+pub(crate) struct Inner {
+    /// Requests whose driver side is not finished.
+    live: AtomicUsize,
+    closed: AtomicBool,
+    /// Requests enter under a read lock; closing takes it for writing, and finds those it must wait
+    /// for counted.
+    gate: RwLock<()>,
+    /// On while the scope is closed and `live` is zero.
+    empty: Event,
+}
+
+impl Inner {
+    /// A request is to be issued.
+    pub(crate) fn enter(&self) -> Result<(), Status> {
+        let _entering = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Status::CANCELLED);
+        }
+        self.live.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// It is done, or was not issued after all.
+    pub(crate) fn leave(&self) {
+        if self.live.fetch_sub(1, Ordering::AcqRel) == 1 && self.closed.load(Ordering::SeqCst) {
+            self.empty.set();
+        }
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Inner>>> = const { RefCell::new(None) };
+}
+
+/// The scope that requests of this thread belong to at this moment.
+#[inline]
+pub(crate) fn current() -> Option<Arc<Inner>> {
+    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+}
+
+/// Puts a scope back when dropped.
+struct Entered(Option<Arc<Inner>>);
+
+impl Entered {
+    fn new(scope: &Arc<Inner>) -> Entered {
+        let set = |current: &RefCell<Option<Arc<Inner>>>| current.replace(Some(scope.clone()));
+        Entered(CURRENT.try_with(set).ok().flatten())
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        let _ = CURRENT.try_with(|current| current.replace(before));
+    }
+}
+
+/// A scope of requests; see the module's header. Clones are the same scope. Dropping it changes
+/// nothing for its requests: close it.
+///
+/// ```
+/// use overlapped_iomgr::IssuerScope;
+///
+/// let scope = IssuerScope::new();
+/// scope.run(|| { /* requests issued here are the scope's */ });
+/// assert_eq!(scope.live(), 0);
+/// assert_eq!(scope.close_wait(None), Ok(true));
+/// ```
+#[derive(Clone)]
+pub struct IssuerScope(Arc<Inner>);
+
+impl IssuerScope {
+    /// An empty scope.
+    pub fn new() -> IssuerScope {
+        IssuerScope(Arc::new(Inner {
+            live: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            gate: RwLock::new(()),
+            empty: Event::manual(false),
+        }))
+    }
+
+    /// Runs `work`; the requests that it issues on this thread are the scope's, and of no scope
+    /// around it.
+    pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _entered = Entered::new(&self.0);
+        work()
+    }
+
+    /// The future, whose polls run in the scope.
+    ///
+    /// Cancel-safe if the future is.
+    pub fn wrap<F: Future>(&self, future: F) -> impl Future<Output = F::Output> {
+        Scoped { scope: self.0.clone(), future: Box::pin(future) }
+    }
+
+    /// Requests of the scope that are in flight.
+    pub fn live(&self) -> usize {
+        self.0.live.load(Ordering::Acquire)
+    }
+
+    /// Asks for an early end of all its requests, on every processor. Does not wait, and does not
+    /// close it.
+    pub fn cancel(&self) {
+        let scope = self.0.clone();
+        Remote::broadcast(move |core| core.cancel_scope(&scope));
+    }
+
+    fn begin_close(&self) {
+        let closing = self.0.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.0.closed.store(true, Ordering::SeqCst);
+        drop(closing);
+        self.cancel();
+        if self.live() == 0 {
+            self.0.empty.set();
+        }
+    }
+
+    /// Closes the scope: no request is issued in it any more (it is refused with
+    /// [`Status::CANCELLED`]), those in flight are cancelled, and this waits until they are done. Their
+    /// results report as ever.
+    ///
+    /// Cancel-safe: dropped early, the scope is closed all the same, and may be waited for again.
+    pub async fn close(&self) {
+        self.begin_close();
+        self.0.empty.signalled().await;
+    }
+
+    /// [`IssuerScope::close`] on a plain thread, waiting at most `timeout`. `false`: the time is over;
+    /// what is left goes on to its end.
+    ///
+    /// # Errors
+    /// [`Status::WOULD_DEADLOCK`] on a runtime's worker or inside a completion routine.
+    pub fn close_wait(&self, timeout: Option<Duration>) -> Result<bool, Status> {
+        self.begin_close();
+        self.0.empty.wait(timeout)
+    }
+}
+
+impl Default for IssuerScope {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for IssuerScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerScope").field("live", &self.live()).finish_non_exhaustive()
+    }
+}
+
+struct Scoped<F> {
+    scope: Arc<Inner>,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _entered = Entered::new(&self.scope.clone());
+        self.future.as_mut().poll(cx)
+    }
+}
+
+impl Core {
+    /// Cancels every request of the scope.
+    pub(crate) fn cancel_scope(&self, scope: &Arc<Inner>) {
+        // SAFETY: owner's thread; live slots.
+        self.cancel_where(|slot| unsafe {
+            (*slot.0.as_ptr()).flags.has(flags::SCOPED)
+                && (*slot.0.as_ptr()).scope.as_ref().is_some_and(|its| Arc::ptr_eq(its, scope))
+        });
+    }
+}
+
+/// A request of a scope is done.
+///
+/// # Safety
+/// Owner's thread; the request is finished, or was not issued.
+#[cold]
+pub(crate) unsafe fn left(slot: SlotPtr) {
+    // SAFETY: the caller's.
+    unsafe {
+        if let Some(scope) = (*slot.0.as_ptr()).scope.take() {
+            (*slot.0.as_ptr()).flags.clear(flags::SCOPED);
+            scope.leave();
+        }
+    }
+}
