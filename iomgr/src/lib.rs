@@ -49,7 +49,7 @@ pub use irp::{
     Unwinding, View,
 };
 pub use major::{Major, MajorSet, minor};
-pub use port::{CompletionPort, Next, NoPacket, Packet, PortOptions, Rights};
+pub use port::{CompletionPort, Next, NoPacket, Packet, PortOptions, Rights, WaitPacket};
 pub use processor::{Processor, ProcessorHandle, ShutdownReport, TimerId};
 pub use request::{Block, Cancel, Done, Issued, Operation, Request, Setup};
 pub use scope::IssuerScope;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use overlapped_iomgr::processor::set_hardware_factory;
 use overlapped_iomgr::wait::{Alertable, Event, Waited, sleep, wait_any};
-use overlapped_iomgr::{CompletionPort, NoPacket, PortOptions, Rights, Status};
+use overlapped_iomgr::{CompletionPort, NoPacket, PortOptions, Rights, Status, WaitPacket};
 use support::*;
 
 const ZERO: Option<Duration> = Some(Duration::ZERO);
@@ -314,6 +314,51 @@ fn next_in_tasks() {
     assert_eq!(now(&mut task).unwrap().key(), 3);
     post(&port, 4);
     assert_eq!(comes(&removes), Ok(4));
+}
+
+/// C-32: an event reports to a port, once; the binding, and a packet that is queued, can be taken back.
+#[test]
+fn c32_wait_completion_packets() {
+    let (port, packet) = (CompletionPort::new(), WaitPacket::new());
+    for event in [Event::auto(false), Event::manual(false)] {
+        packet.associate(&event, &port, 1, 2).unwrap();
+        assert_eq!(packet.associate(&event, &port, 1, 2), Err(Status::INVALID_PARAMETER));
+        assert_eq!(port.depth(), 0);
+        event.set();
+        event.set();
+        assert_eq!(port.depth(), 1, "one-shot");
+        let taken = port.remove(ZERO).unwrap();
+        assert_eq!((taken.key(), taken.value(), taken.status()), (1, 2, Status::SUCCESS));
+        // A second set found nobody waiting; the event is on.
+        assert!(event.reset());
+    }
+    // Set already.
+    let event = Event::auto(true);
+    packet.associate(&event, &port, 3, 0).unwrap();
+    assert!(!event.is_set());
+    post(&port, 4);
+    assert!(!packet.cancel(false), "it is queued");
+    assert!(packet.cancel(true));
+    assert_eq!(port.remove(ZERO).unwrap().key(), 4);
+    assert!(port.remove(ZERO).is_err());
+    // Taken back before it is set; dropped.
+    packet.associate(&event, &port, 5, 0).unwrap();
+    assert!(packet.cancel(false));
+    WaitPacket::new().associate(&event, &port, 6, 0).unwrap();
+    event.set();
+    assert_eq!((port.depth(), event.is_set()), (0, true));
+    let query = PortOptions::new().create_named("tests/c32").unwrap();
+    let denied = CompletionPort::open("tests/c32", Rights::QUERY).unwrap();
+    assert_eq!(packet.associate(&event, &denied, 1, 1), Err(Status::ACCESS_DENIED));
+    drop(query);
+    // It wakes a thread that waits at the port.
+    event.reset();
+    let a = Puppet::new();
+    let removes = a.removes(&port);
+    packet.associate(&event, &port, 7, 0).unwrap();
+    silent(&removes);
+    event.set();
+    assert_eq!(comes(&removes), Ok(7));
 }
 
 /// Nothing grows without bound when nobody reaps: requests and posts are refused.

@@ -39,7 +39,7 @@ pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig
 pub use overlapped_iomgr::{
     Block, Cancel, Census, CompletionPort, Issued, IssuerScope, LiveRequest, MajorCounts, Next,
     NoPacket, Operation, Packet, PortOptions, Request, Rights, Status, StatusClass, StatusError,
-    live_requests,
+    WaitPacket, live_requests,
 };
 pub use overlapped_iomgr::{apc, buf, wait};
 pub use overlapped_macros::{main, test};

@@ -15,6 +15,7 @@ mod names;
 mod next;
 mod packet;
 mod queue;
+mod wait_packet;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub(crate) use association::blocked;
 pub use next::Next;
 pub use packet::Packet;
 pub(crate) use queue::Shared;
+pub use wait_packet::WaitPacket;
 
 use crate::apc;
 use crate::file::FileObject;
@@ -247,7 +249,7 @@ impl CompletionPort {
     /// [`Status::INVALID_HANDLE`] when the port is closed, [`Status::ACCESS_DENIED`].
     pub fn post(&self, key: u64, value: u64, status: Status, info: usize) -> Result<(), Status> {
         self.check(Rights::MODIFY)?;
-        self.shared().post(Posted { key, value, result: IoStatus { status, info } })
+        self.shared().post(Posted { key, value, result: IoStatus { status, info }, tag: 0 })
     }
 
     /// Associates a file object with this port, for the file's life (C-10): every request on it that

@@ -15,6 +15,8 @@ pub(super) struct Posted {
     pub(super) key: u64,
     pub(super) value: u64,
     pub(super) result: IoStatus,
+    /// Names it among those queued; 0 for no name.
+    pub(super) tag: u64,
 }
 
 enum Content {

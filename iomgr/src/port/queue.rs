@@ -245,13 +245,45 @@ impl Shared {
     }
 
     pub(super) fn post(&self, posted: Posted) -> Result<(), Status> {
-        let mut inner = self.lock();
+        let inner = self.lock();
         if inner.closed {
             return Err(Status::INVALID_HANDLE);
         }
         if inner.packets.len() >= self.limit {
             return Err(Status::INSUFFICIENT_RESOURCES);
         }
+        self.queue(inner, posted);
+        Ok(())
+    }
+
+    /// Queues a packet whatever the limit says: there are not more of these than their makers. The
+    /// number it has among those queued.
+    pub(super) fn post_always(&self, mut posted: Posted) -> u64 {
+        let mut inner = self.lock();
+        let tag = inner.new_id();
+        posted.tag = tag;
+        if !inner.closed {
+            self.queue(inner, posted);
+        }
+        tag
+    }
+
+    /// Takes a packet off the queue; `false`: it is not there any more.
+    pub(super) fn remove_tagged(&self, tag: u64) -> bool {
+        let mut inner = self.lock();
+        let mut found = false;
+        for _ in 0..inner.packets.len() {
+            let entry = inner.packets.pop().expect("counted");
+            match entry {
+                Entry::Own(own) if own.content.tag == tag => found = true,
+                entry => inner.packets.push(entry),
+            }
+        }
+        self.show(&inner);
+        found
+    }
+
+    fn queue(&self, mut inner: MutexGuard<'_, Inner>, posted: Posted) {
         let released = match inner.next_waiter().filter(|_| inner.packets.is_empty()) {
             Some(at) => inner.hand(at, Packet::of_post(posted)),
             None => {
@@ -269,7 +301,6 @@ impl Shared {
         };
         drop(inner);
         released.tell();
-        Ok(())
     }
 
     /// A packet that a waiter fetched, and then did not want: it is the oldest again.

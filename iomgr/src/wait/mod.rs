@@ -23,6 +23,13 @@ use sleeper::{Limit, Sleeper};
 pub(crate) enum Waiter {
     Thread(Arc<Sleeper>),
     Task(Waker),
+    /// Takes the signal by itself, once.
+    Report(Arc<dyn Reporter>),
+}
+
+/// Whoever is told that it has taken a signal.
+pub(crate) trait Reporter: Send + Sync {
+    fn report(&self);
 }
 
 #[derive(Default)]
@@ -58,21 +65,32 @@ impl Signal {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.set, true);
         // All of them: the first may want others too, and not be able to take this one.
-        let mut tasks = Vec::new();
-        state.waiters.retain_mut(|(_, waiter)| match waiter {
-            Waiter::Thread(sleeper) => {
-                sleeper.tell();
-                true
+        let mut others = Vec::new();
+        let mut at = 0;
+        while let Some((_, waiter)) = state.waiters.get(at) {
+            match waiter {
+                Waiter::Thread(sleeper) => {
+                    sleeper.tell();
+                    at += 1;
+                }
+                Waiter::Task(_) => others.push(state.waiters.remove(at).1),
+                Waiter::Report(_) => {
+                    others.push(state.waiters.remove(at).1);
+                    if self.auto {
+                        state.set = false;
+                        break;
+                    }
+                }
             }
-            Waiter::Task(waker) => {
-                tasks.push(std::mem::replace(waker, Waker::noop().clone()));
-                false
-            }
-        });
+        }
         drop(state);
-        for task in tasks {
-            // Foreign code.
-            task.wake();
+        for waiter in others {
+            match waiter {
+                // Foreign code.
+                Waiter::Task(waker) => waker.wake(),
+                Waiter::Report(reporter) => reporter.report(),
+                Waiter::Thread(_) => {}
+            }
         }
         before
     }
@@ -83,7 +101,7 @@ impl Signal {
     }
 
     /// Takes the signal if it is set; leaves `waiter` otherwise, under the number returned.
-    fn take_or_leave(&self, waiter: impl FnOnce() -> Waiter) -> Option<u64> {
+    pub(crate) fn take_or_leave(&self, waiter: impl FnOnce() -> Waiter) -> Option<u64> {
         let mut state = self.lock();
         if state.set {
             state.set = !self.auto;
@@ -96,7 +114,7 @@ impl Signal {
     }
 
     /// Takes a waiter off.
-    fn forget(&self, id: u64) {
+    pub(crate) fn forget(&self, id: u64) {
         let mut state = self.lock();
         let waiter = state.waiters.iter().position(|(other, _)| *other == id);
         let waiter = waiter.map(|at| state.waiters.swap_remove(at));
