@@ -133,6 +133,13 @@ pub(crate) fn listen() -> Listening {
     Listening(mine().ok())
 }
 
+/// As [`listen`], for a thread that sleeps there in any case.
+pub(crate) fn listen_at(sleeper: &Arc<Sleeper>) -> Listening {
+    let listening = listen();
+    listening.at(sleeper);
+    listening
+}
+
 impl Listening {
     /// Where the thread sleeps.
     pub(crate) fn at(&self, sleeper: &Arc<Sleeper>) {

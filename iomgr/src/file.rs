@@ -34,9 +34,10 @@ use crate::major::Major;
 use crate::port;
 use crate::processor::{Core, Driven, Remote};
 use crate::request;
+use crate::serial::Serial;
 use crate::stack::Stack;
 use crate::status::Status;
-use crate::wait::{Object, Signal};
+use crate::wait::{Alertable, Object, Signal};
 
 /// In `uses`: one handle.
 const HANDLE: u64 = 1;
@@ -83,6 +84,8 @@ pub struct FileObject {
     signal: OnceLock<Signal>,
     /// `SKIP_*` and `WATCHED`.
     modes: AtomicU8,
+    /// Of a synchronous one (I-35).
+    serial: OnceLock<Box<Serial>>,
 }
 
 /// In `modes`: there is a signal that requests keep up to date.
@@ -145,6 +148,7 @@ impl FileObject {
                 port: OnceLock::new(),
                 signal: OnceLock::new(),
                 modes: AtomicU8::new(0),
+                serial: OnceLock::new(),
             };
             // SAFETY: just allocated for this.
             unsafe { memory.write(file) };
@@ -289,8 +293,47 @@ impl FileObject {
         &self.late
     }
 
+    /// Makes the file object a synchronous one (I-35): its requests go one at a time, in the order of
+    /// their arrival, and those that name no offset (`u64::MAX`) read and write at its current one,
+    /// which each request leaves behind its last byte. To be called before the first request.
+    ///
+    /// `alertable`: APCs of a thread that waits for one of its requests cancel that request; the call
+    /// returns when it is done (I-38).
+    ///
+    /// # Errors
+    /// [`Status::INVALID_PARAMETER`] when it is synchronous already, or associated with a port (C-10).
+    pub fn make_synchronous(&self, alertable: Alertable) -> Result<(), Status> {
+        if self.port.get().is_some() {
+            return Err(Status::INVALID_PARAMETER);
+        }
+        let serial = Box::new(Serial::new(alertable));
+        self.serial.set(serial).map_err(|_| Status::INVALID_PARAMETER)
+    }
+
+    /// The current byte offset of a synchronous file object; `None` of others (I-35).
+    pub fn current_offset(&self) -> Option<u64> {
+        self.serial().map(Serial::offset)
+    }
+
+    /// Sets the current byte offset.
+    ///
+    /// # Errors
+    /// [`Status::INVALID_PARAMETER`] when the file object is not synchronous.
+    pub fn set_current_offset(&self, offset: u64) -> Result<(), Status> {
+        self.serial().ok_or(Status::INVALID_PARAMETER)?.set_offset(offset);
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn serial(&self) -> Option<&Serial> {
+        self.serial.get().map(|serial| &**serial)
+    }
+
     /// C-10.
     pub(crate) fn associate(&self, port: Arc<port::Shared>, key: u64) -> Result<(), Status> {
+        if self.serial().is_some() {
+            return Err(Status::INVALID_PARAMETER);
+        }
         self.port.set((port, key)).map_err(|_| Status::INVALID_PARAMETER)
     }
 
@@ -301,18 +344,33 @@ impl FileObject {
 
     /// From now on a request on this file that succeeds at once yields no packet: its result is the
     /// return of [`Request::packet`](crate::Request::packet) (C-17). Cannot be taken back (C-19).
-    pub fn skip_packet_on_success(&self) {
-        self.modes.fetch_or(SKIP_ON_SUCCESS, Ordering::Relaxed);
+    ///
+    /// # Errors
+    /// [`Status::INVALID_PARAMETER`] when the file object is synchronous (C-19).
+    pub fn skip_packet_on_success(&self) -> Result<(), Status> {
+        self.set_mode(SKIP_ON_SUCCESS)
+    }
+
+    fn set_mode(&self, mode: u8) -> Result<(), Status> {
+        if self.serial().is_some() {
+            return Err(Status::INVALID_PARAMETER);
+        }
+        self.modes.fetch_or(mode, Ordering::SeqCst);
+        Ok(())
     }
 
     /// From now on the file object is not signalled any more when a request is done, and is not
     /// signalled at this moment; events of requests are set as ever (C-18). Cannot be taken back
     /// (C-19).
-    pub fn skip_signal(&self) {
-        self.modes.fetch_or(SKIP_SET_EVENT, Ordering::SeqCst);
+    ///
+    /// # Errors
+    /// [`Status::INVALID_PARAMETER`] when the file object is synchronous (C-19).
+    pub fn skip_signal(&self) -> Result<(), Status> {
+        self.set_mode(SKIP_SET_EVENT)?;
         if let Some(signal) = self.signal.get() {
             signal.reset();
         }
+        Ok(())
     }
 
     pub(crate) fn skips_packet_on_success(&self) -> bool {

@@ -34,6 +34,7 @@ mod port;
 pub mod processor;
 pub mod request;
 mod scope;
+mod serial;
 pub mod stack;
 mod status;
 pub mod wait;

@@ -67,7 +67,7 @@ fn c3_events() {
     let event = Event::manual(true);
     let watched = |file: &FileHandle| wait_any(&[file], ZERO, Alertable::No).unwrap();
     assert_eq!(watched(&file), Waited::Object(0), "C-7: created signalled");
-    file.skip_signal();
+    file.skip_signal().unwrap();
     assert_eq!(watched(&file), Waited::TimedOut, "C-18");
     let file = self::file();
     assert_eq!(watched(&file), Waited::Object(0));
@@ -216,7 +216,7 @@ fn c10_association() {
     // C-8, and C-17 once it is set.
     assert!(matches!(read(&file, 4, 0).packet(1), Ok(Issued::Packet(_))));
     assert_eq!(port.remove(ZERO).unwrap().value(), 1);
-    file.skip_packet_on_success();
+    file.skip_packet_on_success().unwrap();
     match read(&file, 4, 0).packet(2) {
         Ok(Issued::Done(Ok((4, buffer)))) => assert_eq!(buffer, [0, 1, 2, 3]),
         other => panic!("{other:?}"),
@@ -358,7 +358,7 @@ fn warnings_are_delivered() {
     assert_eq!(port.remove(ZERO).unwrap().status(), Status::BUFFER_OVERFLOW);
     // D3: with its packet, although it came at once and the file skips successes.
     port.associate(&file, 2).unwrap();
-    file.skip_packet_on_success();
+    file.skip_packet_on_success().unwrap();
     assert!(matches!(plain(&file, Major::Flush).packet(3), Ok(Issued::Packet(_))));
     assert_eq!(port.remove(ZERO).unwrap().status(), Status::BUFFER_OVERFLOW);
     drop((block, file));

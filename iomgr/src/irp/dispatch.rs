@@ -410,6 +410,17 @@ pub(crate) unsafe fn resume(slot: SlotPtr, how: Resume) {
     }
 }
 
+/// A held request goes on in its owner's next turn.
+pub(crate) unsafe fn resume_later(slot: SlotPtr, how: Resume) {
+    // SAFETY: the holder passes its ownership of the driver side on.
+    unsafe {
+        (*slot.0.as_ptr()).resume = how;
+        if (*slot.0.as_ptr()).state.finish_remote() {
+            mail(slot);
+        }
+    }
+}
+
 /// Mails the slot to its owner. `false`: the owner is gone.
 pub(super) unsafe fn mail(slot: SlotPtr) -> bool {
     // SAFETY: whoever set the `MAIL` bit keeps the slot, and with it the core, until it is pushed.
@@ -438,6 +449,12 @@ pub(crate) unsafe fn resume_here(slot: SlotPtr) {
             Resume::Dispatch => {
                 forget_lease(slot);
                 (*slot.0.as_ptr()).phase = Phase::Driver;
+                let file = (*slot.0.as_ptr()).file.expect("in flight").as_ref();
+                if let Some(serial) = file.serial()
+                    && !(*slot.0.as_ptr()).flags.has(flags::SERIAL)
+                {
+                    serial.begin(slot);
+                }
                 guarded(slot, || call(slot))
             }
             Resume::Park(queue) => {

@@ -42,6 +42,12 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
         if (*header).flags.has(flags::SCOPED) {
             scope::left(slot);
         }
+        if (*header).flags.has(flags::SERIAL)
+            && let Some(file) = (*header).file
+            && let Some(serial) = file.as_ref().serial()
+        {
+            serial.leave(slot);
+        }
         core.count((*header).major, (*header).result.status);
         if inline {
             (*header).state.complete_inline();
@@ -207,7 +213,15 @@ unsafe fn signal(slot: SlotPtr) {
     // SAFETY: owner's thread; the request counts on its file.
     unsafe {
         match (*slot.0.as_ptr()).event.take() {
-            Some(event) => _ = event.set(),
+            Some(event) => {
+                event.set();
+                // A synchronous file object is signalled besides.
+                if let Some(file) = (*slot.0.as_ptr()).file
+                    && file.as_ref().serial().is_some()
+                {
+                    file.as_ref().set_signal();
+                }
+            }
             None => {
                 if let Some(file) = (*slot.0.as_ptr()).file {
                     file.as_ref().set_signal();

@@ -92,6 +92,13 @@ impl Held {
         unsafe { dispatch::resume(self.into_slot(), Resume::Dispatch) };
     }
 
+    /// As [`Held::redispatch`], in the next turn of the request's processor: requests that let each
+    /// other go do not nest.
+    pub(crate) fn redispatch_later(self) {
+        // SAFETY: the only driver-side owner.
+        unsafe { dispatch::resume_later(self.into_slot(), Resume::Dispatch) };
+    }
+
     /// Passes the request on to the driver below, as [`crate::Lower::forward`].
     pub fn forward(self, on: On) {
         // SAFETY: the only driver-side owner.

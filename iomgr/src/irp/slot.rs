@@ -167,6 +167,8 @@ pub(crate) mod flags {
     pub const SIGNAL: u16 = 256;
     /// It belongs to an issuer scope.
     pub const SCOPED: u16 = 512;
+    /// It has its synchronous file object.
+    pub const SERIAL: u16 = 1024;
 }
 
 /// The marks: written by the owner alone, read by a [`super::Held`] elsewhere too.

@@ -381,6 +381,11 @@ fn launch<K: Operation>(
         if extras.event.is_some() || file.is_watched() {
             expect_signal(slot, file, extras.event);
         }
+        if let Some(serial) = file.serial()
+            && !serial.enter(slot)
+        {
+            return false;
+        }
         dispatch::issue(slot)
     }
 }

@@ -10,6 +10,8 @@ use crate::irp::slot::{Route, SlotPtr};
 use crate::port::{self, CompletionPort};
 use crate::processor::{Core, Driven, ProcessorHandle};
 use crate::status::Status;
+use crate::wait::Alertable;
+use crate::wait::sleeper::Sleeper;
 
 /// Cancels one request that has been issued, from any thread, any number of times. It does not wait,
 /// and it does not say what happened: the request's own result is the only truth (X-5, Z-19).
@@ -103,15 +105,20 @@ impl<'f, K: Operation> Request<'f, K> {
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
             if core.driven() == Driven::Loop || core.is_inside_turn() {
-                return operation.refuse(Status::WOULD_DEADLOCK);
+                return Err(operation.refuse(Status::WOULD_DEADLOCK));
             }
             let slot = match admit(core, &file, &operation) {
                 Ok(slot) => slot,
-                Err(status) => return operation.refuse(status),
+                Err(status) => return Err(operation.refuse(status)),
             };
             // SAFETY: the slot is ours until it is issued.
             let cancel = unsafe { Cancel::of(core, slot) };
             let inline = launch(core, slot, &file, operation, Route::Wait, extras);
+            // I-38.
+            let alerts = file.serial().is_some_and(|serial| serial.alertable == Alertable::Yes);
+            let apcs = (!inline && alerts).then(|| apc::listen_at(&Sleeper::of(core)));
+            let mut alerted = false;
+            let alert = cancel.clone();
             let _cancellable = (!inline).then(|| apc::synchronous(cancel));
             // C-23: this thread does not run meanwhile.
             let _blocked = (!inline).then(port::blocked);
@@ -119,18 +126,32 @@ impl<'f, K: Operation> Request<'f, K> {
             unsafe {
                 let is_done = || (*slot.0.as_ptr()).state.is_done();
                 while !is_done() {
-                    // The turn's mail may end it.
-                    if let Err(error) = core.turn(Wait::Forever, is_done) {
+                    if apcs.is_some() && !alerted && apc::is_queued() {
+                        alerted = true;
+                        alert.cancel();
+                    }
+                    // The turn's mail may end it; so may an APC that has come meanwhile.
+                    let news = || is_done() || apcs.is_some() && !alerted && apc::is_queued();
+                    if let Err(error) = core.turn(Wait::Forever, news) {
                         // Without its hardware the request cannot end; nor can this call.
                         tracing::error!(%error, "the backend failed under a waiting thread");
                         std::thread::sleep(std::time::Duration::from_millis(10));
                     }
                 }
-                collect::<K>(slot)
+                drop(apcs);
+                let output = collect::<K>(slot);
+                Ok((output, alerted))
             }
         });
         match outcome {
-            Ok(output) => output,
+            Ok(Ok((output, alerted))) => {
+                if alerted {
+                    // Not with the processor in use.
+                    apc::run();
+                }
+                output
+            }
+            Ok(Err(output)) => output,
             Err(status) => operation.take().expect("not issued").refuse(status),
         }
     }

@@ -51,7 +51,8 @@ impl Sleeper {
         WAITING.try_with(|waiting| ptr::eq(waiting.get(), self)).unwrap_or(false)
     }
 
-    fn of(core: &Core) -> Arc<Sleeper> {
+    /// The calling thread's.
+    pub(crate) fn of(core: &Core) -> Arc<Sleeper> {
         let make = || {
             let place = Place::Processor(ProcessorHandle::new(core.remote().clone()));
             Arc::new(Sleeper { told: AtomicBool::new(false), place })
