@@ -22,5 +22,5 @@ pub use builder::{Builder, Flavor};
 pub use context::{spawn, spawn_blocking, spawn_local};
 pub use runtime::{Handle, LocalRuntime, Runtime, RuntimeReport, block_on};
 pub(crate) use task::yield_running;
-pub use task::{JoinError, JoinHandle};
+pub use task::{AbortHandle, JoinError, JoinHandle, TaskId, id};
 pub use worker::WorkerMetrics;

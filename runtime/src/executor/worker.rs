@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,6 +150,11 @@ pub(super) fn yield_if_running(task: *const ()) -> bool {
         is_running
     })
     .unwrap_or(false)
+}
+
+/// The address of the task that the calling thread polls.
+pub(super) fn running() -> Option<NonZeroUsize> {
+    with_current(|worker| NonZeroUsize::new(worker.running.get().addr())).flatten()
 }
 
 impl Worker {

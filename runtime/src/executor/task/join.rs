@@ -7,10 +7,10 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::state::Detached;
-use super::{Header, close, leave};
+use super::{Header, TaskId, close, leave};
 
 /// A spawned task's result, awaitable on any thread and in any runtime. Dropping it detaches the
 /// task, which goes on.
@@ -61,6 +61,48 @@ impl<T> JoinHandle<T> {
         self.header().is_none_or(|header| header.state.is_complete())
     }
 
+    /// A handle that can abort the task and does not keep its result.
+    pub fn abort_handle(&self) -> AbortHandle {
+        if let Some(header) = self.header() {
+            header.state.refer();
+        }
+        AbortHandle(self.task)
+    }
+
+    /// The task's number.
+    ///
+    /// # Panics
+    /// When the handle has given its result.
+    pub fn id(&self) -> TaskId {
+        TaskId::of(self.task.expect("the handle has given its result").addr())
+    }
+
+    /// Leaves a waker with the task. `false`: it is complete instead, and wakes nobody.
+    pub(crate) fn watch(&mut self, waker: &Waker) -> bool {
+        let task = self.task.expect("a handle was polled after it had given its result");
+        // SAFETY: the handle's reference; the waker's place is the handle's while `JOIN_WAKER` is
+        // clear, and readable to both while it is set.
+        unsafe {
+            let header = task.as_ref();
+            if header.state.is_complete() {
+                return false;
+            }
+            let place = header.join.get();
+            let is_same = || (*place).as_ref().is_some_and(|old| old.will_wake(waker));
+            if header.state.has_waker() {
+                if is_same() {
+                    return true;
+                }
+                // Too late to take it back means that it is complete.
+                if !header.state.take_waker_back() {
+                    return false;
+                }
+            }
+            *place = Some(waker.clone());
+            header.state.offer_waker()
+        }
+    }
+
     /// Takes the result and lets go of the task.
     ///
     /// # Safety
@@ -82,27 +124,12 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let task = self.task.expect("a handle was polled after it had given its result");
-        // SAFETY: the handle's reference; the waker's place is the handle's while `JOIN_WAKER` is
-        // clear, and readable to both while it is set.
-        unsafe {
-            let header = task.as_ref();
-            if !header.state.is_complete() {
-                let place = header.join.get();
-                let is_same = || (*place).as_ref().is_some_and(|old| old.will_wake(cx.waker()));
-                if header.state.has_waker() && is_same() {
-                    return Poll::Pending;
-                }
-                // Too late to take it back, or to offer another, means that it is complete.
-                if !header.state.has_waker() || header.state.take_waker_back() {
-                    *place = Some(cx.waker().clone());
-                    if header.state.offer_waker() {
-                        return Poll::Pending;
-                    }
-                }
-            }
-            Poll::Ready(self.take(task))
+        if self.watch(cx.waker()) {
+            return Poll::Pending;
         }
+        let task = self.task.expect("`watch` has looked");
+        // SAFETY: complete, as `watch` has found.
+        Poll::Ready(unsafe { self.take(task) })
     }
 }
 
@@ -124,6 +151,65 @@ impl<T> Drop for JoinHandle<T> {
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinHandle").field("finished", &self.is_finished()).finish()
+    }
+}
+
+/// Aborts a task, from anywhere and as often as one likes; see [`JoinHandle::abort_handle`]. It
+/// keeps the task's memory, not its future or its result.
+///
+/// ```
+/// # overlapped::block_on(async {
+/// let task = overlapped::spawn(std::future::pending::<()>());
+/// let abort = task.abort_handle();
+/// std::thread::spawn(move || abort.abort());
+/// assert!(task.await.unwrap_err().is_cancelled());
+/// # });
+/// ```
+pub struct AbortHandle(Option<NonNull<Header>>);
+
+// SAFETY: it touches nothing but the task's state word.
+unsafe impl Send for AbortHandle {}
+// SAFETY: as above.
+unsafe impl Sync for AbortHandle {}
+
+impl AbortHandle {
+    /// As [`JoinHandle::abort`].
+    pub fn abort(&self) {
+        if let Some(task) = self.0 {
+            // SAFETY: our reference.
+            unsafe { close(task) };
+        }
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        // SAFETY: our reference.
+        self.0.is_none_or(|task| unsafe { task.as_ref() }.state.is_complete())
+    }
+}
+
+impl Clone for AbortHandle {
+    fn clone(&self) -> Self {
+        if let Some(task) = self.0 {
+            // SAFETY: our reference; the clone gets its own.
+            unsafe { task.as_ref() }.state.refer();
+        }
+        AbortHandle(self.0)
+    }
+}
+
+impl Drop for AbortHandle {
+    fn drop(&mut self) {
+        if let Some(task) = self.0 {
+            // SAFETY: our reference ends here.
+            unsafe { leave(task) };
+        }
+    }
+}
+
+impl fmt::Debug for AbortHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AbortHandle").field("finished", &self.is_finished()).finish()
     }
 }
 

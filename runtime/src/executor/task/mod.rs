@@ -1,5 +1,5 @@
 //! Tasks: a future in one allocation with its state word (`state.rs`), its waker's table, and its
-//! output once it is ready. [`JoinHandle`] is in `join.rs`.
+//! output once it is ready. [`JoinHandle`] is in `join.rs`, [`TaskId`] in `id.rs`.
 //!
 //! Nothing global knows a task before its first poll has come back pending: most short tasks never
 //! do. Then the worker that polled it puts it on its own list, which no other thread touches, so
@@ -11,6 +11,7 @@
 //!   that completes the task; a waker reads them only between winning `SCHEDULED` and queueing.
 //! - A task that is pinned is run, and its future dropped, on its worker's thread only.
 
+mod id;
 mod join;
 mod state;
 
@@ -24,7 +25,8 @@ use std::ptr::{NonNull, addr_of_mut};
 use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-pub use join::{JoinError, JoinHandle};
+pub use id::{TaskId, id};
+pub use join::{AbortHandle, JoinError, JoinHandle};
 
 use overlapped_iomgr::cache;
 
