@@ -1,9 +1,11 @@
 //! Settings of a runtime.
 
 use std::io;
+use std::time::Duration;
 
 use overlapped_drivers::hal::{Backend, Config};
 
+use super::blocking::Settings;
 use super::runtime::{LocalRuntime, Runtime};
 
 /// How a [`Runtime`]'s workers share tasks.
@@ -30,7 +32,7 @@ pub struct Builder {
     pub(super) workers: usize,
     pub(super) flavor: Flavor,
     pub(super) hardware: Config,
-    pub(super) blocking_limit: usize,
+    pub(super) blocking: Settings,
     pub(super) thread_name: String,
 }
 
@@ -48,8 +50,8 @@ impl Builder {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             flavor: Flavor::default(),
             hardware: Config::default(),
-            blocking_limit: 512,
-            thread_name: "overlapped-worker".into(),
+            blocking: Settings::default(),
+            thread_name: "overlapped".into(),
         }
     }
 
@@ -77,13 +79,27 @@ impl Builder {
         self
     }
 
-    /// Most threads that [`crate::spawn_blocking`] may start; 0 means 1.
+    /// Most threads that [`crate::spawn_blocking`] may start; 0 means 1. Default: 512.
     pub fn blocking_limit(mut self, limit: usize) -> Builder {
-        self.blocking_limit = limit.max(1);
+        self.blocking.limit = limit.max(1);
         self
     }
 
-    /// Name of the workers' threads.
+    /// Most pieces of blocking code that may wait while all threads are busy; further ones are
+    /// refused (see [`crate::spawn_blocking`]). Default: no bound.
+    pub fn blocking_queue(mut self, bound: usize) -> Builder {
+        self.blocking.queue = bound;
+        self
+    }
+
+    /// How long an idle thread for blocking code waits for more before it ends. Default: 10 s.
+    pub fn blocking_keep_alive(mut self, limit: Duration) -> Builder {
+        self.blocking.keep_alive = limit;
+        self
+    }
+
+    /// Prefix of the threads' names, "overlapped" by default: `overlapped-0` is the first worker,
+    /// `overlapped-blocking-0` the first thread for blocking code. The system keeps 15 bytes.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = name.into();
         self

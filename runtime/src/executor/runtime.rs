@@ -3,8 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
@@ -16,13 +15,13 @@ use overlapped_drivers::hal;
 use overlapped_iomgr::hal::Wait;
 use overlapped_iomgr::{Processor, ProcessorHandle};
 
-use super::blocking::Blocking;
+use super::blocking::{Blocking, prepare};
 use super::builder::{Builder, Flavor};
 use super::context::Scope;
 use super::shared::Shared;
 use crate::time::after;
 
-use super::task::{self, JoinError, JoinHandle, abort};
+use super::task::{self, JoinError, JoinHandle, Plain};
 use super::worker::{Worker, WorkerMetrics};
 
 /// What the end of a runtime left behind.
@@ -49,6 +48,16 @@ pub(super) fn spawn_on<F>(shared: &Shared, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
+{
+    spawn_outcome(shared, Plain { future })
+}
+
+/// Starts a task whose future may also find that there is no value.
+#[inline]
+fn spawn_outcome<F, T>(shared: &Shared, future: F) -> JoinHandle<T>
+where
+    F: Future<Output = Result<T, JoinError>> + Send + 'static,
+    T: Send + 'static,
 {
     let seat = if shared.stealing { None } else { Some(shared.pick_seat()) };
     // SAFETY: the future is `Send`.
@@ -99,7 +108,7 @@ impl Handle {
         let seat = super::worker::current_seat(shared)
             .expect("`spawn_local` needs a worker's thread: call it in a task or a local runtime");
         // SAFETY: pinned to the calling worker.
-        let (task, handle) = unsafe { task::new(future, Some(seat)) };
+        let (task, handle) = unsafe { task::new(Plain { future }, Some(seat)) };
         shared.start(task);
         handle
     }
@@ -110,27 +119,9 @@ impl Handle {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let cell = Arc::new(BlockingCell::default());
-        let theirs = Finish(cell.clone());
-        let job = move || {
-            let outcome = catch_unwind(AssertUnwindSafe(work));
-            theirs.0.set(outcome.map_err(JoinError::panicked));
-        };
-        // A job that is dropped instead of run reports through `Finish`.
-        self.0.blocking.submit(Box::new(job));
-        self.spawn_wrapped(BlockingResult(cell))
-    }
-
-    fn spawn_wrapped<T: Send + 'static>(&self, result: BlockingResult<T>) -> JoinHandle<T> {
-        self.spawn(async move {
-            match result.await {
-                Ok(value) => value,
-                Err(error) => match error.into_panic() {
-                    Some(panic) => std::panic::resume_unwind(panic),
-                    None => abort(),
-                },
-            }
-        })
+        let (job, outcome) = prepare(work);
+        self.0.blocking.submit(job);
+        spawn_outcome(&self.0, outcome)
     }
 
     /// What each worker has done so far.
@@ -147,58 +138,6 @@ impl Handle {
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("workers", &self.0.seats.len()).finish_non_exhaustive()
-    }
-}
-
-/// Where a blocking job leaves its result.
-struct BlockingCell<T>(Mutex<Slot<T>>);
-
-/// The result, and who waits for it.
-type Slot<T> = (Option<Result<T, JoinError>>, Option<Waker>);
-
-impl<T> Default for BlockingCell<T> {
-    fn default() -> Self {
-        BlockingCell(Mutex::new((None, None)))
-    }
-}
-
-impl<T> BlockingCell<T> {
-    fn set(&self, result: Result<T, JoinError>) {
-        let waker = {
-            let mut cell = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if cell.0.is_none() {
-                cell.0 = Some(result);
-            }
-            cell.1.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// Reports a job that never ran.
-struct Finish<T>(Arc<BlockingCell<T>>);
-
-impl<T> Drop for Finish<T> {
-    fn drop(&mut self) {
-        self.0.set(Err(JoinError::cancelled()));
-    }
-}
-
-struct BlockingResult<T>(Arc<BlockingCell<T>>);
-
-impl<T> Future for BlockingResult<T> {
-    type Output = Result<T, JoinError>;
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut cell = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match cell.0.take() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                cell.1 = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
     }
 }
 
@@ -290,7 +229,8 @@ impl Runtime {
         let sharded = builder.flavor == Flavor::Sharded;
         // With one worker there is nobody to steal from, and its queue can be a plain one.
         let stealing = !sharded && builder.workers > 1;
-        let shared = Shared::new(stealers, stealing, Blocking::new(builder.blocking_limit));
+        let shared =
+            Shared::new(stealers, stealing, Blocking::new(builder.blocking, &builder.thread_name));
         let (ready_send, ready) = mpsc::channel();
         let (report_send, reports) = mpsc::channel();
         let deadline = Arc::new(Mutex::new(Instant::now()));
@@ -377,7 +317,8 @@ impl Runtime {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = end;
         let mut report = RuntimeReport { tasks: self.shared.task_count(), ..Default::default() };
         self.shared.stop();
-        report.blocking_threads = self.shared.blocking.close(end);
+        self.shared.blocking.close();
+        report.blocking_threads = self.shared.blocking.wait(end);
         // A little longer than the workers give their requests.
         let patience = end + Duration::from_millis(200);
         let reports = self.reports.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -469,8 +410,11 @@ impl LocalRuntime {
     pub(super) fn new(builder: Builder) -> io::Result<LocalRuntime> {
         let processor = make_processor(&builder.hardware)?;
         let deque = Deque::new_fifo();
-        let shared =
-            Shared::new(vec![deque.stealer()], false, Blocking::new(builder.blocking_limit));
+        let shared = Shared::new(
+            vec![deque.stealer()],
+            false,
+            Blocking::new(builder.blocking, &builder.thread_name),
+        );
         shared.set_handle(0, processor.handle());
         Ok(LocalRuntime { worker: Worker::new(shared, 0, deque), processor: Some(processor) })
     }
@@ -507,11 +451,13 @@ impl LocalRuntime {
         let _scope = Scope::enter(&shared);
         shared.stop();
         self.worker.drop_tasks();
-        report.blocking_threads = shared.blocking.close(end);
+        shared.blocking.close();
+        // Before blocking code is waited for: requests end soon, and need the time to do so.
         if let Some(processor) = self.processor.take() {
             let left = end.saturating_duration_since(Instant::now());
             report.leaked_requests = processor.shutdown(left).leaked;
         }
+        report.blocking_threads = shared.blocking.wait(end);
         self.worker.drop_tasks();
         shared.close();
         report

@@ -213,48 +213,78 @@ impl fmt::Debug for AbortHandle {
     }
 }
 
-/// Why a task has no result: it panicked, or it was aborted (also by its runtime's end).
-pub struct JoinError(Option<Box<dyn Any + Send>>);
+/// Why a task has no result: it panicked, it was aborted (also by its runtime's end), or it is
+/// blocking code that was refused.
+pub struct JoinError(Why);
+
+enum Why {
+    Panicked(Box<dyn Any + Send>),
+    Cancelled,
+    QueueFull,
+    NoThread,
+}
 
 impl JoinError {
     pub(in super::super) fn panicked(panic: Box<dyn Any + Send>) -> JoinError {
-        JoinError(Some(panic))
+        JoinError(Why::Panicked(panic))
     }
 
     pub(in super::super) fn cancelled() -> JoinError {
-        JoinError(None)
+        JoinError(Why::Cancelled)
+    }
+
+    pub(in super::super) fn queue_full() -> JoinError {
+        JoinError(Why::QueueFull)
+    }
+
+    pub(in super::super) fn no_thread() -> JoinError {
+        JoinError(Why::NoThread)
     }
 
     /// Whether the task was aborted or its runtime ended.
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_none()
+        matches!(self.0, Why::Cancelled)
     }
 
     /// Whether the task panicked.
     pub fn is_panic(&self) -> bool {
-        self.0.is_some()
+        matches!(self.0, Why::Panicked(_))
+    }
+
+    /// Whether it is blocking code that was never run because too much of it waits, or because no
+    /// thread can be had; see [`spawn_blocking`](crate::spawn_blocking). It may be tried again.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.0, Why::QueueFull | Why::NoThread)
     }
 
     /// The panic's payload, for [`std::panic::resume_unwind`].
     pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
-        self.0
+        match self.0 {
+            Why::Panicked(payload) => Some(payload),
+            _ => None,
+        }
     }
+}
 
-    fn message(&self) -> Option<&str> {
-        let payload = self.0.as_ref()?;
-        payload
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-    }
+/// What a panic has said, if that is text.
+fn message(payload: &(dyn Any + Send)) -> Option<&str> {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.0, self.message()) {
-            (None, _) => f.write_str("the task was aborted"),
-            (_, Some(message)) => write!(f, "the task panicked: {message}"),
-            _ => f.write_str("the task panicked"),
+        match &self.0 {
+            Why::Panicked(payload) => match message(&**payload) {
+                Some(message) => write!(f, "the task panicked: {message}"),
+                None => f.write_str("the task panicked"),
+            },
+            Why::Cancelled => f.write_str("the task was aborted"),
+            Why::QueueFull => f.write_str(
+                "blocking code was refused: all threads are busy and the queue is full \
+                 (`Builder::blocking_queue`)",
+            ),
+            Why::NoThread => f.write_str("blocking code was refused: no thread can be started"),
         }
     }
 }
@@ -269,6 +299,10 @@ impl std::error::Error for JoinError {}
 
 impl From<JoinError> for std::io::Error {
     fn from(error: JoinError) -> Self {
-        std::io::Error::other(error.to_string())
+        let kind = match error.0 {
+            Why::QueueFull | Why::NoThread => std::io::ErrorKind::ResourceBusy,
+            Why::Panicked(_) | Why::Cancelled => std::io::ErrorKind::Other,
+        };
+        std::io::Error::new(kind, error.to_string())
     }
 }
