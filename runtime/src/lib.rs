@@ -34,7 +34,7 @@ pub mod task;
 pub mod time;
 
 pub use executor::{
-    Builder, Flavor, Handle, JoinError, JoinHandle, LocalRuntime, Runtime, RuntimeReport,
+    Builder, Flavor, Handle, JoinError, JoinHandle, LocalRuntime, Runtime, RuntimeReport, Stall,
     WorkerMetrics, block_on, spawn, spawn_blocking, spawn_local,
 };
 pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};

@@ -1,12 +1,16 @@
 //! Settings of a runtime.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use overlapped_drivers::hal::{Backend, Config};
 
 use super::blocking::Settings;
 use super::runtime::{LocalRuntime, Runtime};
+use super::stalls::{self, Stall};
+#[cfg(doc)]
+use super::worker::WorkerMetrics;
 
 /// How a [`Runtime`]'s workers share tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,6 +38,7 @@ pub struct Builder {
     pub(super) hardware: Config,
     pub(super) blocking: Settings,
     pub(super) thread_name: String,
+    pub(super) stalls: Option<stalls::Settings>,
 }
 
 impl Default for Builder {
@@ -52,6 +57,7 @@ impl Builder {
             hardware: Config::default(),
             blocking: Settings::default(),
             thread_name: "overlapped".into(),
+            stalls: None,
         }
     }
 
@@ -102,6 +108,42 @@ impl Builder {
     /// `overlapped-blocking-0` the first thread for blocking code. The system keeps 15 bytes.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = name.into();
+        self
+    }
+
+    /// Has workers watched: one that does not come back from a task's poll for as long as
+    /// `threshold` is reported through `tracing`, counted in [`WorkerMetrics::stalls`], and told to
+    /// `hook`; and again each time the duration has doubled. A threshold below a millisecond means
+    /// one. Default: nobody is watched.
+    ///
+    /// Such a task holds up the I/O and the timers of its worker, and the tasks that are bound to
+    /// it. The others that wait in its queue are left to another worker, which is woken now if all
+    /// were asleep. Blocking code belongs into [`spawn_blocking`](crate::spawn_blocking).
+    ///
+    /// The watch is a thread that looks at all workers four times in each threshold; the workers
+    /// pay nothing for it. It calls `hook`, which should not block.
+    ///
+    /// ```
+    /// use overlapped::Builder;
+    /// use std::time::Duration;
+    /// let (report, reported) = std::sync::mpsc::channel();
+    /// let hook = move |stall: &overlapped::Stall| drop(report.send(stall.to_string()));
+    /// let runtime = Builder::new().report_stalls(Duration::from_millis(5), hook).build()?;
+    /// let task = runtime.spawn(async move {
+    ///     // Blocks, as no task should, until the report has come.
+    ///     reported.recv().unwrap()
+    /// });
+    /// let report = runtime.block_on(task).unwrap();
+    /// assert!(report.contains("has kept worker"), "{report}");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn report_stalls(
+        mut self,
+        threshold: Duration,
+        hook: impl Fn(&Stall) + Send + Sync + 'static,
+    ) -> Builder {
+        let threshold = threshold.max(Duration::from_millis(1));
+        self.stalls = Some(stalls::Settings { threshold, hook: Arc::new(hook) });
         self
     }
 

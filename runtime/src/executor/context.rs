@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::runtime::{Handle, spawn_on};
@@ -56,9 +57,14 @@ where
     F::Output: Send + 'static,
 {
     let mut future = Some(future);
-    let spawned =
-        worker::with_current(|worker| spawn_on(worker.shared(), future.take().expect("once")));
-    spawned.unwrap_or_else(|| current().spawn(future.take().expect("not taken")))
+    let here = Location::caller();
+    let spawned = worker::with_current(|worker| {
+        spawn_on(worker.shared(), future.take().expect("once"), here)
+    });
+    match spawned {
+        Some(handle) => handle,
+        None => current().spawn(future.take().expect("not taken")),
+    }
 }
 
 /// Starts a task that stays on the calling worker and need not be `Send`.

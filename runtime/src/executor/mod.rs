@@ -5,6 +5,7 @@
 //! - `worker`: one thread's loop: run tasks, turn the processor, sleep.
 //! - `runtime`: [`Runtime`] and [`LocalRuntime`], [`Builder`], `block_on`, shutdown.
 //! - `blocking`: threads for code that blocks.
+//! - `stalls`: the watch over workers that a task keeps.
 //!
 //! **Work follows the completion.** A request belongs to the processor of the worker that polled it
 //! first; its completion makes the task runnable on that worker's own queue, where the data is
@@ -15,12 +16,14 @@ mod builder;
 mod context;
 mod runtime;
 mod shared;
+mod stalls;
 mod task;
 mod worker;
 
 pub use builder::{Builder, Flavor};
 pub use context::{spawn, spawn_blocking, spawn_local};
 pub use runtime::{Handle, LocalRuntime, Runtime, RuntimeReport, block_on};
+pub use stalls::Stall;
 pub(crate) use task::yield_running;
 pub use task::{AbortHandle, JoinError, JoinHandle, TaskId, id};
 pub use worker::WorkerMetrics;

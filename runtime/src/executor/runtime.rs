@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::panic::Location;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -19,6 +20,7 @@ use super::blocking::{Blocking, prepare};
 use super::builder::{Builder, Flavor};
 use super::context::Scope;
 use super::shared::Shared;
+use super::stalls::Watch;
 use crate::time::after;
 
 use super::task::{self, JoinError, JoinHandle, Plain};
@@ -44,24 +46,32 @@ pub struct Handle(Arc<Shared>);
 
 /// Starts a task on a runtime.
 #[inline]
-pub(super) fn spawn_on<F>(shared: &Shared, future: F) -> JoinHandle<F::Output>
+pub(super) fn spawn_on<F>(
+    shared: &Shared,
+    future: F,
+    spawned: &'static Location<'static>,
+) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    spawn_outcome(shared, Plain { future })
+    spawn_outcome(shared, Plain { future }, spawned)
 }
 
 /// Starts a task whose future may also find that there is no value.
 #[inline]
-fn spawn_outcome<F, T>(shared: &Shared, future: F) -> JoinHandle<T>
+fn spawn_outcome<F, T>(
+    shared: &Shared,
+    future: F,
+    spawned: &'static Location<'static>,
+) -> JoinHandle<T>
 where
     F: Future<Output = Result<T, JoinError>> + Send + 'static,
     T: Send + 'static,
 {
     let seat = if shared.stealing { None } else { Some(shared.pick_seat()) };
     // SAFETY: the future is `Send`.
-    let (task, handle) = unsafe { task::new(future, seat) };
+    let (task, handle) = unsafe { task::new(future, seat, spawned) };
     shared.start(task);
     handle
 }
@@ -90,12 +100,13 @@ impl Handle {
     }
 
     /// Starts a task. On a runtime that is ending, the handle yields a cancelled [`JoinError`].
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        spawn_on(&self.0, future)
+        spawn_on(&self.0, future, Location::caller())
     }
 
     #[track_caller]
@@ -108,12 +119,13 @@ impl Handle {
         let seat = super::worker::current_seat(shared)
             .expect("`spawn_local` needs a worker's thread: call it in a task or a local runtime");
         // SAFETY: pinned to the calling worker.
-        let (task, handle) = unsafe { task::new(Plain { future }, Some(seat)) };
+        let (task, handle) = unsafe { task::new(Plain { future }, Some(seat), Location::caller()) };
         shared.start(task);
         handle
     }
 
     /// Runs blocking code on a thread of its own kind; see [`crate::spawn_blocking`].
+    #[track_caller]
     pub fn spawn_blocking<T, F>(&self, work: F) -> JoinHandle<T>
     where
         T: Send + 'static,
@@ -121,7 +133,7 @@ impl Handle {
     {
         let (job, outcome) = prepare(work);
         self.0.blocking.submit(job);
-        spawn_outcome(&self.0, outcome)
+        spawn_outcome(&self.0, outcome, Location::caller())
     }
 
     /// What each worker has done so far.
@@ -211,6 +223,7 @@ pub struct Runtime {
     /// How many requests each worker had to leak. In a lock only to be shared.
     reports: Mutex<mpsc::Receiver<usize>>,
     deadline: Arc<Mutex<Instant>>,
+    _watch: Option<Watch>,
 }
 
 impl Runtime {
@@ -234,12 +247,14 @@ impl Runtime {
         let (ready_send, ready) = mpsc::channel();
         let (report_send, reports) = mpsc::channel();
         let deadline = Arc::new(Mutex::new(Instant::now()));
+        let watch = begin_watch(&builder, &shared)?;
         let mut runtime = Runtime {
             shared,
             hardware: builder.hardware.clone(),
             workers: Vec::new(),
             reports: Mutex::new(reports),
             deadline,
+            _watch: watch,
         };
         for (seat, deque) in deques.into_iter().enumerate() {
             let shared = runtime.shared.clone();
@@ -298,12 +313,13 @@ impl Runtime {
     }
 
     /// As [`Handle::spawn`].
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        spawn_on(&self.shared, future)
+        spawn_on(&self.shared, future, Location::caller())
     }
 
     /// Ends the runtime: drops all tasks, cancels their requests, waits for those and for blocking
@@ -363,6 +379,11 @@ impl fmt::Debug for Runtime {
     }
 }
 
+fn begin_watch(builder: &Builder, shared: &Arc<Shared>) -> io::Result<Option<Watch>> {
+    let begin = |settings| Watch::begin(settings, shared.clone(), &builder.thread_name);
+    builder.stalls.clone().map(begin).transpose()
+}
+
 /// A worker thread's life. Returns how many requests it had to leak.
 fn work(worker: &Worker, processor: Processor, deadline: &Mutex<Instant>) -> usize {
     let _entered = worker.enter();
@@ -404,6 +425,7 @@ fn pin_to_core(seat: usize) {
 pub struct LocalRuntime {
     worker: Worker,
     processor: Option<Processor>,
+    _watch: Option<Watch>,
 }
 
 impl LocalRuntime {
@@ -416,7 +438,9 @@ impl LocalRuntime {
             Blocking::new(builder.blocking, &builder.thread_name),
         );
         shared.set_handle(0, processor.handle());
-        Ok(LocalRuntime { worker: Worker::new(shared, 0, deque), processor: Some(processor) })
+        let watch = begin_watch(&builder, &shared)?;
+        let worker = Worker::new(shared, 0, deque);
+        Ok(LocalRuntime { worker, processor: Some(processor), _watch: watch })
     }
 
     fn processor(&self) -> &Processor {
@@ -427,10 +451,16 @@ impl LocalRuntime {
     ///
     /// # Panics
     /// Inside another `block_on`.
+    #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let here = Location::caller();
         let _entered = self.worker.enter();
         let _scope = Scope::enter(self.worker.shared());
-        drive(self.processor(), future, |woken| self.worker.round(self.processor(), woken))
+        self.worker.begin(here);
+        drive(self.processor(), future, |woken| {
+            self.worker.round(self.processor(), woken);
+            self.worker.begin(here);
+        })
     }
 
     /// The handle for spawning.

@@ -7,6 +7,7 @@ use crossbeam_deque::{Injector, Steal, Stealer};
 use overlapped_iomgr::ProcessorHandle;
 
 use super::blocking::Blocking;
+use super::stalls::Doing;
 use super::task::{Listed, Runnable};
 use super::worker::{self, Counts};
 
@@ -19,6 +20,8 @@ pub(super) struct Seat {
     handle: OnceLock<ProcessorHandle>,
     idle: AtomicBool,
     pub(super) counts: Counts,
+    /// In memory of its own: its worker writes it for each poll.
+    pub(super) doing: Arc<Doing>,
     /// Tasks on this worker's list that have ended elsewhere.
     ended: Mutex<Vec<Listed>>,
     has_ended: AtomicBool,
@@ -65,6 +68,7 @@ impl Shared {
             handle: OnceLock::new(),
             idle: AtomicBool::new(false),
             counts: Counts::default(),
+            doing: Arc::default(),
             ended: Mutex::default(),
             has_ended: AtomicBool::new(false),
         };

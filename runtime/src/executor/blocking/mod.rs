@@ -24,7 +24,7 @@ pub(super) trait Job: Send + Sync {
 }
 
 /// Settings of the pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     /// Most threads; at least 1.
     pub(super) limit: usize,

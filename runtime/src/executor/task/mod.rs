@@ -18,7 +18,7 @@ mod state;
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
 use std::mem::{self, ManuallyDrop};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::ptr::{NonNull, addr_of_mut};
 use std::sync::Arc;
@@ -53,6 +53,8 @@ struct Header {
     place: Cell<Option<Place>>,
     /// The worker that alone may run it, or `ANYWHERE`.
     pinned: u32,
+    /// Where it was spawned.
+    spawned: &'static Location<'static>,
     /// Who awaits the handle; `State`'s `JOIN_WAKER` says whose it is.
     join: UnsafeCell<Option<Waker>>,
 }
@@ -178,7 +180,11 @@ impl<F: Future<Output = Result<T, JoinError>>, T> Task<F, T> {
 ///
 /// # Safety
 /// A future that is not `Send` is pinned to the calling worker.
-pub(super) unsafe fn new<F, T>(future: F, pinned: Option<usize>) -> (Runnable, JoinHandle<T>)
+pub(super) unsafe fn new<F, T>(
+    future: F,
+    pinned: Option<usize>,
+    spawned: &'static Location<'static>,
+) -> (Runnable, JoinHandle<T>)
 where
     F: Future<Output = Result<T, JoinError>> + 'static,
     T: 'static,
@@ -189,6 +195,7 @@ where
         shared: UnsafeCell::new(None),
         place: Cell::new(None),
         pinned: pinned.map_or(ANYWHERE, |seat| seat as u32),
+        spawned,
         join: UnsafeCell::new(None),
     };
     let stage = Stage::<F, T> { future: ManuallyDrop::new(future) };
@@ -248,6 +255,7 @@ impl Runnable {
         // SAFETY: it comes off a queue, so it is ours until it is paused.
         unsafe {
             let header = task.as_ref();
+            worker.begin(header.spawned);
             if header.state.start() {
                 worker.count_ended();
                 (header.vtable.cancel)(task);
