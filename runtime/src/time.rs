@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 pub use std::time::{Duration, Instant};
 
-use overlapped_iomgr::TimerId;
+use overlapped_iomgr::{TimerId, was_ready_at_once};
 use pin_project_lite::pin_project;
 
 /// Waits until `limit` from now has passed.
@@ -74,9 +74,15 @@ impl Future for Sleep {
         {
             return Poll::Pending;
         }
+        let is_new = self.timer.is_none();
         // Not on this processor's wheel: new, fired, or the task has moved.
         self.take_off();
         if Instant::now() >= self.deadline {
+            if is_new && !was_ready_at_once() {
+                // One after the other, such sleeps would starve everything else.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             return Poll::Ready(());
         }
         let timer = TimerId::insert(self.deadline, cx.waker().clone());

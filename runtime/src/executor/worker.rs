@@ -301,8 +301,11 @@ impl Worker {
     /// Runs tasks within the budget. Returns whether there may be more.
     pub(super) fn run_tasks(&self, processor: &Processor) -> bool {
         let mut polls = 0;
+        // It may be time for a turn already, through the future of a local runtime's `block_on`;
+        // the tasks must not pay for that.
+        let was_spent = processor.should_turn();
         let more = loop {
-            if polls == BUDGET {
+            if polls == BUDGET || (!was_spent && processor.should_turn()) {
                 break true;
             }
             let Some(task) = self.next() else { break false };
