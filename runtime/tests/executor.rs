@@ -4,6 +4,7 @@ mod support;
 
 use std::cell::Cell;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -194,6 +195,53 @@ fn local_tasks() {
             inner.await.unwrap();
         });
         runtime.block_on(outer).unwrap();
+    }
+}
+
+#[test]
+fn block_on_by_a_handle() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("handles on {backend}"));
+        let runtime = multi(backend, 2);
+        let handle = runtime.handle();
+        let use_all = async || {
+            let task = overlapped::spawn(async { std::thread::current().id() });
+            assert_ne!(task.await.unwrap(), std::thread::current().id());
+            sleep(Duration::from_millis(1)).await;
+            overlapped::fs::read("/proc/self/status").await.unwrap();
+            overlapped::spawn_blocking(|| 7).await.unwrap()
+        };
+        std::thread::scope(|scope| {
+            let threads = [(); 3].map(|()| scope.spawn(|| handle.block_on(use_all())));
+            assert_eq!(threads.map(|thread| thread.join().unwrap()), [7; 3]);
+        });
+        assert_eq!(handle.block_on(use_all()), 7);
+        // Inside a runtime, and in a task.
+        let inner = handle.clone();
+        let panics = || catch_unwind(AssertUnwindSafe(|| inner.block_on(async {}))).is_err();
+        assert!(handle.block_on(async { panics() }));
+        let inner = handle.clone();
+        let task = runtime.spawn(async move {
+            catch_unwind(AssertUnwindSafe(|| inner.block_on(async {}))).is_err()
+        });
+        assert!(runtime.block_on(task).unwrap());
+        // After its end it still drives the future, and spawns nothing.
+        drop(runtime);
+        handle.block_on(async {
+            sleep(Duration::from_millis(1)).await;
+            assert!(overlapped::spawn(async {}).await.unwrap_err().is_cancelled());
+        });
+        // A local runtime's tasks run while its own thread does.
+        let local = local(backend);
+        let handle = local.handle();
+        assert!(catch_unwind(AssertUnwindSafe(|| handle.block_on(async {}))).is_err());
+        let home = std::thread::current().id();
+        let other = std::thread::spawn(move || {
+            let task = async { overlapped::spawn(async { std::thread::current().id() }).await };
+            handle.block_on(task).unwrap()
+        });
+        local.block_on(until(|| other.is_finished()));
+        assert_eq!(other.join().unwrap(), home);
     }
 }
 

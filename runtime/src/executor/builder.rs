@@ -23,7 +23,9 @@ pub enum Flavor {
     Sharded,
 }
 
-/// Settings of a runtime.
+/// Settings of a runtime: of a [`Runtime`] with several workers ([`Builder::build`]), or of a
+/// [`LocalRuntime`] on the calling thread ([`Builder::build_local`]), for which the number of
+/// workers and the flavor mean nothing.
 ///
 /// ```
 /// use overlapped::{Builder, Flavor};
@@ -61,13 +63,14 @@ impl Builder {
         }
     }
 
-    /// Number of workers of a [`Runtime`]; 0 means 1.
+    /// Number of workers of a [`Runtime`]; 0 means 1. Default: what
+    /// [`available_parallelism`](std::thread::available_parallelism) says.
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = workers.max(1);
         self
     }
 
-    /// How the workers share tasks.
+    /// How the workers share tasks. Default: [`Flavor::Stealing`].
     pub fn flavor(mut self, flavor: Flavor) -> Builder {
         self.flavor = flavor;
         self

@@ -40,7 +40,8 @@ pub struct RuntimeReport {
     pub stuck_workers: usize,
 }
 
-/// Spawns tasks on a runtime from anywhere.
+/// A runtime, from anywhere: spawns its tasks, runs futures beside it. Clones are the same; a handle
+/// does not keep the runtime from ending.
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
 
@@ -99,7 +100,8 @@ impl Handle {
         super::context::current()
     }
 
-    /// Starts a task. On a runtime that is ending, the handle yields a cancelled [`JoinError`].
+    /// Starts a task, on the calling worker if it is one of this runtime's, otherwise on any. On a
+    /// runtime that is ending, the handle yields a cancelled [`JoinError`].
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
@@ -134,6 +136,29 @@ impl Handle {
         let (job, outcome) = prepare(work);
         self.0.blocking.submit(job);
         spawn_outcome(&self.0, outcome, Location::caller())
+    }
+
+    /// Runs a future on the calling thread, which drives its requests and timers, with the runtime's
+    /// workers beside it, and returns its output. What it spawns runs on the workers: with a
+    /// [`LocalRuntime`]'s handle, that is while that runtime's own thread is in `block_on`. On a
+    /// runtime that has ended, what it spawns is cancelled.
+    ///
+    /// # Panics
+    /// Inside a runtime, and on the thread of a [`LocalRuntime`]: await there, or call
+    /// [`LocalRuntime::block_on`]. Also when the thread's hardware cannot be set up.
+    ///
+    /// ```
+    /// let runtime = overlapped::Runtime::new_default()?;
+    /// let handle = runtime.handle();
+    /// let other = std::thread::spawn(move || {
+    ///     handle.block_on(async { overlapped::spawn(async { 42 }).await.unwrap() })
+    /// });
+    /// assert_eq!(other.join().unwrap(), 42);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        block_on_here(&self.0, future)
     }
 
     /// What each worker has done so far.
@@ -190,6 +215,20 @@ fn drive<F: Future>(
     }
 }
 
+/// Runs a future on a thread that is no worker, with the runtime's workers beside it.
+#[track_caller]
+fn block_on_here<F: Future>(shared: &Arc<Shared>, future: F) -> F::Output {
+    let processor = make_processor(&shared.hardware)
+        .unwrap_or_else(|error| panic!("block_on cannot begin: {error}"));
+    let _scope = Scope::enter(shared);
+    drive(&processor, future, |woken| {
+        if let Err(error) = processor.turn(Wait::Forever, woken) {
+            tracing::error!(%error, "the backend failed under `block_on`");
+            thread::sleep(Duration::from_millis(10));
+        }
+    })
+}
+
 #[track_caller]
 fn make_processor(config: &hal::Config) -> io::Result<Processor> {
     hal::install();
@@ -218,7 +257,6 @@ fn make_processor(config: &hal::Config) -> io::Result<Processor> {
 /// ```
 pub struct Runtime {
     shared: Arc<Shared>,
-    hardware: hal::Config,
     workers: Vec<thread::JoinHandle<()>>,
     /// How many requests each worker had to leak. In a lock only to be shared.
     reports: Mutex<mpsc::Receiver<usize>>,
@@ -242,15 +280,14 @@ impl Runtime {
         let sharded = builder.flavor == Flavor::Sharded;
         // With one worker there is nobody to steal from, and its queue can be a plain one.
         let stealing = !sharded && builder.workers > 1;
-        let shared =
-            Shared::new(stealers, stealing, Blocking::new(builder.blocking, &builder.thread_name));
+        let blocking = Blocking::new(builder.blocking, &builder.thread_name);
+        let shared = Shared::new(stealers, stealing, blocking, builder.hardware.clone());
         let (ready_send, ready) = mpsc::channel();
         let (report_send, reports) = mpsc::channel();
         let deadline = Arc::new(Mutex::new(Instant::now()));
         let watch = begin_watch(&builder, &shared)?;
         let mut runtime = Runtime {
             shared,
-            hardware: builder.hardware.clone(),
             workers: Vec::new(),
             reports: Mutex::new(reports),
             deadline,
@@ -296,15 +333,7 @@ impl Runtime {
     /// there. Also when the thread's hardware cannot be set up.
     #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        let processor = make_processor(&self.hardware)
-            .unwrap_or_else(|error| panic!("block_on cannot begin: {error}"));
-        let _scope = Scope::enter(&self.shared);
-        drive(&processor, future, |woken| {
-            if let Err(error) = processor.turn(Wait::Forever, woken) {
-                tracing::error!(%error, "the backend failed under `block_on`");
-                thread::sleep(Duration::from_millis(10));
-            }
-        })
+        block_on_here(&self.shared, future)
     }
 
     /// The handle for spawning.
@@ -432,11 +461,8 @@ impl LocalRuntime {
     pub(super) fn new(builder: Builder) -> io::Result<LocalRuntime> {
         let processor = make_processor(&builder.hardware)?;
         let deque = Deque::new_fifo();
-        let shared = Shared::new(
-            vec![deque.stealer()],
-            false,
-            Blocking::new(builder.blocking, &builder.thread_name),
-        );
+        let blocking = Blocking::new(builder.blocking, &builder.thread_name);
+        let shared = Shared::new(vec![deque.stealer()], false, blocking, builder.hardware.clone());
         shared.set_handle(0, processor.handle());
         let watch = begin_watch(&builder, &shared)?;
         let worker = Worker::new(shared, 0, deque);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_deque::{Injector, Steal, Stealer};
+use overlapped_drivers::hal;
 use overlapped_iomgr::ProcessorHandle;
 
 use super::blocking::Blocking;
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     /// Tasks begun by threads that are no workers.
     begun: AtomicU64,
     pub(super) blocking: Blocking,
+    /// For the processors of threads that are no workers.
+    pub(super) hardware: hal::Config,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -60,6 +63,7 @@ impl Shared {
         stealers: Vec<Stealer<Runnable>>,
         stealing: bool,
         blocking: Blocking,
+        hardware: hal::Config,
     ) -> Arc<Shared> {
         let seat = |stealer| Seat {
             stealer,
@@ -83,6 +87,7 @@ impl Shared {
             closed: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             blocking,
+            hardware,
         })
     }
 
