@@ -416,15 +416,54 @@ fn blocking_code() {
     }
 }
 
+/// The runtime's workers.
+fn worker_count() -> usize {
+    overlapped::Handle::current().metrics().len()
+}
+
+/// Fills a worker's queue and keeps the worker; how many of the tasks have run meanwhile is for
+/// `wait` to see.
+async fn behind_a_busy_worker(wait: impl FnOnce(&AtomicUsize) + Send + 'static) {
+    let busy = overlapped::spawn(async {
+        let done = Arc::new(AtomicUsize::new(0));
+        for _ in 0..8 {
+            let done = done.clone();
+            overlapped::spawn(async move { done.fetch_add(1, Ordering::SeqCst) });
+        }
+        wait(&done);
+    });
+    busy.await.unwrap();
+}
+
 #[overlapped::test]
 async fn the_test_macro() {
     assert_eq!(overlapped::spawn_local(async { 1 }).await.unwrap(), 1);
+    assert_eq!(worker_count(), 1);
 }
 
-#[overlapped::test(multi_thread)]
+#[overlapped::test(workers = 2)]
 async fn the_test_macro_with_workers() -> std::io::Result<()> {
     assert_eq!(overlapped::spawn(async { 1 }).await?, 1);
+    assert_eq!(worker_count(), 2);
+    behind_a_busy_worker(|done| until_blocking(|| done.load(Ordering::SeqCst) == 8)).await;
     overlapped::fs::read("/proc/self/status").await.map(drop)
+}
+
+#[overlapped::test(flavor = "sharded", workers = 2)]
+async fn the_test_macro_with_a_flavor() {
+    assert_eq!(worker_count(), 2);
+    // Nobody else runs them, however long it takes.
+    behind_a_busy_worker(|done| {
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(done.load(Ordering::SeqCst), 0);
+    })
+    .await;
+}
+
+#[overlapped::test(flavor = "stealing")]
+#[should_panic(expected = "below")]
+async fn the_test_macro_with_other_attributes() {
+    panic!("attributes go below");
 }
 
 #[test]
@@ -435,11 +474,15 @@ fn the_main_macro() {
         Ok(overlapped::spawn(async { 1 }).await.unwrap())
     }
     /// Another.
-    #[overlapped::main(local)]
+    #[overlapped::main(flavor = "local")]
     async fn main_alone() -> u32 {
         overlapped::spawn_local(async { 2 }).await.unwrap()
     }
-    assert_eq!((main_with_workers(), main_alone()), (Ok(1), 2));
+    #[overlapped::main(workers = 1_0, flavor = "sharded")]
+    async fn main_with_ten() -> usize {
+        worker_count()
+    }
+    assert_eq!((main_with_workers(), main_alone(), main_with_ten()), (Ok(1), 2, 10));
 }
 
 /// Mail that a worker reads right before it sleeps makes its own tasks runnable.
