@@ -11,7 +11,7 @@ use std::task::{Context, Wake, Waker};
 use futures_util::future;
 use overlapped::net::{TcpListener, TcpStream};
 use overlapped::task::{CancellationToken, JoinSet};
-use overlapped::yield_now;
+use overlapped::{Status, yield_now};
 use proptest::prelude::*;
 use support::{both, poll_once, until, workers};
 
@@ -265,5 +265,94 @@ fn requests_that_a_token_ends_lose_nothing() {
         }
         let expected: Vec<u8> = (0..100).flat_map(|i| [i; 3]).collect();
         assert_eq!(received, expected);
+    });
+}
+
+/// the request's own result says what has become of it, and gives the buffer back.
+#[test]
+fn requests_that_a_token_cancels_give_their_buffers_back() {
+    both(async |_| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        // From a task, from a thread, and before the request is issued.
+        for how in 0..3 {
+            let token = CancellationToken::new();
+            let cancel = token.child_token().drop_guard().disarm();
+            let theirs = token.clone();
+            match how {
+                0 => drop(overlapped::spawn(async move { theirs.cancel() })),
+                1 => drop(std::thread::spawn(move || theirs.cancel())),
+                _ => theirs.cancel(),
+            }
+            let buf = Vec::with_capacity(777);
+            let address = buf.as_ptr();
+            let error = cancel.run_request(server.read(buf)).await.unwrap_err();
+            assert_eq!(error.status(), Status::CANCELLED);
+            let buf = error.into_buf();
+            assert_eq!((buf.as_ptr(), buf.capacity(), buf.len()), (address, 777, 0));
+        }
+        assert!(server.read(vec![0; 1]).cancel_handle().is_none());
+        assert!(
+            catch_unwind(AssertUnwindSafe(|| {
+                let mut read = server.read(vec![0; 1]);
+                assert!(poll_once(&mut read).is_pending() && read.cancel_handle().is_some());
+                read.refuse(Status::CANCELLED)
+            }))
+            .is_err()
+        );
+        // Nobody cancels.
+        client.write(b"hello".to_vec()).await.unwrap();
+        let token = CancellationToken::new();
+        let (n, buf) = token.run_request(server.read(Vec::with_capacity(9))).await.unwrap();
+        assert_eq!((n, &buf[..]), (5, &b"hello"[..]));
+        // A race between the bytes and the cancel: they are in the buffer, or still to be read.
+        let mut received = Vec::new();
+        for i in 0..200u8 {
+            let token = CancellationToken::new();
+            let race = async {
+                client.write(vec![i]).await.unwrap();
+                if i % 3 != 0 {
+                    yield_now().await;
+                }
+                token.cancel();
+            };
+            let read = token.run_request(server.read(Vec::with_capacity(16)));
+            match future::join(read, race).await.0 {
+                Ok((_, buf)) => received.extend(buf),
+                Err(error) => assert_eq!(error.status(), Status::CANCELLED),
+            }
+        }
+        while received.len() < 200 {
+            received.extend(server.read(Vec::with_capacity(16)).await.unwrap().1);
+        }
+        assert_eq!(received, (0..200).collect::<Vec<u8>>());
+    });
+}
+
+/// The wake by the token moves tasks to other workers than those that own their requests.
+#[test]
+fn a_token_cancels_requests_of_other_workers() {
+    workers(3, |_| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for _ in 0..10 {
+            let root = CancellationToken::new();
+            let (mut clients, mut set) = (Vec::new(), JoinSet::new());
+            for _ in 0..32 {
+                clients.push(TcpStream::connect(address).await.unwrap());
+                let (server, _) = listener.accept().await.unwrap();
+                let token = root.child_token();
+                set.spawn(async move {
+                    let read = token.run_request(server.read(Vec::with_capacity(64)));
+                    let error = read.await.unwrap_err();
+                    (error.status(), error.into_buf().capacity())
+                });
+            }
+            yield_now().await;
+            std::thread::spawn(move || root.cancel()).join().unwrap();
+            let ends = set.join_all().await.unwrap();
+            assert_eq!(ends, [(Status::CANCELLED, 64); 32]);
+        }
     });
 }

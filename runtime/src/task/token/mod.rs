@@ -7,6 +7,8 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use overlapped_iomgr::{Operation, Request, Status};
+
 /// Tells many tasks at once to end. Clones are the same token; a child is cancelled with its
 /// parent, and not the other way round.
 ///
@@ -74,6 +76,7 @@ impl CancellationToken {
     ///
     /// A [request](crate::Request) that is dropped is cancelled, and what it brings late is kept
     /// for the next one where it would be lost otherwise; a buffer it holds is not given back.
+    /// [`CancellationToken::run_request`] gives it back.
     ///
     /// ```
     /// use overlapped::task::CancellationToken;
@@ -93,6 +96,52 @@ impl CancellationToken {
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => Pin::new(&mut cancelled).poll(cx).map(|()| None),
+        })
+        .await
+    }
+}
+
+impl CancellationToken {
+    /// Awaits a request, and asks for its early end when the token is cancelled. Its result is that
+    /// of the request, and the only truth (X-5): done all the same, in part, or
+    /// [`Status::CANCELLED`]; errors give the buffer back. With a token that is cancelled already,
+    /// the request is not issued.
+    ///
+    /// Dropping the future drops the request.
+    ///
+    /// ```
+    /// use overlapped::net::{TcpListener, TcpStream};
+    /// use overlapped::{Status, task::CancellationToken};
+    /// # overlapped::block_on(async {
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// let token = CancellationToken::new();
+    /// let cancel = token.clone();
+    /// overlapped::spawn(async move { cancel.cancel() });
+    /// // Nobody sends anything.
+    /// let error = token.run_request(stream.read(Vec::with_capacity(1024))).await.unwrap_err();
+    /// assert_eq!(error.status(), Status::CANCELLED);
+    /// assert_eq!(error.into_buf().capacity(), 1024);
+    /// # Ok::<_, std::io::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn run_request<K: Operation>(&self, mut request: Request<'_, K>) -> K::Output {
+        if self.is_cancelled() && request.cancel_handle().is_none() {
+            return request.refuse(Status::CANCELLED);
+        }
+        let mut cancelled = Some(self.cancelled());
+        poll_fn(|cx| {
+            let polled = Pin::new(&mut request).poll(cx);
+            if polled.is_pending()
+                && let Some(wait) = &mut cancelled
+                && Pin::new(wait).poll(cx).is_ready()
+            {
+                cancelled = None;
+                if let Some(cancel) = request.cancel_handle() {
+                    cancel.cancel();
+                }
+            }
+            polled
         })
         .await
     }
