@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 
-use super::runtime::{Handle, spawn_on};
+use super::handle::{Handle, spawn_on};
 use super::shared::Shared;
 #[cfg(doc)]
 use super::task::JoinError;

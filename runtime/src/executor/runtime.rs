@@ -4,27 +4,24 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::Location;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_deque::Worker as Deque;
 use overlapped_drivers::hal;
-use overlapped_iomgr::hal::Wait;
-use overlapped_iomgr::{Processor, ProcessorHandle};
+use overlapped_iomgr::Processor;
 
-use super::blocking::{Blocking, prepare};
+use super::blocking::Blocking;
 use super::builder::{Builder, Flavor};
 use super::context::Scope;
+use super::drive::{block_on_here, drive, make_processor};
+use super::handle::{Handle, spawn_on};
 use super::shared::Shared;
 use super::stalls::Watch;
+use super::task::JoinHandle;
+use super::worker::Worker;
 use crate::time::after;
-
-use super::task::{self, JoinError, JoinHandle, Plain};
-use super::worker::{Worker, WorkerMetrics};
 
 /// What the end of a runtime left behind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,213 +35,6 @@ pub struct RuntimeReport {
     pub blocking_threads: usize,
     /// Workers that did not come to an end in time: a task blocks them.
     pub stuck_workers: usize,
-}
-
-/// A runtime, from anywhere: spawns its tasks, runs futures beside it. Clones are the same; a handle
-/// does not keep the runtime from ending.
-#[derive(Clone)]
-pub struct Handle(Arc<Shared>);
-
-/// Starts a task on a runtime.
-#[inline]
-pub(super) fn spawn_on<F>(
-    shared: &Shared,
-    future: F,
-    spawned: &'static Location<'static>,
-) -> JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    spawn_outcome(shared, Plain { future }, spawned)
-}
-
-/// Starts a task whose future may also find that there is no value.
-#[inline]
-fn spawn_outcome<F, T>(
-    shared: &Shared,
-    future: F,
-    spawned: &'static Location<'static>,
-) -> JoinHandle<T>
-where
-    F: Future<Output = Result<T, JoinError>> + Send + 'static,
-    T: Send + 'static,
-{
-    let seat = if shared.stealing { None } else { Some(shared.pick_seat()) };
-    // SAFETY: the future is `Send`.
-    let (task, handle) = unsafe { task::new(future, seat, spawned) };
-    shared.start(task);
-    handle
-}
-
-impl Handle {
-    pub(super) fn new(shared: Arc<Shared>) -> Handle {
-        Handle(shared)
-    }
-
-    /// The runtime that the calling thread is in.
-    ///
-    /// # Panics
-    /// Outside a runtime: on threads of `spawn_blocking` and of one's own. Pass them a handle.
-    ///
-    /// ```
-    /// overlapped::block_on(async {
-    ///     let handle = overlapped::Handle::current();
-    ///     let worker = std::thread::spawn(move || handle.spawn(async { 42 }));
-    ///     let task = overlapped::spawn_blocking(move || worker.join().unwrap()).await.unwrap();
-    ///     assert_eq!(task.await.unwrap(), 42);
-    /// });
-    /// ```
-    #[track_caller]
-    pub fn current() -> Handle {
-        super::context::current()
-    }
-
-    /// Starts a task, on the calling worker if it is one of this runtime's, otherwise on any. On a
-    /// runtime that is ending, the handle yields a cancelled [`JoinError`].
-    #[track_caller]
-    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        spawn_on(&self.0, future, Location::caller())
-    }
-
-    #[track_caller]
-    pub(super) fn spawn_local<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
-        let shared = &self.0;
-        let seat = super::worker::current_seat(shared)
-            .expect("`spawn_local` needs a worker's thread: call it in a task or a local runtime");
-        // SAFETY: pinned to the calling worker.
-        let (task, handle) = unsafe { task::new(Plain { future }, Some(seat), Location::caller()) };
-        shared.start(task);
-        handle
-    }
-
-    /// Runs blocking code on a thread of its own kind; see [`crate::spawn_blocking`].
-    #[track_caller]
-    pub fn spawn_blocking<T, F>(&self, work: F) -> JoinHandle<T>
-    where
-        T: Send + 'static,
-        F: FnOnce() -> T + Send + 'static,
-    {
-        let (job, outcome) = prepare(work);
-        self.0.blocking.submit(job);
-        spawn_outcome(&self.0, outcome, Location::caller())
-    }
-
-    /// Runs a future on the calling thread, which drives its requests and timers, with the runtime's
-    /// workers beside it, and returns its output. What it spawns runs on the workers: with a
-    /// [`LocalRuntime`]'s handle, that is while that runtime's own thread is in `block_on`. On a
-    /// runtime that has ended, what it spawns is cancelled.
-    ///
-    /// # Panics
-    /// Inside a runtime, and on the thread of a [`LocalRuntime`]: await there, or call
-    /// [`LocalRuntime::block_on`]. Also when the thread's hardware cannot be set up.
-    ///
-    /// ```
-    /// let runtime = overlapped::Runtime::new_default()?;
-    /// let handle = runtime.handle();
-    /// let other = std::thread::spawn(move || {
-    ///     handle.block_on(async { overlapped::spawn(async { 42 }).await.unwrap() })
-    /// });
-    /// assert_eq!(other.join().unwrap(), 42);
-    /// # std::io::Result::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        block_on_here(&self.0, future)
-    }
-
-    /// What each worker has done so far.
-    pub fn metrics(&self) -> Vec<WorkerMetrics> {
-        self.0.seats.iter().map(|seat| seat.counts.read()).collect()
-    }
-
-    /// Tasks that have not ended.
-    pub fn tasks(&self) -> usize {
-        self.0.task_count()
-    }
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("workers", &self.0.seats.len()).finish_non_exhaustive()
-    }
-}
-
-/// Wakes the future of a `block_on`.
-struct MainWaker {
-    woken: AtomicBool,
-    processor: ProcessorHandle,
-}
-
-impl Wake for MainWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.woken.swap(true, Ordering::SeqCst) {
-            self.processor.wake();
-        }
-    }
-}
-
-/// Polls `future` on this thread, and calls `between` between polls.
-fn drive<F: Future>(
-    processor: &Processor,
-    future: F,
-    mut between: impl FnMut(&dyn Fn() -> bool),
-) -> F::Output {
-    let main = Arc::new(MainWaker { woken: AtomicBool::new(true), processor: processor.handle() });
-    let waker = Waker::from(main.clone());
-    let mut future = pin!(future);
-    let woken = || main.woken.load(Ordering::SeqCst);
-    loop {
-        if main.woken.swap(false, Ordering::SeqCst)
-            && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
-        {
-            return output;
-        }
-        between(&woken);
-    }
-}
-
-/// Runs a future on a thread that is no worker, with the runtime's workers beside it.
-#[track_caller]
-fn block_on_here<F: Future>(shared: &Arc<Shared>, future: F) -> F::Output {
-    let processor = make_processor(&shared.hardware)
-        .unwrap_or_else(|error| panic!("block_on cannot begin: {error}"));
-    let _scope = Scope::enter(shared);
-    drive(&processor, future, |woken| {
-        if let Err(error) = processor.turn(Wait::Forever, woken) {
-            tracing::error!(%error, "the backend failed under `block_on`");
-            thread::sleep(Duration::from_millis(10));
-        }
-    })
-}
-
-#[track_caller]
-fn make_processor(config: &hal::Config) -> io::Result<Processor> {
-    hal::install();
-    let processor = Processor::new(|| hal::new(config))?;
-    // A thread that has waited for requests has a processor already, on the backend of its choice.
-    match config.backend {
-        Some(asked) if asked.to_string() != processor.backend() => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            format!(
-                "{asked} was asked for, and this thread has done I/O through {} before: begin on \
-                 another thread",
-                processor.backend()
-            ),
-        )),
-        _ => Ok(processor),
-    }
 }
 
 /// A multi-thread runtime. Dropping it is [`Runtime::shutdown`] with five seconds.
@@ -338,7 +128,7 @@ impl Runtime {
 
     /// The handle for spawning.
     pub fn handle(&self) -> Handle {
-        Handle(self.shared.clone())
+        Handle::new(self.shared.clone())
     }
 
     /// As [`Handle::spawn`].
@@ -491,7 +281,7 @@ impl LocalRuntime {
 
     /// The handle for spawning.
     pub fn handle(&self) -> Handle {
-        Handle(self.worker.shared().clone())
+        Handle::new(self.worker.shared().clone())
     }
 
     /// As [`Runtime::shutdown`].
