@@ -51,7 +51,7 @@ pub use irp::{
 };
 pub use major::{Major, MajorSet, minor};
 pub use port::{CompletionPort, Next, NoPacket, Packet, PortOptions, Rights, WaitPacket};
-pub use processor::{Processor, ProcessorHandle, ShutdownReport, TimerId};
+pub use processor::{Processor, ProcessorHandle, ShutdownReport, TimerId, was_ready_at_once};
 pub use request::{Block, Cancel, Done, Issued, Operation, Request, Setup};
 pub use scope::IssuerScope;
 pub use stack::{Device, Stack, StackError};

@@ -24,15 +24,17 @@
 //!   [call back](Request::queue_apc), or [look](Request::start) at it now and then.
 //! - [`wait`]: events, and waiting for one or several objects; [`apc`]: callbacks on one thread.
 //! - [`Builder`], [`Runtime`], [`LocalRuntime`], [`spawn`], [`block_on`]: the executor.
+//! - [`task`]: sets of tasks, task-local values, telling tasks to end.
 //! - [`driver`]: writing filters; [`Stack`](driver::Stack): stacking them.
 
 mod executor;
 pub mod fs;
 pub mod net;
+pub mod task;
 pub mod time;
 
 pub use executor::{
-    Builder, Flavor, Handle, JoinError, JoinHandle, LocalRuntime, Runtime, RuntimeReport,
+    Builder, Flavor, Handle, JoinError, JoinHandle, LocalRuntime, Runtime, RuntimeReport, Stall,
     WorkerMetrics, block_on, spawn, spawn_blocking, spawn_local,
 };
 pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};

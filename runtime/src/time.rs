@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 pub use std::time::{Duration, Instant};
 
-use overlapped_iomgr::TimerId;
+use overlapped_iomgr::{TimerId, was_ready_at_once};
 use pin_project_lite::pin_project;
 
 /// Waits until `limit` from now has passed.
@@ -74,9 +74,15 @@ impl Future for Sleep {
         {
             return Poll::Pending;
         }
+        let is_new = self.timer.is_none();
         // Not on this processor's wheel: new, fired, or the task has moved.
         self.take_off();
         if Instant::now() >= self.deadline {
+            if is_new && !was_ready_at_once() {
+                // One after the other, such sleeps would starve everything else.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             return Poll::Ready(());
         }
         let timer = TimerId::insert(self.deadline, cx.waker().clone());
@@ -128,6 +134,24 @@ pub fn timeout<F: Future>(limit: Duration, future: F) -> Timeout<F> {
     Timeout { future, sleep: sleep(limit) }
 }
 
+/// As [`timeout`], until `deadline`.
+///
+/// # Errors
+/// [`Elapsed`].
+///
+/// ```
+/// use overlapped::time::{Duration, Instant, timeout_at};
+/// overlapped::block_on(async {
+///     let deadline = Instant::now() + Duration::from_secs(10);
+///     // One deadline for several steps.
+///     assert_eq!(timeout_at(deadline, async { 1 }).await, Ok(1));
+///     assert_eq!(timeout_at(deadline, async { 2 }).await, Ok(2));
+/// });
+/// ```
+pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
+    Timeout { future, sleep: sleep_until(deadline) }
+}
+
 pin_project! {
     /// The future of [`timeout`].
     #[must_use = "futures do nothing unless awaited"]
@@ -168,8 +192,26 @@ pub enum MissedTicks {
 /// # Panics
 /// When the period is zero.
 pub fn interval(period: Duration) -> Interval {
+    interval_at(Instant::now(), period)
+}
+
+/// Ticks at `start`, and then once every period. One in the past has missed ticks; see
+/// [`Interval::missed_ticks`].
+///
+/// # Panics
+/// When the period is zero.
+///
+/// ```
+/// use overlapped::time::{Duration, Instant, interval_at};
+/// overlapped::block_on(async {
+///     let start = Instant::now() + Duration::from_millis(3);
+///     assert_eq!(interval_at(start, Duration::from_secs(60)).tick().await, start);
+///     assert!(Instant::now() >= start);
+/// });
+/// ```
+pub fn interval_at(start: Instant, period: Duration) -> Interval {
     assert!(!period.is_zero(), "an interval's period cannot be zero");
-    Interval { sleep: sleep_until(Instant::now()), period, missed: MissedTicks::default() }
+    Interval { sleep: sleep_until(start), period, missed: MissedTicks::default() }
 }
 
 /// Regular ticks; see [`interval`].

@@ -4,6 +4,7 @@ mod support;
 
 use std::cell::Cell;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -198,6 +199,53 @@ fn local_tasks() {
 }
 
 #[test]
+fn block_on_by_a_handle() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("handles on {backend}"));
+        let runtime = multi(backend, 2);
+        let handle = runtime.handle();
+        let use_all = async || {
+            let task = overlapped::spawn(async { std::thread::current().id() });
+            assert_ne!(task.await.unwrap(), std::thread::current().id());
+            sleep(Duration::from_millis(1)).await;
+            overlapped::fs::read("/proc/self/status").await.unwrap();
+            overlapped::spawn_blocking(|| 7).await.unwrap()
+        };
+        std::thread::scope(|scope| {
+            let threads = [(); 3].map(|()| scope.spawn(|| handle.block_on(use_all())));
+            assert_eq!(threads.map(|thread| thread.join().unwrap()), [7; 3]);
+        });
+        assert_eq!(handle.block_on(use_all()), 7);
+        // Inside a runtime, and in a task.
+        let inner = handle.clone();
+        let panics = || catch_unwind(AssertUnwindSafe(|| inner.block_on(async {}))).is_err();
+        assert!(handle.block_on(async { panics() }));
+        let inner = handle.clone();
+        let task = runtime.spawn(async move {
+            catch_unwind(AssertUnwindSafe(|| inner.block_on(async {}))).is_err()
+        });
+        assert!(runtime.block_on(task).unwrap());
+        // After its end it still drives the future, and spawns nothing.
+        drop(runtime);
+        handle.block_on(async {
+            sleep(Duration::from_millis(1)).await;
+            assert!(overlapped::spawn(async {}).await.unwrap_err().is_cancelled());
+        });
+        // A local runtime's tasks run while its own thread does.
+        let local = local(backend);
+        let handle = local.handle();
+        assert!(catch_unwind(AssertUnwindSafe(|| handle.block_on(async {}))).is_err());
+        let home = std::thread::current().id();
+        let other = std::thread::spawn(move || {
+            let task = async { overlapped::spawn(async { std::thread::current().id() }).await };
+            handle.block_on(task).unwrap()
+        });
+        local.block_on(until(|| other.is_finished()));
+        assert_eq!(other.join().unwrap(), home);
+    }
+}
+
+#[test]
 fn outside_a_runtime_spawning_panics_and_says_why() {
     let panic = std::panic::catch_unwind(|| overlapped::spawn(async {})).unwrap_err();
     let text = panic.downcast_ref::<String>().cloned();
@@ -368,15 +416,54 @@ fn blocking_code() {
     }
 }
 
+/// The runtime's workers.
+fn worker_count() -> usize {
+    overlapped::Handle::current().metrics().len()
+}
+
+/// Fills a worker's queue and keeps the worker; how many of the tasks have run meanwhile is for
+/// `wait` to see.
+async fn behind_a_busy_worker(wait: impl FnOnce(&AtomicUsize) + Send + 'static) {
+    let busy = overlapped::spawn(async {
+        let done = Arc::new(AtomicUsize::new(0));
+        for _ in 0..8 {
+            let done = done.clone();
+            overlapped::spawn(async move { done.fetch_add(1, Ordering::SeqCst) });
+        }
+        wait(&done);
+    });
+    busy.await.unwrap();
+}
+
 #[overlapped::test]
 async fn the_test_macro() {
     assert_eq!(overlapped::spawn_local(async { 1 }).await.unwrap(), 1);
+    assert_eq!(worker_count(), 1);
 }
 
-#[overlapped::test(multi_thread)]
+#[overlapped::test(workers = 2)]
 async fn the_test_macro_with_workers() -> std::io::Result<()> {
     assert_eq!(overlapped::spawn(async { 1 }).await?, 1);
+    assert_eq!(worker_count(), 2);
+    behind_a_busy_worker(|done| until_blocking(|| done.load(Ordering::SeqCst) == 8)).await;
     overlapped::fs::read("/proc/self/status").await.map(drop)
+}
+
+#[overlapped::test(flavor = "sharded", workers = 2)]
+async fn the_test_macro_with_a_flavor() {
+    assert_eq!(worker_count(), 2);
+    // Nobody else runs them, however long it takes.
+    behind_a_busy_worker(|done| {
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(done.load(Ordering::SeqCst), 0);
+    })
+    .await;
+}
+
+#[overlapped::test(flavor = "stealing")]
+#[should_panic(expected = "below")]
+async fn the_test_macro_with_other_attributes() {
+    panic!("attributes go below");
 }
 
 #[test]
@@ -387,11 +474,15 @@ fn the_main_macro() {
         Ok(overlapped::spawn(async { 1 }).await.unwrap())
     }
     /// Another.
-    #[overlapped::main(local)]
+    #[overlapped::main(flavor = "local")]
     async fn main_alone() -> u32 {
         overlapped::spawn_local(async { 2 }).await.unwrap()
     }
-    assert_eq!((main_with_workers(), main_alone()), (Ok(1), 2));
+    #[overlapped::main(workers = 1_0, flavor = "sharded")]
+    async fn main_with_ten() -> usize {
+        worker_count()
+    }
+    assert_eq!((main_with_workers(), main_alone(), main_with_ten()), (Ok(1), 2, 10));
 }
 
 /// Mail that a worker reads right before it sleeps makes its own tasks runnable.

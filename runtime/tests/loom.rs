@@ -1,9 +1,12 @@
-//! The protocol of a task's state word (`executor::task::state`), explored by loom: the future is
-//! touched by one thread at a time, no wake is lost, the output goes to one place, and the memory is
-//! freed once.
+//! The executor's protocols, explored by loom.
 //!
-//! The models run the real word on a task and a queue of their own, which follow `executor::task`
-//! line by line; loom's cells find any conflicting access.
+//! The state word of a task (`executor::task::state`): the future is touched by one thread at a
+//! time, no wake is lost, the output goes to one place, and the memory is freed once. The models
+//! run the real word on a task and a queue of their own, which follow `executor::task` line by line;
+//! loom's cells find any conflicting access.
+//!
+//! The list of a join set (`task::finished`) and the tree of tokens (`task::token::tree`), as they
+//! are: no end and no cancel is missed, and no node is leaked.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p overlapped --test loom --release`
 
@@ -13,13 +16,22 @@
 #[expect(dead_code, reason = "the models do not use all of it")]
 mod state;
 
+#[path = "../src/task/finished.rs"]
+mod finished;
+#[path = "../src/task/token/tree.rs"]
+mod tree;
+
+use std::task::{Context, Poll, Wake, Waker};
+
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
+use finished::Finished;
 use state::{Completed, Detached, State, Woken};
+use tree::Handle;
 
 /// A task: the real word, and cells for what it hands over.
 struct Task {
@@ -269,5 +281,140 @@ fn a_task_that_yields_is_queued_again() {
         waker.join().unwrap();
         assert!(ready || task.run(), "a wake was lost");
         freed_once(&task);
+    });
+}
+
+/// A waker that says so.
+struct Flag(AtomicBool);
+
+impl Flag {
+    fn new() -> (std::sync::Arc<Flag>, Waker) {
+        let flag = std::sync::Arc::new(Flag(AtomicBool::new(false)));
+        (flag.clone(), Waker::from(flag))
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[test]
+fn no_end_of_a_set_is_missed() {
+    explore(|| {
+        let finished = Arc::new(Finished::new());
+        let members: Vec<_> = [1, 2]
+            .map(|key| {
+                let finished = finished.clone();
+                thread::spawn(move || finished.push(key))
+            })
+            .into();
+        let (flag, waker) = Flag::new();
+        let mut taken = Vec::new();
+        // Two looks, the second with another waker; what they leave must come with a wake.
+        let (old, other) = Flag::new();
+        for waker in [&other, &waker] {
+            if let Poll::Ready(key) = finished.poll_pop(&mut Context::from_waker(waker)) {
+                taken.push(key);
+            }
+        }
+        for member in members {
+            member.join().unwrap();
+        }
+        let left: Vec<_> = std::iter::from_fn(|| finished.pop()).collect();
+        if taken.is_empty() {
+            assert!(old.is_set() || flag.is_set(), "nobody was woken");
+        }
+        taken.extend(left);
+        taken.sort();
+        assert_eq!(taken, [1, 2]);
+    });
+}
+
+#[test]
+fn the_last_waker_of_a_set_is_the_one_that_is_woken() {
+    explore(|| {
+        let finished = Arc::new(Finished::new());
+        let member = thread::spawn({
+            let finished = finished.clone();
+            move || finished.push(1)
+        });
+        let [(_, first), (flag, second)] = [Flag::new(), Flag::new()];
+        let pending = |waker| finished.poll_pop(&mut Context::from_waker(waker)).is_pending();
+        if pending(&first) && pending(&second) {
+            member.join().unwrap();
+            assert!(flag.is_set(), "an end was missed");
+        } else {
+            member.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn no_cancel_is_missed_by_one_who_begins_to_wait() {
+    explore(|| {
+        let root = Handle::root();
+        let child = root.child();
+        let cancel = thread::spawn(move || root.cancel());
+        let (flag, waker) = Flag::new();
+        let mut key = None;
+        let waits = child.watch(&mut key, &waker) && child.watch(&mut key, &waker);
+        cancel.join().unwrap();
+        assert!(child.is_cancelled());
+        assert!(!waits || flag.is_set(), "a cancel was missed");
+        if let Some(key) = key {
+            child.leave(key);
+        }
+    });
+}
+
+#[test]
+fn a_child_born_during_a_cancel_is_cancelled() {
+    explore(|| {
+        let root = Handle::root();
+        let cancel = thread::spawn({
+            let root = root.clone();
+            move || root.cancel()
+        });
+        let grandchild = root.child().child();
+        cancel.join().unwrap();
+        assert!(grandchild.is_cancelled());
+        assert!(root.child().is_cancelled());
+    });
+}
+
+#[test]
+fn a_cancel_reaches_what_is_below_a_token_that_goes() {
+    explore(|| {
+        let root = Handle::root();
+        let middle = root.child();
+        let (below, other) = (middle.child(), middle.clone());
+        let cancel = thread::spawn(move || root.cancel());
+        let goes = thread::spawn(move || drop(middle));
+        drop(other);
+        goes.join().unwrap();
+        cancel.join().unwrap();
+        assert!(below.is_cancelled());
+    });
+}
+
+#[test]
+fn who_is_woken_by_one_finds_the_others_cancelled() {
+    explore(|| {
+        let root = Handle::root();
+        let (left, right) = (root.child(), root.child());
+        let cancel = thread::spawn(move || root.cancel());
+        let (flag, waker) = Flag::new();
+        left.watch(&mut None, &waker);
+        if flag.is_set() {
+            assert!(right.is_cancelled());
+        }
+        cancel.join().unwrap();
+        assert!(right.is_cancelled() && left.is_cancelled());
     });
 }

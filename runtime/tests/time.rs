@@ -9,7 +9,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::future;
-use overlapped::time::{Interval, MissedTicks, interval, sleep, sleep_until, timeout};
+use overlapped::time::{
+    Interval, MissedTicks, interval, interval_at, sleep, sleep_until, timeout, timeout_at,
+};
 use overlapped::yield_now;
 use support::{BACKENDS, both, local, workers};
 
@@ -86,7 +88,30 @@ fn intervals() {
         assert_eq!((due[1] - first).as_nanos() % period.as_nanos(), 0);
         assert!(due[0] == first + period && due[1] >= first + 4 * period);
     });
+    both(async |_| {
+        let period = Duration::from_millis(4);
+        // In the future: nothing before, and the grid begins there.
+        let start = Instant::now() + period;
+        let mut ticks = interval_at(start, period);
+        assert!(future::poll_immediate(Box::pin(ticks.tick())).await.is_none());
+        assert_eq!(ticks.tick().await, start);
+        assert!(Instant::now() >= start);
+        assert_eq!(ticks.tick().await, start + period);
+        // In the past: ticks are missed from the beginning.
+        let start = Instant::now() - 3 * period;
+        let mut ticks = interval_at(start, period);
+        for i in 0..4 {
+            assert_eq!(
+                future::poll_immediate(Box::pin(ticks.tick())).await,
+                Some(start + i * period)
+            );
+        }
+        let mut ticks = interval_at(start, period).missed_ticks(MissedTicks::Skip);
+        assert_eq!(ticks.tick().await, start);
+        assert!(ticks.tick().await >= start + 4 * period);
+    });
     assert!(std::panic::catch_unwind(|| interval(Duration::ZERO)).is_err());
+    assert!(std::panic::catch_unwind(|| interval_at(Instant::now(), Duration::ZERO)).is_err());
 }
 
 #[test]
@@ -97,6 +122,11 @@ fn timeouts() {
         assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::TimedOut);
         assert_eq!(timeout(Duration::from_secs(100), async { 5 }).await, Ok(5));
         assert_eq!(timeout(Duration::ZERO, async { 5 }).await, Ok(5));
+        let now = Instant::now();
+        assert!(timeout_at(now + soon, future::pending::<()>()).await.is_err());
+        assert!(Instant::now() >= now + soon);
+        assert!(timeout_at(now, future::pending::<()>()).await.is_err());
+        assert_eq!(timeout_at(now, async { 5 }).await, Ok(5));
         let inner = timeout(Duration::from_secs(100), timeout(soon, future::pending::<()>()));
         assert!(inner.await.unwrap().is_err());
     });

@@ -47,7 +47,7 @@ use crate::wheel::Wheel;
 use gate::{Gate, State};
 use timers::Timer;
 
-/// Inline operations between two turns, in pages of data: about 100 µs.
+/// What may be ready at once between two turns, in pages of data: about 100 µs.
 const INLINE_BUDGET: u32 = 128;
 
 /// Who drives a processor.
@@ -80,8 +80,9 @@ pub(crate) struct Core {
     /// Something else on this thread can run; see [`Processor::set_runnable`].
     runnable: Cell<bool>,
     stopping: Cell<bool>,
-    /// Operations that may still be done inline before the next turn, so that a task whose requests
-    /// never pend cannot keep the thread from its mail.
+    /// Operations that may still be done inline, and requests that may still be complete when they
+    /// are first polled, before the next turn: a task whose requests never pend cannot keep the
+    /// thread from its mail and from other tasks.
     inline_left: Cell<u32>,
     /// Nesting of `turn` and of the code it calls.
     depth: Cell<u32>,
@@ -368,6 +369,23 @@ impl Core {
         result
     }
 
+    #[inline]
+    pub(crate) fn inline_left(&self) -> u32 {
+        self.inline_left.get()
+    }
+
+    /// Something was ready at once, before which so much was left. `false`: the thread should turn
+    /// before its requester goes on.
+    #[inline]
+    pub(crate) fn was_inline(&self, left: u32) -> bool {
+        // Otherwise `submit` has counted it.
+        if self.inline_left.get() == left {
+            self.inline_left.set(left.saturating_sub(1));
+        }
+        // Where no loop comes back to turn, waiting for that would be for ever.
+        left > 0 || self.driven() != Driven::Loop
+    }
+
     pub(crate) fn cancel_hardware(&self, token: Token) {
         if let Some(hal) = self.hal.borrow_mut().as_mut() {
             hal.cancel(token);
@@ -457,6 +475,13 @@ impl Core {
             }
         }
     }
+}
+
+/// Counts something other than a request that was ready when it was first polled: a task that goes
+/// from one such thing to the next would never let others run. `false`: the calling thread's
+/// processor should turn first; wake the task, and be pending once.
+pub fn was_ready_at_once() -> bool {
+    Core::with_current(|core| core.was_inline(core.inline_left())).unwrap_or(true)
 }
 
 /// A processor, in the hands of the thread that drives it. See the module's header.
@@ -577,6 +602,12 @@ impl Processor {
     /// inline, because it delays nobody.
     pub fn set_runnable(&self, runnable: bool) {
         self.core().runnable.set(runnable);
+    }
+
+    /// Whether so much was ready at once since the last turn that it is time for the next one.
+    #[inline]
+    pub fn should_turn(&self) -> bool {
+        self.core().inline_left() == 0
     }
 
     /// Requests in use on this processor.

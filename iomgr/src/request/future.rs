@@ -3,6 +3,10 @@
 //! The first poll issues the request on the polling thread's processor; from then on the future is
 //! an address and a mark. Dropping it asks for cancellation and detaches (X-1, C-41): the buffer
 //! stays with the IRP until the hardware is done with it. `mem::forget` leaks one slot at worst.
+//!
+//! A request that is complete when it is issued (I-27) is ready at once, up to a number of them
+//! between two turns of the processor. Beyond that it is pending once and ready then, so that a
+//! task whose requests never pend starves neither other tasks nor I/O.
 
 use std::future::Future;
 use std::mem;
@@ -37,13 +41,14 @@ impl<K: Operation> Future for Request<'_, K> {
         let launched = Core::with_or_create(|core| {
             let slot = admit(core, &file, operation.as_ref().expect("not taken"))?;
             let operation = operation.take().expect("not taken");
+            let left = core.inline_left();
             let inline = launch(core, slot, &file, operation, Route::Future(None), extras);
             if !inline {
                 core.pass_on();
             }
-            Ok((slot, inline))
+            Ok((slot, inline, inline && !core.was_inline(left)))
         });
-        let (slot, inline) = match launched.unwrap_or_else(Err) {
+        let (slot, inline, too_many) = match launched.unwrap_or_else(Err) {
             Ok(launched) => launched,
             Err(status) => {
                 return Poll::Ready(operation.take().expect("not taken").refuse(status));
@@ -51,11 +56,16 @@ impl<K: Operation> Future for Request<'_, K> {
         };
         // SAFETY: the requester's reference is ours.
         unsafe {
-            if inline {
+            if inline && !too_many {
                 return Poll::Ready(collect::<K>(slot));
             }
             // Before foreign code, the waker's, may panic.
             self.state = State::Issued(slot);
+            if inline {
+                // The result waits here while the others have their turn.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if watch(slot, cx) {
                 self.state = State::Done;
                 return Poll::Ready(collect::<K>(slot));

@@ -37,7 +37,7 @@ impl Cancel {
     /// For a request that is about to be issued.
     ///
     /// # Safety
-    /// The slot is the caller's, on the core's thread.
+    /// The slot is of that core, and the caller's: as its issuer, or, on any thread, its requester.
     pub(super) unsafe fn of(core: &Core, slot: SlotPtr) -> Cancel {
         // SAFETY: the caller's.
         let generation = unsafe { (*slot.0.as_ptr()).generation };
@@ -271,5 +271,25 @@ impl<'f, K: Operation> Request<'f, K> {
             port.reaped();
         }
         result
+    }
+
+    /// What cancels the request, once its first poll has issued it; `None` before, and after it has
+    /// given its result. Await the request further: its result says what has become of it, and
+    /// gives the buffer back. (Dropping it instead cancels it too.)
+    pub fn cancel_handle(&self) -> Option<Cancel> {
+        let State::Issued(slot) = self.state else { return None };
+        // SAFETY: an issued request holds the requester's reference, which keeps the slot from being
+        // used anew and its processor's memory in place.
+        Some(unsafe { Cancel::of((*slot.0.as_ptr()).core.as_ref(), slot) })
+    }
+
+    /// Ends the request without issuing it: the result that it has when `status` keeps it from
+    /// being issued, buffer included.
+    ///
+    /// # Panics
+    /// When the request has been polled.
+    pub fn refuse(mut self, status: Status) -> K::Output {
+        let (_, operation, _) = self.unissued("refused");
+        operation.expect("not issued").refuse(status)
     }
 }

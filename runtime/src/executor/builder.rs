@@ -1,10 +1,16 @@
 //! Settings of a runtime.
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use overlapped_drivers::hal::{Backend, Config};
 
+use super::blocking::Settings;
 use super::runtime::{LocalRuntime, Runtime};
+use super::stalls::{self, Stall};
+#[cfg(doc)]
+use super::worker::WorkerMetrics;
 
 /// How a [`Runtime`]'s workers share tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -17,7 +23,9 @@ pub enum Flavor {
     Sharded,
 }
 
-/// Settings of a runtime.
+/// Settings of a runtime: of a [`Runtime`] with several workers ([`Builder::build`]), or of a
+/// [`LocalRuntime`] on the calling thread ([`Builder::build_local`]), for which the number of
+/// workers and the flavor mean nothing.
 ///
 /// ```
 /// use overlapped::{Builder, Flavor};
@@ -30,8 +38,9 @@ pub struct Builder {
     pub(super) workers: usize,
     pub(super) flavor: Flavor,
     pub(super) hardware: Config,
-    pub(super) blocking_limit: usize,
+    pub(super) blocking: Settings,
     pub(super) thread_name: String,
+    pub(super) stalls: Option<stalls::Settings>,
 }
 
 impl Default for Builder {
@@ -48,18 +57,20 @@ impl Builder {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             flavor: Flavor::default(),
             hardware: Config::default(),
-            blocking_limit: 512,
-            thread_name: "overlapped-worker".into(),
+            blocking: Settings::default(),
+            thread_name: "overlapped".into(),
+            stalls: None,
         }
     }
 
-    /// Number of workers of a [`Runtime`]; 0 means 1.
+    /// Number of workers of a [`Runtime`]; 0 means 1. Default: what
+    /// [`available_parallelism`](std::thread::available_parallelism) says.
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = workers.max(1);
         self
     }
 
-    /// How the workers share tasks.
+    /// How the workers share tasks. Default: [`Flavor::Stealing`].
     pub fn flavor(mut self, flavor: Flavor) -> Builder {
         self.flavor = flavor;
         self
@@ -77,15 +88,65 @@ impl Builder {
         self
     }
 
-    /// Most threads that [`crate::spawn_blocking`] may start; 0 means 1.
+    /// Most threads that [`crate::spawn_blocking`] may start; 0 means 1. Default: 512.
     pub fn blocking_limit(mut self, limit: usize) -> Builder {
-        self.blocking_limit = limit.max(1);
+        self.blocking.limit = limit.max(1);
         self
     }
 
-    /// Name of the workers' threads.
+    /// Most pieces of blocking code that may wait while all threads are busy; further ones are
+    /// refused (see [`crate::spawn_blocking`]). Default: no bound.
+    pub fn blocking_queue(mut self, bound: usize) -> Builder {
+        self.blocking.queue = bound;
+        self
+    }
+
+    /// How long an idle thread for blocking code waits for more before it ends. Default: 10 s.
+    pub fn blocking_keep_alive(mut self, limit: Duration) -> Builder {
+        self.blocking.keep_alive = limit;
+        self
+    }
+
+    /// Prefix of the threads' names, "overlapped" by default: `overlapped-0` is the first worker,
+    /// `overlapped-blocking-0` the first thread for blocking code. The system keeps 15 bytes.
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = name.into();
+        self
+    }
+
+    /// Has workers watched: one that does not come back from a task's poll for as long as
+    /// `threshold` is reported through `tracing`, counted in [`WorkerMetrics::stalls`], and told to
+    /// `hook`; and again each time the duration has doubled. A threshold below a millisecond means
+    /// one. Default: nobody is watched.
+    ///
+    /// Such a task holds up the I/O and the timers of its worker, and the tasks that are bound to
+    /// it. The others that wait in its queue are left to another worker, which is woken now if all
+    /// were asleep. Blocking code belongs into [`spawn_blocking`](crate::spawn_blocking).
+    ///
+    /// The watch is a thread that looks at all workers four times in each threshold; the workers
+    /// pay nothing for it. It calls `hook`, which should not block.
+    ///
+    /// ```
+    /// use overlapped::Builder;
+    /// use std::time::Duration;
+    /// let (report, reported) = std::sync::mpsc::channel();
+    /// let hook = move |stall: &overlapped::Stall| drop(report.send(stall.to_string()));
+    /// let runtime = Builder::new().report_stalls(Duration::from_millis(5), hook).build()?;
+    /// let task = runtime.spawn(async move {
+    ///     // Blocks, as no task should, until the report has come.
+    ///     reported.recv().unwrap()
+    /// });
+    /// let report = runtime.block_on(task).unwrap();
+    /// assert!(report.contains("has kept worker"), "{report}");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn report_stalls(
+        mut self,
+        threshold: Duration,
+        hook: impl Fn(&Stall) + Send + Sync + 'static,
+    ) -> Builder {
+        let threshold = threshold.max(Duration::from_millis(1));
+        self.stalls = Some(stalls::Settings { threshold, hook: Arc::new(hook) });
         self
     }
 

@@ -2,10 +2,13 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::panic::Location;
 use std::sync::Arc;
 
-use super::runtime::{Handle, spawn_on};
+use super::handle::{Handle, spawn_on};
 use super::shared::Shared;
+#[cfg(doc)]
+use super::task::JoinError;
 use super::task::JoinHandle;
 use super::worker;
 
@@ -54,9 +57,14 @@ where
     F::Output: Send + 'static,
 {
     let mut future = Some(future);
-    let spawned =
-        worker::with_current(|worker| spawn_on(worker.shared(), future.take().expect("once")));
-    spawned.unwrap_or_else(|| current().spawn(future.take().expect("not taken")))
+    let here = Location::caller();
+    let spawned = worker::with_current(|worker| {
+        spawn_on(worker.shared(), future.take().expect("once"), here)
+    });
+    match spawned {
+        Some(handle) => handle,
+        None => current().spawn(future.take().expect("not taken")),
+    }
 }
 
 /// Starts a task that stays on the calling worker and need not be `Send`.
@@ -81,8 +89,18 @@ where
     current().spawn_local(future)
 }
 
-/// Runs blocking code on a thread of its own kind; the handle yields its value. It cannot be
-/// aborted once it runs.
+/// Runs blocking code on a thread of its own kind; the handle yields its value.
+///
+/// There are at most [`Builder::blocking_limit`](crate::Builder::blocking_limit) such threads. When
+/// all are busy, further code waits, first in, first out. When
+/// [`Builder::blocking_queue`](crate::Builder::blocking_queue) pieces wait already, it is dropped,
+/// and the handle yields an error that [is refused](JoinError::is_refused). So it is when no thread
+/// can be started and none is there.
+///
+/// Aborting drops code that waits (its place in the queue is free when its turn comes); code that
+/// runs goes on, and its value is dropped. The runtime's end drops code that waits, and gives the
+/// rest its time limit; what still runs then is
+/// [counted](crate::RuntimeReport::blocking_threads) and left alone.
 ///
 /// # Panics
 /// Outside a runtime.

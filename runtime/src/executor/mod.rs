@@ -3,8 +3,10 @@
 //! - `task`: what a spawned future becomes, [`JoinHandle`], abort, captured panics.
 //! - `shared`: what the workers of one runtime have in common: queues and sleepers.
 //! - `worker`: one thread's loop: run tasks, turn the processor, sleep.
-//! - `runtime`: [`Runtime`] and [`LocalRuntime`], [`Builder`], `block_on`, shutdown.
+//! - `runtime`: [`Runtime`] and [`LocalRuntime`], [`Builder`], their end.
+//! - `handle`, `context`, `drive`: [`Handle`], the runtime a thread is in, `block_on`.
 //! - `blocking`: threads for code that blocks.
+//! - `stalls`: the watch over workers that a task keeps.
 //!
 //! **Work follows the completion.** A request belongs to the processor of the worker that polled it
 //! first; its completion makes the task runnable on that worker's own queue, where the data is
@@ -13,14 +15,19 @@
 mod blocking;
 mod builder;
 mod context;
+mod drive;
+mod handle;
 mod runtime;
 mod shared;
+mod stalls;
 mod task;
 mod worker;
 
 pub use builder::{Builder, Flavor};
 pub use context::{spawn, spawn_blocking, spawn_local};
-pub use runtime::{Handle, LocalRuntime, Runtime, RuntimeReport, block_on};
+pub use handle::Handle;
+pub use runtime::{LocalRuntime, Runtime, RuntimeReport, block_on};
+pub use stalls::Stall;
 pub(crate) use task::yield_running;
-pub use task::{JoinError, JoinHandle};
+pub use task::{AbortHandle, JoinError, JoinHandle, TaskId, id};
 pub use worker::WorkerMetrics;

@@ -3,27 +3,25 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::Location;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_deque::Worker as Deque;
 use overlapped_drivers::hal;
-use overlapped_iomgr::hal::Wait;
-use overlapped_iomgr::{Processor, ProcessorHandle};
+use overlapped_iomgr::Processor;
 
 use super::blocking::Blocking;
 use super::builder::{Builder, Flavor};
 use super::context::Scope;
+use super::drive::{block_on_here, drive, make_processor};
+use super::handle::{Handle, spawn_on};
 use super::shared::Shared;
+use super::stalls::Watch;
+use super::task::JoinHandle;
+use super::worker::Worker;
 use crate::time::after;
-
-use super::task::{self, JoinError, JoinHandle, abort};
-use super::worker::{Worker, WorkerMetrics};
 
 /// What the end of a runtime left behind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,224 +37,6 @@ pub struct RuntimeReport {
     pub stuck_workers: usize,
 }
 
-/// Spawns tasks on a runtime from anywhere.
-#[derive(Clone)]
-pub struct Handle(Arc<Shared>);
-
-/// Starts a task on a runtime.
-#[inline]
-pub(super) fn spawn_on<F>(shared: &Shared, future: F) -> JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    let seat = if shared.stealing { None } else { Some(shared.pick_seat()) };
-    // SAFETY: the future is `Send`.
-    let (task, handle) = unsafe { task::new(future, seat) };
-    shared.start(task);
-    handle
-}
-
-impl Handle {
-    pub(super) fn new(shared: Arc<Shared>) -> Handle {
-        Handle(shared)
-    }
-
-    /// The runtime that the calling thread is in.
-    ///
-    /// # Panics
-    /// Outside a runtime: on threads of `spawn_blocking` and of one's own. Pass them a handle.
-    ///
-    /// ```
-    /// overlapped::block_on(async {
-    ///     let handle = overlapped::Handle::current();
-    ///     let worker = std::thread::spawn(move || handle.spawn(async { 42 }));
-    ///     let task = overlapped::spawn_blocking(move || worker.join().unwrap()).await.unwrap();
-    ///     assert_eq!(task.await.unwrap(), 42);
-    /// });
-    /// ```
-    #[track_caller]
-    pub fn current() -> Handle {
-        super::context::current()
-    }
-
-    /// Starts a task. On a runtime that is ending, the handle yields a cancelled [`JoinError`].
-    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        spawn_on(&self.0, future)
-    }
-
-    #[track_caller]
-    pub(super) fn spawn_local<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
-        let shared = &self.0;
-        let seat = super::worker::current_seat(shared)
-            .expect("`spawn_local` needs a worker's thread: call it in a task or a local runtime");
-        // SAFETY: pinned to the calling worker.
-        let (task, handle) = unsafe { task::new(future, Some(seat)) };
-        shared.start(task);
-        handle
-    }
-
-    /// Runs blocking code on a thread of its own kind; see [`crate::spawn_blocking`].
-    pub fn spawn_blocking<T, F>(&self, work: F) -> JoinHandle<T>
-    where
-        T: Send + 'static,
-        F: FnOnce() -> T + Send + 'static,
-    {
-        let cell = Arc::new(BlockingCell::default());
-        let theirs = Finish(cell.clone());
-        let job = move || {
-            let outcome = catch_unwind(AssertUnwindSafe(work));
-            theirs.0.set(outcome.map_err(JoinError::panicked));
-        };
-        // A job that is dropped instead of run reports through `Finish`.
-        self.0.blocking.submit(Box::new(job));
-        self.spawn_wrapped(BlockingResult(cell))
-    }
-
-    fn spawn_wrapped<T: Send + 'static>(&self, result: BlockingResult<T>) -> JoinHandle<T> {
-        self.spawn(async move {
-            match result.await {
-                Ok(value) => value,
-                Err(error) => match error.into_panic() {
-                    Some(panic) => std::panic::resume_unwind(panic),
-                    None => abort(),
-                },
-            }
-        })
-    }
-
-    /// What each worker has done so far.
-    pub fn metrics(&self) -> Vec<WorkerMetrics> {
-        self.0.seats.iter().map(|seat| seat.counts.read()).collect()
-    }
-
-    /// Tasks that have not ended.
-    pub fn tasks(&self) -> usize {
-        self.0.task_count()
-    }
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("workers", &self.0.seats.len()).finish_non_exhaustive()
-    }
-}
-
-/// Where a blocking job leaves its result.
-struct BlockingCell<T>(Mutex<Slot<T>>);
-
-/// The result, and who waits for it.
-type Slot<T> = (Option<Result<T, JoinError>>, Option<Waker>);
-
-impl<T> Default for BlockingCell<T> {
-    fn default() -> Self {
-        BlockingCell(Mutex::new((None, None)))
-    }
-}
-
-impl<T> BlockingCell<T> {
-    fn set(&self, result: Result<T, JoinError>) {
-        let waker = {
-            let mut cell = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if cell.0.is_none() {
-                cell.0 = Some(result);
-            }
-            cell.1.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// Reports a job that never ran.
-struct Finish<T>(Arc<BlockingCell<T>>);
-
-impl<T> Drop for Finish<T> {
-    fn drop(&mut self) {
-        self.0.set(Err(JoinError::cancelled()));
-    }
-}
-
-struct BlockingResult<T>(Arc<BlockingCell<T>>);
-
-impl<T> Future for BlockingResult<T> {
-    type Output = Result<T, JoinError>;
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut cell = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match cell.0.take() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                cell.1 = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-}
-
-/// Wakes the future of a `block_on`.
-struct MainWaker {
-    woken: AtomicBool,
-    processor: ProcessorHandle,
-}
-
-impl Wake for MainWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.woken.swap(true, Ordering::SeqCst) {
-            self.processor.wake();
-        }
-    }
-}
-
-/// Polls `future` on this thread, and calls `between` between polls.
-fn drive<F: Future>(
-    processor: &Processor,
-    future: F,
-    mut between: impl FnMut(&dyn Fn() -> bool),
-) -> F::Output {
-    let main = Arc::new(MainWaker { woken: AtomicBool::new(true), processor: processor.handle() });
-    let waker = Waker::from(main.clone());
-    let mut future = pin!(future);
-    let woken = || main.woken.load(Ordering::SeqCst);
-    loop {
-        if main.woken.swap(false, Ordering::SeqCst)
-            && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
-        {
-            return output;
-        }
-        between(&woken);
-    }
-}
-
-#[track_caller]
-fn make_processor(config: &hal::Config) -> io::Result<Processor> {
-    hal::install();
-    let processor = Processor::new(|| hal::new(config))?;
-    // A thread that has waited for requests has a processor already, on the backend of its choice.
-    match config.backend {
-        Some(asked) if asked.to_string() != processor.backend() => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            format!(
-                "{asked} was asked for, and this thread has done I/O through {} before: begin on \
-                 another thread",
-                processor.backend()
-            ),
-        )),
-        _ => Ok(processor),
-    }
-}
-
 /// A multi-thread runtime. Dropping it is [`Runtime::shutdown`] with five seconds.
 ///
 /// ```
@@ -267,11 +47,11 @@ fn make_processor(config: &hal::Config) -> io::Result<Processor> {
 /// ```
 pub struct Runtime {
     shared: Arc<Shared>,
-    hardware: hal::Config,
     workers: Vec<thread::JoinHandle<()>>,
     /// How many requests each worker had to leak. In a lock only to be shared.
     reports: Mutex<mpsc::Receiver<usize>>,
     deadline: Arc<Mutex<Instant>>,
+    _watch: Option<Watch>,
 }
 
 impl Runtime {
@@ -290,16 +70,18 @@ impl Runtime {
         let sharded = builder.flavor == Flavor::Sharded;
         // With one worker there is nobody to steal from, and its queue can be a plain one.
         let stealing = !sharded && builder.workers > 1;
-        let shared = Shared::new(stealers, stealing, Blocking::new(builder.blocking_limit));
+        let blocking = Blocking::new(builder.blocking, &builder.thread_name);
+        let shared = Shared::new(stealers, stealing, blocking, builder.hardware.clone());
         let (ready_send, ready) = mpsc::channel();
         let (report_send, reports) = mpsc::channel();
         let deadline = Arc::new(Mutex::new(Instant::now()));
+        let watch = begin_watch(&builder, &shared)?;
         let mut runtime = Runtime {
             shared,
-            hardware: builder.hardware.clone(),
             workers: Vec::new(),
             reports: Mutex::new(reports),
             deadline,
+            _watch: watch,
         };
         for (seat, deque) in deques.into_iter().enumerate() {
             let shared = runtime.shared.clone();
@@ -341,29 +123,22 @@ impl Runtime {
     /// there. Also when the thread's hardware cannot be set up.
     #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        let processor = make_processor(&self.hardware)
-            .unwrap_or_else(|error| panic!("block_on cannot begin: {error}"));
-        let _scope = Scope::enter(&self.shared);
-        drive(&processor, future, |woken| {
-            if let Err(error) = processor.turn(Wait::Forever, woken) {
-                tracing::error!(%error, "the backend failed under `block_on`");
-                thread::sleep(Duration::from_millis(10));
-            }
-        })
+        block_on_here(&self.shared, future)
     }
 
     /// The handle for spawning.
     pub fn handle(&self) -> Handle {
-        Handle(self.shared.clone())
+        Handle::new(self.shared.clone())
     }
 
     /// As [`Handle::spawn`].
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        spawn_on(&self.shared, future)
+        spawn_on(&self.shared, future, Location::caller())
     }
 
     /// Ends the runtime: drops all tasks, cancels their requests, waits for those and for blocking
@@ -377,7 +152,8 @@ impl Runtime {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = end;
         let mut report = RuntimeReport { tasks: self.shared.task_count(), ..Default::default() };
         self.shared.stop();
-        report.blocking_threads = self.shared.blocking.close(end);
+        self.shared.blocking.close();
+        report.blocking_threads = self.shared.blocking.wait(end);
         // A little longer than the workers give their requests.
         let patience = end + Duration::from_millis(200);
         let reports = self.reports.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -422,6 +198,11 @@ impl fmt::Debug for Runtime {
     }
 }
 
+fn begin_watch(builder: &Builder, shared: &Arc<Shared>) -> io::Result<Option<Watch>> {
+    let begin = |settings| Watch::begin(settings, shared.clone(), &builder.thread_name);
+    builder.stalls.clone().map(begin).transpose()
+}
+
 /// A worker thread's life. Returns how many requests it had to leak.
 fn work(worker: &Worker, processor: Processor, deadline: &Mutex<Instant>) -> usize {
     let _entered = worker.enter();
@@ -463,16 +244,19 @@ fn pin_to_core(seat: usize) {
 pub struct LocalRuntime {
     worker: Worker,
     processor: Option<Processor>,
+    _watch: Option<Watch>,
 }
 
 impl LocalRuntime {
     pub(super) fn new(builder: Builder) -> io::Result<LocalRuntime> {
         let processor = make_processor(&builder.hardware)?;
         let deque = Deque::new_fifo();
-        let shared =
-            Shared::new(vec![deque.stealer()], false, Blocking::new(builder.blocking_limit));
+        let blocking = Blocking::new(builder.blocking, &builder.thread_name);
+        let shared = Shared::new(vec![deque.stealer()], false, blocking, builder.hardware.clone());
         shared.set_handle(0, processor.handle());
-        Ok(LocalRuntime { worker: Worker::new(shared, 0, deque), processor: Some(processor) })
+        let watch = begin_watch(&builder, &shared)?;
+        let worker = Worker::new(shared, 0, deque);
+        Ok(LocalRuntime { worker, processor: Some(processor), _watch: watch })
     }
 
     fn processor(&self) -> &Processor {
@@ -483,15 +267,21 @@ impl LocalRuntime {
     ///
     /// # Panics
     /// Inside another `block_on`.
+    #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let here = Location::caller();
         let _entered = self.worker.enter();
         let _scope = Scope::enter(self.worker.shared());
-        drive(self.processor(), future, |woken| self.worker.round(self.processor(), woken))
+        self.worker.begin(here);
+        drive(self.processor(), future, |woken| {
+            self.worker.round(self.processor(), woken);
+            self.worker.begin(here);
+        })
     }
 
     /// The handle for spawning.
     pub fn handle(&self) -> Handle {
-        Handle(self.worker.shared().clone())
+        Handle::new(self.worker.shared().clone())
     }
 
     /// As [`Runtime::shutdown`].
@@ -507,11 +297,13 @@ impl LocalRuntime {
         let _scope = Scope::enter(&shared);
         shared.stop();
         self.worker.drop_tasks();
-        report.blocking_threads = shared.blocking.close(end);
+        shared.blocking.close();
+        // Before blocking code is waited for: requests end soon, and need the time to do so.
         if let Some(processor) = self.processor.take() {
             let left = end.saturating_duration_since(Instant::now());
             report.leaked_requests = processor.shutdown(left).leaked;
         }
+        report.blocking_threads = shared.blocking.wait(end);
         self.worker.drop_tasks();
         shared.close();
         report

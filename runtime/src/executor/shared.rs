@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_deque::{Injector, Steal, Stealer};
+use overlapped_drivers::hal;
 use overlapped_iomgr::ProcessorHandle;
 
 use super::blocking::Blocking;
+use super::stalls::Doing;
 use super::task::{Listed, Runnable};
 use super::worker::{self, Counts};
 
@@ -19,6 +21,8 @@ pub(super) struct Seat {
     handle: OnceLock<ProcessorHandle>,
     idle: AtomicBool,
     pub(super) counts: Counts,
+    /// In memory of its own: its worker writes it for each poll.
+    pub(super) doing: Arc<Doing>,
     /// Tasks on this worker's list that have ended elsewhere.
     ended: Mutex<Vec<Listed>>,
     has_ended: AtomicBool,
@@ -45,6 +49,8 @@ pub(super) struct Shared {
     /// Tasks begun by threads that are no workers.
     begun: AtomicU64,
     pub(super) blocking: Blocking,
+    /// For the processors of threads that are no workers.
+    pub(super) hardware: hal::Config,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,6 +63,7 @@ impl Shared {
         stealers: Vec<Stealer<Runnable>>,
         stealing: bool,
         blocking: Blocking,
+        hardware: hal::Config,
     ) -> Arc<Shared> {
         let seat = |stealer| Seat {
             stealer,
@@ -65,6 +72,7 @@ impl Shared {
             handle: OnceLock::new(),
             idle: AtomicBool::new(false),
             counts: Counts::default(),
+            doing: Arc::default(),
             ended: Mutex::default(),
             has_ended: AtomicBool::new(false),
         };
@@ -79,6 +87,7 @@ impl Shared {
             closed: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             blocking,
+            hardware,
         })
     }
 

@@ -9,6 +9,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::panic::Location;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +21,7 @@ use overlapped_iomgr::hal::Wait;
 use slab::Slab;
 
 use super::shared::Shared;
+use super::stalls::Doing;
 use super::task::{Listed, Runnable};
 
 /// Polls between two turns of the processor.
@@ -37,6 +40,7 @@ pub(super) struct Counts {
     turns: AtomicU64,
     sleeps: AtomicU64,
     stolen: AtomicU64,
+    stalls: AtomicU64,
     pub(super) begun: AtomicU64,
     pub(super) ended: AtomicU64,
 }
@@ -53,6 +57,10 @@ pub struct WorkerMetrics {
     pub sleeps: u64,
     /// Times it took tasks from another worker.
     pub stolen: u64,
+    /// Task polls that were reported as stalls; see [`Builder::report_stalls`].
+    ///
+    /// [`Builder::report_stalls`]: crate::Builder::report_stalls
+    pub stalls: u64,
 }
 
 impl Counts {
@@ -62,7 +70,13 @@ impl Counts {
             turns: self.turns.load(Ordering::Relaxed),
             sleeps: self.sleeps.load(Ordering::Relaxed),
             stolen: self.stolen.load(Ordering::Relaxed),
+            stalls: self.stalls.load(Ordering::Relaxed),
         }
+    }
+
+    /// By the watch, and nobody else.
+    pub(super) fn count_stall(&self) {
+        bump(&self.stalls, 1);
     }
 }
 
@@ -79,9 +93,10 @@ pub(super) struct Worker {
     /// The tasks whose first poll was here and is not the last, so that the runtime's end finds
     /// them.
     tasks: RefCell<Slab<Listed>>,
+    /// Tasks and futures whose turn it has been.
     ticks: Cell<u64>,
-    /// The task being polled.
-    running: Cell<*const ()>,
+    /// The task being polled, for others to see.
+    doing: Arc<Doing>,
     /// It has asked to go to the back of the queue.
     yielded: Cell<bool>,
 }
@@ -91,12 +106,11 @@ thread_local! {
 }
 
 /// Says that the calling thread is this worker, until dropped.
-pub(super) struct Entered<'a>(
-    #[expect(dead_code, reason = "keeps the worker borrowed")] &'a Worker,
-);
+pub(super) struct Entered<'a>(&'a Worker);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
+        self.0.doing.end();
         CURRENT.with(|c| c.set(ptr::null()));
     }
 }
@@ -142,7 +156,7 @@ pub(super) fn count_begun(shared: &Shared) -> bool {
 #[inline]
 pub(super) fn yield_if_running(task: *const ()) -> bool {
     with_current(|worker| {
-        let is_running = ptr::eq(worker.running.get(), task);
+        let is_running = ptr::eq(worker.doing.task(), task);
         if is_running {
             worker.yielded.set(true);
         }
@@ -151,8 +165,14 @@ pub(super) fn yield_if_running(task: *const ()) -> bool {
     .unwrap_or(false)
 }
 
+/// The address of the task that the calling thread polls.
+pub(super) fn running() -> Option<NonZeroUsize> {
+    with_current(|worker| NonZeroUsize::new(worker.doing.task().addr())).flatten()
+}
+
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, seat: usize, deque: Deque<Runnable>) -> Worker {
+        let doing = shared.seats[seat].doing.clone();
         Worker {
             shared,
             seat,
@@ -160,7 +180,7 @@ impl Worker {
             own: RefCell::default(),
             tasks: RefCell::default(),
             ticks: Cell::new(0),
-            running: Cell::new(ptr::null()),
+            doing,
             yielded: Cell::new(false),
         }
     }
@@ -197,15 +217,23 @@ impl Worker {
         bump(&self.counts().ended, 1);
     }
 
+    /// A task's turn, or that of the future of a `block_on`: what runs from here was spawned there.
+    #[inline]
+    pub(super) fn begin(&self, spawned: &'static Location<'static>) {
+        let tick = self.ticks.get() + 1;
+        self.ticks.set(tick);
+        self.doing.begin(tick, spawned);
+    }
+
     #[inline]
     pub(super) fn set_running(&self, task: *const ()) {
-        self.running.set(task);
+        self.doing.set_task(task);
     }
 
     /// The poll is over. Returns whether the task goes to the back of the queue.
     #[inline]
     pub(super) fn take_yielded(&self) -> bool {
-        self.running.set(ptr::null());
+        self.doing.set_task(ptr::null());
         self.yielded.replace(false)
     }
 
@@ -243,8 +271,7 @@ impl Worker {
     }
 
     fn next(&self) -> Option<Runnable> {
-        let tick = self.ticks.get() + 1;
-        self.ticks.set(tick);
+        let tick = self.ticks.get();
         if tick.is_multiple_of(INJECTED_FIRST) {
             self.take_inbox();
             if self.shared.stealing
@@ -274,8 +301,11 @@ impl Worker {
     /// Runs tasks within the budget. Returns whether there may be more.
     pub(super) fn run_tasks(&self, processor: &Processor) -> bool {
         let mut polls = 0;
+        // It may be time for a turn already, through the future of a local runtime's `block_on`;
+        // the tasks must not pay for that.
+        let was_spent = processor.should_turn();
         let more = loop {
-            if polls == BUDGET {
+            if polls == BUDGET || (!was_spent && processor.should_turn()) {
                 break true;
             }
             let Some(task) = self.next() else { break false };
@@ -283,6 +313,7 @@ impl Worker {
             task.run(self);
             polls += 1;
         };
+        self.doing.end();
         processor.set_runnable(more);
         if polls > 0 {
             bump(&self.counts().polls, u64::from(polls));

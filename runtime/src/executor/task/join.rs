@@ -7,10 +7,10 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::state::Detached;
-use super::{Header, close, leave};
+use super::{Header, TaskId, close, leave};
 
 /// A spawned task's result, awaitable on any thread and in any runtime. Dropping it detaches the
 /// task, which goes on.
@@ -61,6 +61,48 @@ impl<T> JoinHandle<T> {
         self.header().is_none_or(|header| header.state.is_complete())
     }
 
+    /// A handle that can abort the task and does not keep its result.
+    pub fn abort_handle(&self) -> AbortHandle {
+        if let Some(header) = self.header() {
+            header.state.refer();
+        }
+        AbortHandle(self.task)
+    }
+
+    /// The task's number.
+    ///
+    /// # Panics
+    /// When the handle has given its result.
+    pub fn id(&self) -> TaskId {
+        TaskId::of(self.task.expect("the handle has given its result").addr())
+    }
+
+    /// Leaves a waker with the task. `false`: it is complete instead, and wakes nobody.
+    pub(crate) fn watch(&mut self, waker: &Waker) -> bool {
+        let task = self.task.expect("a handle was polled after it had given its result");
+        // SAFETY: the handle's reference; the waker's place is the handle's while `JOIN_WAKER` is
+        // clear, and readable to both while it is set.
+        unsafe {
+            let header = task.as_ref();
+            if header.state.is_complete() {
+                return false;
+            }
+            let place = header.join.get();
+            let is_same = || (*place).as_ref().is_some_and(|old| old.will_wake(waker));
+            if header.state.has_waker() {
+                if is_same() {
+                    return true;
+                }
+                // Too late to take it back means that it is complete.
+                if !header.state.take_waker_back() {
+                    return false;
+                }
+            }
+            *place = Some(waker.clone());
+            header.state.offer_waker()
+        }
+    }
+
     /// Takes the result and lets go of the task.
     ///
     /// # Safety
@@ -82,27 +124,12 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let task = self.task.expect("a handle was polled after it had given its result");
-        // SAFETY: the handle's reference; the waker's place is the handle's while `JOIN_WAKER` is
-        // clear, and readable to both while it is set.
-        unsafe {
-            let header = task.as_ref();
-            if !header.state.is_complete() {
-                let place = header.join.get();
-                let is_same = || (*place).as_ref().is_some_and(|old| old.will_wake(cx.waker()));
-                if header.state.has_waker() && is_same() {
-                    return Poll::Pending;
-                }
-                // Too late to take it back, or to offer another, means that it is complete.
-                if !header.state.has_waker() || header.state.take_waker_back() {
-                    *place = Some(cx.waker().clone());
-                    if header.state.offer_waker() {
-                        return Poll::Pending;
-                    }
-                }
-            }
-            Poll::Ready(self.take(task))
+        if self.watch(cx.waker()) {
+            return Poll::Pending;
         }
+        let task = self.task.expect("`watch` has looked");
+        // SAFETY: complete, as `watch` has found.
+        Poll::Ready(unsafe { self.take(task) })
     }
 }
 
@@ -127,48 +154,137 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-/// Why a task has no result: it panicked, or it was aborted (also by its runtime's end).
-pub struct JoinError(Option<Box<dyn Any + Send>>);
+/// Aborts a task, from anywhere and as often as one likes; see [`JoinHandle::abort_handle`]. It
+/// keeps the task's memory, not its future or its result.
+///
+/// ```
+/// # overlapped::block_on(async {
+/// let task = overlapped::spawn(std::future::pending::<()>());
+/// let abort = task.abort_handle();
+/// std::thread::spawn(move || abort.abort());
+/// assert!(task.await.unwrap_err().is_cancelled());
+/// # });
+/// ```
+pub struct AbortHandle(Option<NonNull<Header>>);
+
+// SAFETY: it touches nothing but the task's state word.
+unsafe impl Send for AbortHandle {}
+// SAFETY: as above.
+unsafe impl Sync for AbortHandle {}
+
+impl AbortHandle {
+    /// As [`JoinHandle::abort`].
+    pub fn abort(&self) {
+        if let Some(task) = self.0 {
+            // SAFETY: our reference.
+            unsafe { close(task) };
+        }
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        // SAFETY: our reference.
+        self.0.is_none_or(|task| unsafe { task.as_ref() }.state.is_complete())
+    }
+}
+
+impl Clone for AbortHandle {
+    fn clone(&self) -> Self {
+        if let Some(task) = self.0 {
+            // SAFETY: our reference; the clone gets its own.
+            unsafe { task.as_ref() }.state.refer();
+        }
+        AbortHandle(self.0)
+    }
+}
+
+impl Drop for AbortHandle {
+    fn drop(&mut self) {
+        if let Some(task) = self.0 {
+            // SAFETY: our reference ends here.
+            unsafe { leave(task) };
+        }
+    }
+}
+
+impl fmt::Debug for AbortHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AbortHandle").field("finished", &self.is_finished()).finish()
+    }
+}
+
+/// Why a task has no result: it panicked, it was aborted (also by its runtime's end), or it is
+/// blocking code that was refused.
+pub struct JoinError(Why);
+
+enum Why {
+    Panicked(Box<dyn Any + Send>),
+    Cancelled,
+    QueueFull,
+    NoThread,
+}
 
 impl JoinError {
     pub(in super::super) fn panicked(panic: Box<dyn Any + Send>) -> JoinError {
-        JoinError(Some(panic))
+        JoinError(Why::Panicked(panic))
     }
 
     pub(in super::super) fn cancelled() -> JoinError {
-        JoinError(None)
+        JoinError(Why::Cancelled)
+    }
+
+    pub(in super::super) fn queue_full() -> JoinError {
+        JoinError(Why::QueueFull)
+    }
+
+    pub(in super::super) fn no_thread() -> JoinError {
+        JoinError(Why::NoThread)
     }
 
     /// Whether the task was aborted or its runtime ended.
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_none()
+        matches!(self.0, Why::Cancelled)
     }
 
     /// Whether the task panicked.
     pub fn is_panic(&self) -> bool {
-        self.0.is_some()
+        matches!(self.0, Why::Panicked(_))
+    }
+
+    /// Whether it is blocking code that was never run because too much of it waits, or because no
+    /// thread can be had; see [`spawn_blocking`](crate::spawn_blocking). It may be tried again.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.0, Why::QueueFull | Why::NoThread)
     }
 
     /// The panic's payload, for [`std::panic::resume_unwind`].
     pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
-        self.0
+        match self.0 {
+            Why::Panicked(payload) => Some(payload),
+            _ => None,
+        }
     }
+}
 
-    fn message(&self) -> Option<&str> {
-        let payload = self.0.as_ref()?;
-        payload
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-    }
+/// What a panic has said, if that is text.
+fn message(payload: &(dyn Any + Send)) -> Option<&str> {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.0, self.message()) {
-            (None, _) => f.write_str("the task was aborted"),
-            (_, Some(message)) => write!(f, "the task panicked: {message}"),
-            _ => f.write_str("the task panicked"),
+        match &self.0 {
+            Why::Panicked(payload) => match message(&**payload) {
+                Some(message) => write!(f, "the task panicked: {message}"),
+                None => f.write_str("the task panicked"),
+            },
+            Why::Cancelled => f.write_str("the task was aborted"),
+            Why::QueueFull => f.write_str(
+                "blocking code was refused: all threads are busy and the queue is full \
+                 (`Builder::blocking_queue`)",
+            ),
+            Why::NoThread => f.write_str("blocking code was refused: no thread can be started"),
         }
     }
 }
@@ -183,6 +299,10 @@ impl std::error::Error for JoinError {}
 
 impl From<JoinError> for std::io::Error {
     fn from(error: JoinError) -> Self {
-        std::io::Error::other(error.to_string())
+        let kind = match error.0 {
+            Why::QueueFull | Why::NoThread => std::io::ErrorKind::ResourceBusy,
+            Why::Panicked(_) | Why::Cancelled => std::io::ErrorKind::Other,
+        };
+        std::io::Error::new(kind, error.to_string())
     }
 }

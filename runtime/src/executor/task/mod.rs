@@ -1,5 +1,5 @@
 //! Tasks: a future in one allocation with its state word (`state.rs`), its waker's table, and its
-//! output once it is ready. [`JoinHandle`] is in `join.rs`.
+//! output once it is ready. [`JoinHandle`] is in `join.rs`, [`TaskId`] in `id.rs`.
 //!
 //! Nothing global knows a task before its first poll has come back pending: most short tasks never
 //! do. Then the worker that polled it puts it on its own list, which no other thread touches, so
@@ -11,22 +11,24 @@
 //!   that completes the task; a waker reads them only between winning `SCHEDULED` and queueing.
 //! - A task that is pinned is run, and its future dropped, on its worker's thread only.
 
+mod id;
 mod join;
 mod state;
 
-use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
 use std::mem::{self, ManuallyDrop};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::ptr::{NonNull, addr_of_mut};
 use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-pub use join::{JoinError, JoinHandle};
+pub use id::{TaskId, id};
+pub use join::{AbortHandle, JoinError, JoinHandle};
 
 use overlapped_iomgr::cache;
+use pin_project_lite::pin_project;
 
 use super::shared::Shared;
 use super::worker::{self, Worker};
@@ -51,6 +53,8 @@ struct Header {
     place: Cell<Option<Place>>,
     /// The worker that alone may run it, or `ANYWHERE`.
     pinned: u32,
+    /// Where it was spawned.
+    spawned: &'static Location<'static>,
     /// Who awaits the handle; `State`'s `JOIN_WAKER` says whose it is.
     join: UnsafeCell<Option<Waker>>,
 }
@@ -68,30 +72,35 @@ struct VTable {
     free: unsafe fn(NonNull<Header>),
 }
 
-union Stage<F: Future> {
+union Stage<F, T> {
     future: ManuallyDrop<F>,
-    output: ManuallyDrop<Result<F::Output, JoinError>>,
+    output: ManuallyDrop<Result<T, JoinError>>,
 }
 
+/// A task whose future may also find that there is no value; see [`Plain`].
 #[repr(C)]
-struct Task<F: Future> {
+struct Task<F, T> {
     header: Header,
-    stage: Stage<F>,
+    stage: Stage<F, T>,
 }
 
-/// The payload of the panic that ends a task as aborted.
-struct Aborted;
-
-/// Ends the calling task as aborted.
-pub(super) fn abort() -> ! {
-    std::panic::resume_unwind(Box::new(Aborted))
+pin_project! {
+    /// A future that always finds a value, if it does not panic.
+    #[repr(transparent)]
+    pub(super) struct Plain<F> {
+        #[pin]
+        pub(super) future: F,
+    }
 }
 
-fn outcome_of(panic: Box<dyn Any + Send>) -> JoinError {
-    if panic.is::<Aborted>() { JoinError::cancelled() } else { JoinError::panicked(panic) }
+impl<F: Future> Future for Plain<F> {
+    type Output = Result<F::Output, JoinError>;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(cx).map(Ok)
+    }
 }
 
-impl<F: Future> Task<F> {
+impl<F: Future<Output = Result<T, JoinError>>, T> Task<F, T> {
     const VTABLE: VTable = VTable {
         poll: Self::poll,
         cancel: Self::cancel,
@@ -103,10 +112,10 @@ impl<F: Future> Task<F> {
     /// The place of future or output.
     ///
     /// # Safety
-    /// `task` is a live `Task<F>`.
-    unsafe fn stage(task: NonNull<Header>) -> *mut Stage<F> {
+    /// `task` is a live `Task<F, T>`.
+    unsafe fn stage(task: NonNull<Header>) -> *mut Stage<F, T> {
         // SAFETY: the caller's. Not through a reference: others look at the header meanwhile.
-        unsafe { addr_of_mut!((*task.cast::<Task<F>>().as_ptr()).stage) }
+        unsafe { addr_of_mut!((*task.cast::<Task<F, T>>().as_ptr()).stage) }
     }
 
     unsafe fn poll(task: NonNull<Header>, cx: &mut Context<'_>) -> bool {
@@ -117,8 +126,8 @@ impl<F: Future> Task<F> {
             let future = Pin::new_unchecked(&mut *(*stage).future);
             let output = match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
                 Ok(Poll::Pending) => return false,
-                Ok(Poll::Ready(value)) => Ok(value),
-                Err(panic) => Err(outcome_of(panic)),
+                Ok(Poll::Ready(output)) => output,
+                Err(panic) => Err(JoinError::panicked(panic)),
             };
             Self::replace(stage, output);
             true
@@ -131,7 +140,7 @@ impl<F: Future> Task<F> {
     }
 
     /// Drops the future and writes the output.
-    unsafe fn replace(stage: *mut Stage<F>, output: Result<F::Output, JoinError>) {
+    unsafe fn replace(stage: *mut Stage<F, T>, output: Result<T, JoinError>) {
         // SAFETY: the stage is the caller's and holds the future.
         unsafe {
             let drop = || ManuallyDrop::drop(&mut (*stage).future);
@@ -146,7 +155,7 @@ impl<F: Future> Task<F> {
         // SAFETY: the caller has the output to itself, takes it once, and `to` has its type.
         unsafe {
             let output = ManuallyDrop::take(&mut (*Self::stage(task)).output);
-            to.cast::<Result<F::Output, JoinError>>().write(output);
+            to.cast::<Result<T, JoinError>>().write(output);
         }
     }
 
@@ -163,7 +172,7 @@ impl<F: Future> Task<F> {
     unsafe fn free(task: NonNull<Header>) {
         // SAFETY: the caller gives up the last reference; future and output are gone, which the
         // union does not drop.
-        drop(unsafe { Box::from_raw(task.cast::<Task<F>>().as_ptr()) });
+        drop(unsafe { Box::from_raw(task.cast::<Task<F, T>>().as_ptr()) });
     }
 }
 
@@ -171,19 +180,25 @@ impl<F: Future> Task<F> {
 ///
 /// # Safety
 /// A future that is not `Send` is pinned to the calling worker.
-pub(super) unsafe fn new<F>(future: F, pinned: Option<usize>) -> (Runnable, JoinHandle<F::Output>)
+pub(super) unsafe fn new<F, T>(
+    future: F,
+    pinned: Option<usize>,
+    spawned: &'static Location<'static>,
+) -> (Runnable, JoinHandle<T>)
 where
-    F: Future + 'static,
+    F: Future<Output = Result<T, JoinError>> + 'static,
+    T: 'static,
 {
     let header = Header {
         state: State::new(),
-        vtable: &Task::<F>::VTABLE,
+        vtable: &Task::<F, T>::VTABLE,
         shared: UnsafeCell::new(None),
         place: Cell::new(None),
         pinned: pinned.map_or(ANYWHERE, |seat| seat as u32),
+        spawned,
         join: UnsafeCell::new(None),
     };
-    let stage = Stage { future: ManuallyDrop::new(future) };
+    let stage = Stage::<F, T> { future: ManuallyDrop::new(future) };
     let task = NonNull::from(Box::leak(Box::new(Task { header, stage }))).cast::<Header>();
     // SAFETY: one of the two references each.
     (Runnable(task), unsafe { JoinHandle::new(task) })
@@ -240,6 +255,7 @@ impl Runnable {
         // SAFETY: it comes off a queue, so it is ours until it is paused.
         unsafe {
             let header = task.as_ref();
+            worker.begin(header.spawned);
             if header.state.start() {
                 worker.count_ended();
                 (header.vtable.cancel)(task);
