@@ -12,6 +12,7 @@
 //!
 //! Ours are the examples `echo` and `fileio`, which have the same command line.
 
+pub mod address;
 pub mod contest;
 pub mod copying;
 pub mod cpu;
