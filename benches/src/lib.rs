@@ -24,3 +24,4 @@ pub mod ring;
 pub mod server;
 pub mod settings;
 pub mod syscalls;
+pub mod tasks;

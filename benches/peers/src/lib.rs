@@ -7,7 +7,9 @@
 //! - `others-echo`, `others-fileio`, `others-copy`: `--runtime monoio|compio|glommio`.
 //! - `others-tasks`: what tasks and timers cost without I/O.
 
+use std::future::Future;
 use std::io;
+use std::task::Poll;
 
 use compio::driver::ProactorBuilder;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
@@ -50,4 +52,16 @@ pub fn compio() -> io::Result<compio::runtime::Runtime> {
 /// When its rings cannot be set up, or too little memory may be locked.
 pub fn glommio() -> io::Result<LocalExecutor> {
     Ok(LocalExecutorBuilder::new(Placement::Unbound).ring_depth(1024).make()?)
+}
+
+/// Goes to the back of the queue once: for runtimes that have no call for it.
+pub fn yield_once() -> impl Future<Output = ()> + Send {
+    let mut yielded = false;
+    std::future::poll_fn(move |cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
 }
