@@ -81,10 +81,11 @@ where
 }
 
 /// The work there is, and its usual number of rounds.
-pub const WORK: [(&str, u64); 12] = [
+pub const WORK: [(&str, u64); 13] = [
     ("spawn-many", 1_000_000),
     ("spawn-one", 1_000_000),
     ("yield", 1_000_000),
+    ("yield-many", 1_000_000),
     ("wake", 1_000_000),
     ("wake-threads", 10_000),
     ("wake-threads-busy", 20_000),
@@ -189,11 +190,8 @@ impl<R: Runtime> Bench<R> {
         match work {
             "spawn-one" => self.task(spawn_one::<R>(rounds)),
             "spawn-many" => self.task(spawn_many::<R>(rounds)),
-            "yield" => self.task(async move {
-                for _ in 0..rounds {
-                    R::yield_now().await;
-                }
-            }),
+            "yield" => self.task(yields::<R>(rounds)),
+            "yield-many" => self.task(yield_many::<R>(rounds)),
             "wake" => self.task(wakes::two_tasks::<R>(rounds)),
             "wake-threads" => wakes::two_threads::<R>(rounds, false)?,
             "wake-threads-busy" => wakes::two_threads::<R>(rounds, true)?,
@@ -237,4 +235,18 @@ async fn spawn_many<R: Runtime>(rounds: u64) {
         }
     }
     assert_eq!(sum, expected);
+}
+
+async fn yields<R: Runtime>(rounds: u64) {
+    for _ in 0..rounds {
+        R::yield_now().await;
+    }
+}
+
+/// The same by 64 tasks in turn.
+async fn yield_many<R: Runtime>(rounds: u64) {
+    let tasks: Vec<_> = (0..64).map(|_| R::spawn(yields::<R>(rounds / 64))).collect();
+    for task in tasks {
+        task.await;
+    }
 }

@@ -60,24 +60,24 @@ pub fn two_threads<R: Runtime>(rounds: u64, busy: bool) -> io::Result<()> {
 pub async fn two_workers<R: Runtime>(rounds: u64, busy: bool) {
     let (turn, met) = (Arc::new(Turn::default()), Arc::new(Barrier::new(2)));
     let done = Arc::new(AtomicBool::new(false));
-    let others: Vec<_> =
-        (0..if busy { 2 } else { 0 }).map(|_| R::spawn(keep_busy::<R>(done.clone()))).collect();
     let tasks = [0, 1].map(|parity| {
-        let (turn, met) = (turn.clone(), met.clone());
+        let (turn, met, done) = (turn.clone(), met.clone(), done.clone());
         R::spawn(async move {
-            // Blocks both: they are on two threads now.
+            // Blocks both: they are on two threads now. With nothing else to do, the second thread
+            // has taken its task from the first.
             met.wait();
+            let other = busy.then(|| R::spawn(keep_busy::<R>(done.clone())));
             for _ in 0..rounds {
                 turn.pass(parity).await;
+            }
+            done.store(true, Ordering::Relaxed);
+            if let Some(other) = other {
+                other.await;
             }
         })
     });
     for task in tasks {
         task.await;
-    }
-    done.store(true, Ordering::Relaxed);
-    for other in others {
-        other.await;
     }
     assert_eq!(turn.count(), rounds * 2);
 }
