@@ -88,7 +88,7 @@ pub const WORK: [(&str, u64); 13] = [
     ("yield-many", 1_000_000),
     ("wake", 1_000_000),
     ("wake-threads", 10_000),
-    ("wake-threads-busy", 20_000),
+    ("wake-threads-busy", 100_000),
     ("wake-workers", 100_000),
     ("wake-workers-busy", 100_000),
     ("timers", 1_000_000),
