@@ -1,5 +1,5 @@
 //! Copying a cached file: CPU per chunk of 128 KiB, ours against a bare loop, plain system calls
-//! and tokio.
+//! and other runtimes. Every copy is compared.
 //!
 //! `cargo bench -p overlapped-benches --bench copy -- --reps 5`
 
@@ -33,6 +33,9 @@ fn main() -> io::Result<()> {
         peer("bare-inline", "raw-inline"),
         peer("plain", "plain"),
         peer("tokio-fs", "tokio-fs"),
+        settings.other("others-copy", "monoio"),
+        settings.other("others-copy", "compio"),
+        settings.other("others-copy", "glommio"),
         Contestant::new("overlapped", env!("CARGO_BIN_EXE_copy"), &[]),
     ]);
     let folder = target().join("bench");

@@ -1,12 +1,14 @@
-//! Files: CPU per 4 KiB operation, ours against a bare loop, plain system calls and tokio.
+//! Files: CPU per 4 KiB operation, ours against a bare loop, plain system calls and other runtimes.
 //!
 //! `cargo bench -p overlapped-benches --bench files -- --reps 5 --rows randread`
+//!
+//! Before a row, each contestant runs shortly with every byte compared.
 //!
 //! The contestants may use all cores: what the kernel's and tokio's helpers cost is counted too.
 
 use std::io;
 
-use overlapped_benches::contest::{Contestant, Log, row, target};
+use overlapped_benches::contest::{Contestant, Log, progress, row, target};
 use overlapped_benches::process::Running;
 use overlapped_benches::settings::Settings;
 use serde_json::{Value, json};
@@ -30,6 +32,9 @@ fn contestants(settings: &Settings, direct: bool, depth: usize) -> Vec<Contestan
     }
     all.extend([
         peer("tokio-pread", "tokio-pread"),
+        settings.other("others-fileio", "monoio"),
+        settings.other("others-fileio", "compio"),
+        settings.other("others-fileio", "glommio"),
         ours("overlapped", &[]),
         ours("overlapped+4", &["--filters", "4", "--filter-kind", "routine"]),
         ours("port", &["--api", "port"]),
@@ -90,7 +95,19 @@ fn main() -> io::Result<()> {
     let warm = Contestant::new("warm", env!("CARGO_BIN_EXE_peer-fileio"), &["--verify"]);
     measure(&warm, &Settings { seconds: 0.1, ..settings.clone() }, "read", false, 1)?;
     for (name, rw, direct, depth) in rows {
-        let contestants = contestants(&settings, direct, depth);
+        let mut contestants = contestants(&settings, direct, depth);
+        contestants.retain(|contestant| {
+            let mut checked = contestant.clone();
+            checked.command.push("--verify".to_owned());
+            let brief = Settings { seconds: 0.1, ..settings.clone() };
+            progress(&format!("{name}: checking {}", contestant.name));
+            let result = measure(&checked, &brief, rw, direct, depth);
+            if let Err(error) = &result {
+                eprintln!("{name}, {}, every byte compared: {error}", contestant.name);
+                failures += 1;
+            }
+            result.is_ok()
+        });
         failures += row(&mut log, &name, &contestants, &settings, |contestant| {
             measure(contestant, &settings, rw, direct, depth)
         })?;

@@ -130,9 +130,9 @@ pub fn row(
     for (at, contestant) in contestants.iter().enumerate() {
         let (ratio, below, of) = ratio(&costs[at], &costs[base]);
         println!(
-            "{row:<18} {:<14} {:>8.3} us CPU  {ratio:>5.2} of {} ({below}/{of} below 1)  {}",
+            "{row:<18} {:<15} {:>9} CPU  {ratio:>5.2} of {} ({below}/{of} below 1)  {}",
             contestant.name,
-            median(&costs[at]),
+            time(median(&costs[at])),
             contestants[base].name,
             details(&samples[at]),
         );
@@ -141,7 +141,7 @@ pub fn row(
 }
 
 /// Says on the terminal what is going on; nothing where there is none.
-fn progress(what: &str) {
+pub fn progress(what: &str) {
     if io::stderr().is_terminal() {
         eprint!("\r{what:<70}\r");
     }
@@ -150,13 +150,27 @@ fn progress(what: &str) {
 fn details(samples: &[Value]) -> String {
     let of =
         |key: &str| median(&samples.iter().filter_map(|s| s[key].as_f64()).collect::<Vec<_>>());
-    let mut text = format!("{:>10.0}/s", of("per_sec"));
-    for (key, name) in [("p50_us", "p50"), ("p99_us", "p99")] {
+    let mut text = String::new();
+    for (key, name) in [("wall_us", "wall"), ("p50_us", "p50"), ("p99_us", "p99")] {
         if !of(key).is_nan() {
-            text += &format!("  {name} {:>8.1} us", of(key));
+            text += &format!("{name} {:>9}  ", time(of(key)));
         }
     }
-    text + &format!("  {:.3} allocations", of("allocations"))
+    for (key, name) in [("per_sec", "/s"), ("allocations", " allocations"), ("calls", " calls")] {
+        if !of(key).is_nan() {
+            text += &format!("{:.*}{name}  ", if key == "per_sec" { 0 } else { 3 }, of(key));
+        }
+    }
+    text
+}
+
+/// A time given in microseconds, in the unit that fits.
+pub fn time(us: f64) -> String {
+    match us {
+        us if us < 1.0 => format!("{:.1} ns", us * 1e3),
+        us if us < 10_000.0 => format!("{us:.2} us"),
+        us => format!("{:.1} ms", us / 1e3),
+    }
 }
 
 /// The median of the ratios repetition by repetition, how many are below 1, and of how many.

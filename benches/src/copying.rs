@@ -9,6 +9,9 @@ use overlapped_examples::{allocations, cpu_us};
 /// Bytes of a chunk, for all contestants.
 pub const CHUNK: usize = 128 << 10;
 
+/// Chunks on their way at a time, for contestants that have several.
+pub const DEPTH: usize = 8;
+
 /// The command line.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use overlapped_examples::allocations;
+use overlapped_examples::{allocations, cpu_us};
 
 /// The command line: that of our example `fileio`, and `--runtime`.
 #[derive(Clone, Debug)]
@@ -103,8 +103,13 @@ impl Options {
     /// # Errors
     /// Those of opening.
     pub fn open(&self) -> io::Result<File> {
-        let flags = if self.direct { libc::O_DIRECT } else { 0 };
-        File::options().read(true).write(self.write).custom_flags(flags).open(&self.path)
+        let mut how = File::options();
+        how.read(true).write(self.write).custom_flags(self.flags()).open(&self.path)
+    }
+
+    /// The flags for opening it, next to those for reading and writing.
+    pub fn flags(&self) -> i32 {
+        if self.direct { libc::O_DIRECT } else { 0 }
     }
 
     /// Makes the file if it is missing, too short or (to verify) another's, and reads it once so
@@ -268,4 +273,42 @@ impl Tally {
 pub fn is_good(options: &Options, result: Option<usize>, block: &[u8], number: u64) -> bool {
     let needs_check = options.verify && !options.write;
     result == Some(options.block) && (!needs_check || is_filled(block, number))
+}
+
+/// Lays the file out, runs a contestant, and prints its line of JSON. Ends the process with status 1
+/// if an operation was not good.
+///
+/// # Errors
+/// Those of the file and of the contestant, and when what was written is not in the file.
+pub fn report(
+    options: &Options,
+    run: impl FnOnce(&Options) -> io::Result<Tally>,
+) -> io::Result<()> {
+    options.lay_out()?;
+    let (begin, cpu) = (Instant::now(), cpu_us());
+    let tally = run(options)?;
+    let (seconds, cpu) = (begin.elapsed().as_secs_f64(), cpu_us() - cpu);
+    let allocated = tally.allocations_per_op();
+    if options.write && options.verify {
+        options.check()?;
+    }
+    let ns = |q| tally.latencies.value_at_quantile(q);
+    println!(
+        "{}",
+        serde_json::json!({
+            "ops": tally.ops,
+            "seconds": seconds,
+            "ops_per_sec": tally.ops as f64 / seconds,
+            "cpu_us_per_op": cpu / tally.ops.max(1) as f64,
+            "p50_ns": ns(0.5),
+            "p99_ns": ns(0.99),
+            "p999_ns": ns(0.999),
+            "errors": tally.errors,
+            "allocations_per_op": allocated,
+        })
+    );
+    if tally.errors > 0 {
+        std::process::exit(1);
+    }
+    Ok(())
 }

@@ -2,10 +2,12 @@
 //! our own).
 
 use std::io::{self, Write};
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 pub use overlapped_examples::Totals;
+
+use crate::address::{Address, Listener};
 
 /// Buffers of a pool. With fewer than the connections that are ready at a time, receives find it
 /// empty, which costs small messages more (a sixth, with 16) than the cache gains with large ones.
@@ -17,7 +19,7 @@ pub struct Options {
     /// Which one.
     pub runtime: String,
     /// Address to listen at.
-    pub listen: String,
+    pub listen: Address,
     /// Threads, where the runtime has several.
     pub workers: usize,
     /// Bytes of a buffer; `None`: the runtime's own default.
@@ -33,34 +35,33 @@ impl Options {
     /// For what is not in it, or missing.
     pub fn from_args() -> Result<Options, lexopt::Error> {
         use lexopt::prelude::*;
-        let (runtime, listen) = (String::new(), String::new());
-        let mut options = Options { runtime, listen, workers: 1, buffer: None, pool: POOL };
+        let (mut runtime, mut listen) = (String::new(), None);
+        let (mut workers, mut buffer, mut pool) = (1, None, POOL);
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
-                Long("runtime") => options.runtime = parser.value()?.string()?,
-                Long("listen") => options.listen = parser.value()?.string()?,
-                Long("workers") => options.workers = parser.value()?.parse()?,
-                Long("buf") => options.buffer = Some(parser.value()?.parse()?),
-                Long("pool") => options.pool = parser.value()?.parse()?,
+                Long("runtime") => runtime = parser.value()?.string()?,
+                Long("listen") => listen = Some(parser.value()?.parse()?),
+                Long("workers") => workers = parser.value()?.parse()?,
+                Long("buf") => buffer = Some(parser.value()?.parse()?),
+                Long("pool") => pool = parser.value()?.parse()?,
                 other => return Err(other.unexpected()),
             }
         }
-        if options.listen.is_empty() || options.buffer == Some(0) || options.workers == 0 {
-            return Err("--listen is missing, or --buf or --workers is 0".into());
+        let listen = listen.ok_or("--listen is missing")?;
+        if buffer == Some(0) || workers == 0 {
+            return Err("--buf or --workers is 0".into());
         }
-        Ok(options)
+        Ok(Options { runtime, listen, workers, buffer, pool })
     }
 
     /// Listens, and prints the first line.
     ///
     /// # Errors
     /// Those of binding.
-    pub fn bind(&self) -> io::Result<TcpListener> {
-        let listener = TcpListener::bind(&self.listen)?;
-        // SAFETY: only makes the backlog longer than the one that `bind` has set.
-        unsafe { libc::listen(listener.as_raw_fd(), 4096) };
-        println!("listening {}", listener.local_addr()?);
+    pub fn bind(&self) -> io::Result<Listener> {
+        let listener = self.listen.bind()?;
+        println!("listening {}", listener.address()?);
         io::stdout().flush()?;
         Ok(listener)
     }
@@ -82,6 +83,22 @@ pub fn stop_signal() -> io::Result<OwnedFd> {
         let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
     }
+}
+
+/// Prints the totals and ends the process when the signal comes: for contestants whose loop has no
+/// way to watch a descriptor of ours. The thread sleeps until then.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn end_at(stop: OwnedFd, totals: Arc<Totals>) -> io::Result<()> {
+    let wait = move || {
+        let mut poll = libc::pollfd { fd: stop.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the entry lives for the call.
+        while unsafe { libc::poll(&mut poll, 1, -1) } < 1 {}
+        totals.print();
+        std::process::exit(0);
+    };
+    std::thread::Builder::new().spawn(wait).map(drop)
 }
 
 /// Switches Nagle's algorithm off.

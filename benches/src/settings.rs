@@ -37,9 +37,10 @@ const USAGE: &str = "options:
   --rows A,B, --only A,B              choose rows and contestants, by name or by a part of it
   --base NAME                         whom the ratios are to (the first contestant)
   --contestant NAME='PROGRAM ARGS'    adds a contestant, or replaces the one of that name
-  --ours DIR                          where our examples are (target/release/examples)
-  --server-core N, --load-core N      cores of echo (0, 1)
-  --syscalls                          echo: count system calls too (needs perf or strace)";
+  --ours DIR                          where our examples are (target/release/examples), in the
+                                      folder of the other runtimes' programs
+  --server-core N, --load-core N      cores of echo (0, 1); tasks of one thread run on the first
+  --syscalls                          echo, tasks: count system calls too (needs perf or strace)";
 
 impl Settings {
     /// Reads the command line; ignores `--bench`, which cargo adds. Ends the process with what is
@@ -103,6 +104,12 @@ impl Settings {
     /// One of ours: an example of this project.
     pub fn ours(&self, name: &str, example: &str, arguments: &[&str]) -> Contestant {
         Contestant::new(name, self.ours.join(example), arguments)
+    }
+
+    /// Another runtime, which has its programs in a crate of its own (`benches/peers`).
+    pub fn other(&self, program: &str, runtime: &str) -> Contestant {
+        let folder = self.ours.parent().unwrap_or(&self.ours);
+        Contestant::new(runtime, folder.join(program), &["--runtime", runtime])
     }
 
     /// Whether a row is to be run, of all there are.

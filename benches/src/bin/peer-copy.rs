@@ -8,16 +8,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use io_uring::{opcode, types};
-use overlapped_benches::copying::{self, CHUNK, Options};
+use overlapped_benches::copying::{self, CHUNK, DEPTH, Options};
 use overlapped_benches::memory::Buffer;
 use overlapped_benches::ring::Ring;
 use overlapped_examples::Counting;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
-
-/// Chunks in flight.
-const DEPTH: usize = 8;
 
 fn main() -> io::Result<()> {
     let options = Options::from_args().unwrap_or_else(|error| {

@@ -2,20 +2,24 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::{TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use io_uring::{opcode, types};
+use overlapped_benches::address::Address;
 use overlapped_benches::pool::GROUP;
 use overlapped_benches::ring::Ring;
 
 use crate::pattern::{PIECE, Pattern};
 
 pub struct Connection {
-    stream: TcpStream,
+    socket: OwnedFd,
     index: usize,
     size: u64,
+    /// Whether each message is one.
+    is_datagram: bool,
     /// Bytes that may be sent, are sent, and have come back.
     allowed: u64,
     sent: u64,
@@ -28,13 +32,26 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn open(address: SocketAddr, index: usize, size: usize, depth: usize) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
+    pub fn open(address: &Address, index: usize, size: usize, depth: usize) -> io::Result<Self> {
+        let socket = match address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address)?;
+                stream.set_nodelay(true)?;
+                stream.into()
+            }
+            Address::Udp(address) => {
+                let any = if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+                let socket = UdpSocket::bind(any)?;
+                socket.connect(address)?;
+                socket.into()
+            }
+            Address::Unix(path) => UnixStream::connect(path)?.into(),
+        };
         Ok(Connection {
-            stream,
+            socket,
             index,
             size: size as u64,
+            is_datagram: matches!(address, Address::Udp(_)),
             allowed: 0,
             sent: 0,
             received: 0,
@@ -46,7 +63,7 @@ impl Connection {
 
     /// Receives into the pool from now on.
     pub fn receive(&self, ring: &mut Ring) -> io::Result<()> {
-        let fd = types::Fd(self.stream.as_raw_fd());
+        let fd = types::Fd(self.socket.as_raw_fd());
         let entry = opcode::RecvMulti::new(fd, GROUP).build().user_data((self.index as u64) << 1);
         // SAFETY: the memory is the pool's.
         unsafe { ring.push(&entry) }
@@ -64,9 +81,10 @@ impl Connection {
             return Ok(());
         }
         self.is_sending = true;
-        let len = (self.allowed - self.sent).min(PIECE as u64) as usize;
+        let piece = if self.is_datagram { self.size } else { PIECE as u64 };
+        let len = (self.allowed - self.sent).min(piece) as usize;
         let bytes = pattern.at(self.index, self.sent, len);
-        let fd = types::Fd(self.stream.as_raw_fd());
+        let fd = types::Fd(self.socket.as_raw_fd());
         let entry = opcode::Send::new(fd, bytes.as_ptr(), len as u32)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build()
@@ -84,6 +102,9 @@ impl Connection {
     /// Compares what has come back.
     pub fn has_received(&mut self, bytes: &[u8], pattern: &Pattern) -> Result<(), String> {
         let wrong = |what: String| format!("connection {}: {what}", self.index);
+        if self.is_datagram && bytes.len() as u64 != self.size {
+            return Err(wrong(format!("a datagram of {} bytes came back", bytes.len())));
+        }
         if self.received + bytes.len() as u64 > self.allowed {
             return Err(wrong("more came back than was sent".to_owned()));
         }

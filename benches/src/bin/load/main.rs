@@ -3,6 +3,9 @@
 //! `load --connect ADDR --connections C --size BYTES --depth D --seconds S [--warmup S] [--pid PID]
 //! [--wait]`
 //!
+//! ADDR is `HOST:PORT`, `udp:HOST:PORT` (a message is a datagram, and a lost one fails the run) or
+//! `unix:PATH`.
+//!
 //! Each connection has D messages in flight; one that has come back is followed by the next. Prints
 //! one line of JSON; exit status 1 if anything was wrong. `--pid` also reads the CPU time of the
 //! server's process at the ends of the measured window. `--wait` prints `connected` and begins when
@@ -12,12 +15,12 @@ mod connection;
 mod pattern;
 
 use std::io::{self, Read};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use io_uring::{cqueue, opcode, types};
 use lexopt::prelude::*;
+use overlapped_benches::address::Address;
 use overlapped_benches::cpu::{ProcessClock, raise_descriptor_limit};
 use overlapped_benches::pool::Pool;
 use overlapped_benches::ring::{Done, Ring};
@@ -26,7 +29,7 @@ use connection::Connection;
 use pattern::Pattern;
 
 struct Options {
-    connect: SocketAddr,
+    connect: Address,
     connections: usize,
     size: usize,
     depth: usize,
@@ -64,11 +67,17 @@ fn options() -> Result<Options, lexopt::Error> {
     if options.connections == 0 || options.size == 0 || options.depth == 0 {
         return Err("--connections, --size and --depth must be 1 or more".into());
     }
+    if matches!(options.connect, Address::Udp(_)) && options.size > DATAGRAM {
+        return Err(format!("a datagram holds at most {DATAGRAM} bytes").into());
+    }
     if !(0.0..1e6).contains(&options.seconds) || !(0.0..1e6).contains(&options.warmup) {
         return Err("--seconds and --warmup must be between 0 and a million".into());
     }
     Ok(options)
 }
+
+/// The most that fits one datagram.
+const DATAGRAM: usize = 65_507;
 
 const TIMER: u64 = u64::MAX;
 
@@ -119,6 +128,8 @@ impl Run {
 
     fn received(&mut self, done: Done, now: Instant) -> io::Result<()> {
         let connection = &mut self.connections[(done.data >> 1) as usize];
+        // An empty pool ends a receive without a message, also that of a connection that is done.
+        let was_idle = connection.is_idle();
         if let Some(id) = cqueue::buffer_select(done.flags) {
             let bytes = &self.pool.get(id)[..done.result.max(0) as usize];
             let result = connection.has_received(bytes, &self.pattern);
@@ -146,7 +157,7 @@ impl Run {
                 began = true;
             }
         }
-        self.busy -= usize::from(connection.is_idle());
+        self.busy -= usize::from(!was_idle && connection.is_idle());
         if began {
             connection.send(&mut self.ring, &self.pattern)?;
         }
@@ -225,7 +236,7 @@ fn main() -> io::Result<()> {
     });
     raise_descriptor_limit();
     let clock = options.pid.map(ProcessClock::of).transpose()?;
-    let open = |i| Connection::open(options.connect, i, options.size, options.depth);
+    let open = |i| Connection::open(&options.connect, i, options.size, options.depth);
     let connections = (0..options.connections).map(open).collect::<io::Result<Vec<_>>>()?;
     let ring = Ring::new(4096)?;
     let pool = Pool::new(&ring, 32, 64 << 10)?;

@@ -3,6 +3,8 @@
 //! `peer-echo --runtime raw|raw-oneshot|raw-epoll|tokio|tokio-mt --listen ADDR [--workers N]
 //! [--buf BYTES] [--pool N]`
 //!
+//! ADDR is `HOST:PORT`; tokio also serves `udp:HOST:PORT` and `unix:PATH`.
+//!
 //! The command line, the first and the last line are those of our example `echo`.
 
 mod epoll;
@@ -38,10 +40,10 @@ fn main() -> io::Result<()> {
     match options.runtime.as_str() {
         "raw" => {
             let size = options.buffer.unwrap_or(POOLED);
-            pooled::run(listener, &stop, &totals, options.pool, size)?;
+            pooled::run(listener.tcp()?, &stop, &totals, options.pool, size)?;
         }
-        "raw-oneshot" => oneshot::run(listener, &stop, &totals, owned)?,
-        "raw-epoll" => epoll::run(listener, &stop, &totals, owned)?,
+        "raw-oneshot" => oneshot::run(listener.tcp()?, &stop, &totals, owned)?,
+        "raw-epoll" => epoll::run(listener.tcp()?, &stop, &totals, owned)?,
         "tokio" => {
             let builder = tokio::runtime::Builder::new_current_thread();
             tokio_echo::run(builder, listener, stop, &totals, owned)?;

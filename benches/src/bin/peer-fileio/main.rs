@@ -8,10 +8,9 @@ mod plain;
 mod tokio_file;
 
 use std::io;
-use std::time::Instant;
 
-use overlapped_benches::file::{Options, Tally};
-use overlapped_examples::{Counting, cpu_us};
+use overlapped_benches::file::{Options, Tally, report};
+use overlapped_examples::Counting;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -36,31 +35,5 @@ fn main() -> io::Result<()> {
             "--runtime: raw, raw-fixed, pread, tokio-fs or tokio-pread, not '{other}'"
         )),
     };
-    options.lay_out()?;
-    let (begin, cpu) = (Instant::now(), cpu_us());
-    let tally = run(&options)?;
-    let (seconds, cpu) = (begin.elapsed().as_secs_f64(), cpu_us() - cpu);
-    let allocated = tally.allocations_per_op();
-    if options.write && options.verify {
-        options.check()?;
-    }
-    let ns = |q| tally.latencies.value_at_quantile(q);
-    println!(
-        "{}",
-        serde_json::json!({
-            "ops": tally.ops,
-            "seconds": seconds,
-            "ops_per_sec": tally.ops as f64 / seconds,
-            "cpu_us_per_op": cpu / tally.ops.max(1) as f64,
-            "p50_ns": ns(0.5),
-            "p99_ns": ns(0.99),
-            "p999_ns": ns(0.999),
-            "errors": tally.errors,
-            "allocations_per_op": allocated,
-        })
-    );
-    if tally.errors > 0 {
-        std::process::exit(1);
-    }
-    Ok(())
+    report(&options, run)
 }

@@ -1,56 +1,18 @@
 //! The samples of `target/bench` as Markdown tables, written into `docs/benchmarks.md` between its
-//! markers: `<!-- bench:echo -->` … `<!-- /bench:echo -->`, and so for `machine`, `files`, `copy`
-//! and `syscalls`.
+//! markers: `<!-- bench:echo -->` … `<!-- /bench:echo -->`, and so for the others. `verdict` is ours
+//! against every peer, row by row, lost rows first.
 //!
 //! `cargo run --release -p overlapped-benches --bin table [-- --into FILE | --print]`
 
-use std::collections::BTreeMap;
+mod samples;
+mod verdict;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use overlapped_benches::contest::{median, ratio, target};
-use serde_json::Value;
-
-/// Samples by run and repetition: only those of the same turn are compared.
-type Samples = BTreeMap<(u64, u64), Value>;
-
-/// Row → contestant → samples, in the order they came.
-type Rows = Vec<(String, Vec<(String, Samples)>)>;
-
-fn read(name: &str) -> io::Result<Rows> {
-    let mut rows: Rows = Vec::new();
-    for line in fs::read_to_string(target().join("bench").join(format!("{name}.jsonl")))?.lines() {
-        let entry: Value = serde_json::from_str(line)?;
-        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
-        let number = |key: &str| entry[key].as_u64().unwrap_or(0);
-        let contestant = at(at(&mut rows, text("row")), text("contestant"));
-        contestant.insert((number("run"), number("repetition")), entry["sample"].clone());
-    }
-    Ok(rows)
-}
-
-fn at<T: Default>(list: &mut Vec<(String, T)>, name: String) -> &mut T {
-    let index = list.iter().position(|(n, _)| *n == name).unwrap_or_else(|| {
-        list.push((name, T::default()));
-        list.len() - 1
-    });
-    &mut list[index].1
-}
-
-fn of(samples: &Samples, key: &str) -> f64 {
-    median(&samples.values().filter_map(|s| s[key].as_f64()).collect::<Vec<_>>())
-}
-
-/// The median of the ratios turn by turn, and how many are below 1.
-fn compared(a: &Samples, b: &Samples) -> Option<String> {
-    let cost = |sample: &Value| sample["cpu_us"].as_f64().unwrap_or(f64::NAN);
-    let pairs = a.iter().filter_map(|(turn, sample)| Some((cost(sample), cost(b.get(turn)?))));
-    let (own, base): (Vec<f64>, Vec<f64>) = pairs.unzip();
-    let (median, below, of) = ratio(&own, &base);
-    (of > 0).then(|| format!("{median:.2} ({below}/{of})"))
-}
+use samples::{Row, Rows, Samples, compared, find, of, read};
 
 /// A table with rows as columns and a line for each contestant; empty lines are left out.
 fn matrix(title: &str, rows: &[&Row], cell: impl Fn(&Row, &Samples) -> Option<String>) -> String {
@@ -79,21 +41,36 @@ fn matrix(title: &str, rows: &[&Row], cell: impl Fn(&Row, &Samples) -> Option<St
     format!("{title}\n\n| | {} |\n{rule}|\n{lines}\n", heads.join(" | "))
 }
 
-type Row = (String, Vec<(String, Samples)>);
+/// How a cost is written: what it is of, and the unit.
+struct Unit {
+    per: &'static str,
+    name: &'static str,
+    /// Of a microsecond.
+    scale: f64,
+}
 
-fn find<'a>(row: &'a Row, name: &str) -> Option<&'a Samples> {
-    row.1.iter().find(|(n, _)| n == name).map(|(_, samples)| samples)
+const fn us(per: &'static str) -> Unit {
+    Unit { per, name: "µs", scale: 1.0 }
+}
+
+const fn ns(per: &'static str) -> Unit {
+    Unit { per, name: "ns", scale: 1e3 }
 }
 
 /// The tables of one kind of contest, for one group of its rows.
-fn tables(rows: &[&Row], unit: &str, bases: &[&str]) -> String {
+fn tables(rows: &[&Row], unit: &Unit, bases: &[&str]) -> String {
     let number = |value: f64, digits: usize| (!value.is_nan()).then(|| format!("{value:.digits$}"));
-    let mut text =
-        matrix(&format!("CPU, µs per {unit} (median)."), rows, |_, s| number(of(s, "cpu_us"), 2));
+    let digits = if unit.scale == 1.0 { 2 } else { 1 };
+    let mut text = String::new();
+    for (what, key) in [("CPU", "cpu_us"), ("Time", "wall_us")] {
+        let title = format!("{what}, {} per {} (median).", unit.name, unit.per);
+        text += &matrix(&title, rows, |_, s| number(of(s, key) * unit.scale, digits));
+    }
     for base in bases {
         text += &matrix(&format!("CPU, ratio to `{base}`."), rows, |row, samples| {
             let base = find(row, base)?;
-            if std::ptr::eq(base, samples) { None } else { compared(samples, base) }
+            let is_same = std::ptr::eq(base, samples);
+            if is_same { None } else { compared(samples, base, "cpu_us").map(|r| r.to_string()) }
         });
     }
     text += &matrix("Thousands per second.", rows, |_, s| number(of(s, "per_sec") / 1e3, 1));
@@ -104,37 +81,76 @@ fn tables(rows: &[&Row], unit: &str, bases: &[&str]) -> String {
     text + &matrix("Heap allocations per request.", rows, |_, s| number(of(s, "allocations"), 3))
 }
 
-fn echo(rows: &Rows) -> String {
-    let rows: Vec<&Row> = rows.iter().collect();
-    tables(&rows, "echo", &["bare", "bare-pooled", "tokio"])
-}
-
-/// Files: the depths of one way of access side by side.
-fn files(rows: &Rows) -> String {
-    let group = |row: &Row| row.0.rsplit_once('-').map_or(String::new(), |(g, _)| g.to_owned());
-    let mut groups: Vec<String> = Vec::new();
+/// The tables of several groups of rows, each under its name.
+fn grouped(rows: &Rows, group: fn(&str) -> &str, table: impl Fn(&[&Row]) -> String) -> String {
+    let mut groups: Vec<&str> = Vec::new();
     for row in rows {
-        if !groups.contains(&group(row)) {
-            groups.push(group(row));
+        if !groups.contains(&group(&row.0)) {
+            groups.push(group(&row.0));
         }
     }
     let mut text = String::new();
     for name in groups {
-        let rows: Vec<&Row> = rows.iter().filter(|row| group(row) == name).collect();
-        let bases = ["bare", "plain", "tokio-fs", "tokio-pread"];
-        let _ = write!(text, "#### {name}\n\n{}", tables(&rows, "operation", &bases));
+        let rows: Vec<&Row> = rows.iter().filter(|row| group(&row.0) == name).collect();
+        let _ = write!(text, "#### {name}\n\n{}", table(&rows));
     }
     text
 }
 
+/// Echo: one worker, two, datagrams and Unix sockets.
+fn echo(rows: &Rows) -> String {
+    fn group(row: &str) -> &str {
+        match row.split_once('-') {
+            Some(("2w", _)) => "Two workers",
+            Some(("udp", _)) => "UDP",
+            Some(("unix", _)) => "Unix sockets",
+            _ => "TCP",
+        }
+    }
+    let bases = ["bare", "bare-pooled", "tokio", "tokio-mt"];
+    grouped(rows, group, |rows| {
+        // Where it is not the best that there is, it is no base.
+        let has_tokio = rows.iter().any(|row| find(row, "tokio").is_some());
+        tables(rows, &us("echo"), if has_tokio { &bases[..3] } else { &bases })
+    })
+}
+
+/// Files: the depths of one way of access side by side.
+fn files(rows: &Rows) -> String {
+    fn group(row: &str) -> &str {
+        row.rsplit_once('-').map_or("", |(group, _)| group)
+    }
+    let bases = ["bare", "plain", "tokio-fs", "tokio-pread"];
+    grouped(rows, group, |rows| tables(rows, &us("operation"), &bases))
+}
+
 fn copy(rows: &Rows) -> String {
     let rows: Vec<&Row> = rows.iter().collect();
-    tables(&rows, "chunk of 128 KiB", &["bare", "tokio-fs"])
+    tables(&rows, &us("chunk of 128 KiB"), &["bare", "tokio-fs"])
+}
+
+fn tasks(rows: &Rows) -> String {
+    fn group(row: &str) -> &str {
+        row.split('-').next().unwrap_or(row)
+    }
+    grouped(rows, group, |rows| {
+        let late = |samples: &Samples| {
+            let late = of(samples, "p99_us");
+            (!late.is_nan()).then(|| format!("{late:.0}"))
+        };
+        tables(rows, &ns("operation"), &["tokio"])
+            + &matrix("Lateness, µs, at the 99th percentile.", rows, |_, s| late(s))
+    })
+}
+
+fn ports(rows: &Rows) -> String {
+    let rows: Vec<&Row> = rows.iter().collect();
+    tables(&rows, &ns("packet"), &["crossbeam"])
 }
 
 fn syscalls(rows: &Rows) -> String {
     let rows: Vec<&Row> = rows.iter().collect();
-    matrix("System calls per echo, and `io_uring_enter` among them.", &rows, |_, s| {
+    matrix("System calls each, and `io_uring_enter` among them.", &rows, |_, s| {
         Some(format!("{:.3} / {:.3}", of(s, "calls"), of(s, "enters")))
     })
 }
@@ -181,6 +197,10 @@ fn main() -> io::Result<()> {
         ("syscalls", read("syscalls").map(|rows| syscalls(&rows))),
         ("files", read("files").map(|rows| files(&rows))),
         ("copy", read("copy").map(|rows| copy(&rows))),
+        ("tasks", read("tasks").map(|rows| tasks(&rows))),
+        ("tasks-syscalls", read("tasks-syscalls").map(|rows| syscalls(&rows))),
+        ("ports", read("ports").map(|rows| ports(&rows))),
+        ("verdict", verdict::all()),
     ];
     for (name, part) in parts {
         let part = match part {
