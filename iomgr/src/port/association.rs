@@ -5,7 +5,8 @@
 //! port's `current`. The runtime sees it block in its own waits only; `CompletionPort::blocking` tells of
 //! others.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ptr;
 use std::sync::{Arc, Weak};
 
 use super::queue::Shared;
@@ -32,19 +33,29 @@ impl Drop for Place {
 }
 
 thread_local! {
+    /// The port in `PLACE`, which keeps the address from being another's.
+    static AT: Cell<*const Shared> = const { Cell::new(ptr::null()) };
     static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
 }
 
 /// The calling thread is about to remove from `port`: it leaves any other. Whether it is counted
 /// there; from here on it is not.
+#[inline]
 pub(super) fn ask(port: &Arc<Shared>) -> bool {
+    let at = AT.with(Cell::get);
+    let here = ptr::eq(at, Arc::as_ptr(port)) && !port.counts;
+    !at.is_null() && !here && leave_other(port)
+}
+
+fn leave_other(port: &Arc<Shared>) -> bool {
     let asked = PLACE.try_with(|place| {
         let mut place = place.borrow_mut();
         if let Some(here) = &mut *place
-            && std::ptr::eq(here.port.as_ptr(), Arc::as_ptr(port))
+            && ptr::eq(here.port.as_ptr(), Arc::as_ptr(port))
         {
             return Ok(std::mem::replace(&mut here.counted, false));
         }
+        AT.with(|at| at.set(ptr::null()));
         Err(place.take())
     });
     match asked {
@@ -55,24 +66,34 @@ pub(super) fn ask(port: &Arc<Shared>) -> bool {
 }
 
 /// Whether the calling thread belongs to the port.
+#[inline]
 pub(super) fn belongs(port: &Arc<Shared>) -> bool {
-    let same = |place: &Place| std::ptr::eq(place.port.as_ptr(), Arc::as_ptr(port));
-    PLACE.try_with(|place| place.borrow().as_ref().is_some_and(same)).unwrap_or(false)
+    ptr::eq(AT.with(Cell::get), Arc::as_ptr(port))
 }
 
-/// It comes back from a remove, and the port has counted it. `false`: it cannot be remembered, as
-/// the thread ends, and must not be counted.
-pub(super) fn answer(port: &Arc<Shared>) -> bool {
+/// It comes back from a remove, and the port has counted it, if it counts.
+#[inline]
+pub(super) fn answer(port: &Arc<Shared>) {
+    if port.counts || !belongs(port) {
+        remember(port);
+    }
+}
+
+fn remember(port: &Arc<Shared>) {
+    AT.with(|at| at.set(Arc::as_ptr(port)));
     let remembered = PLACE.try_with(|place| {
         let mut place = place.borrow_mut();
         match &mut *place {
-            Some(here) if std::ptr::eq(here.port.as_ptr(), Arc::as_ptr(port)) => {
+            Some(here) if ptr::eq(here.port.as_ptr(), Arc::as_ptr(port)) => {
                 here.counted = true;
             }
             _ => *place = Some(Place { port: Arc::downgrade(port), counted: true }),
         }
     });
-    remembered.is_ok()
+    if remembered.is_err() {
+        // The thread ends.
+        port.lock().stops();
+    }
 }
 
 /// The calling thread does not run until this is dropped (C-23).
@@ -103,8 +124,6 @@ impl Drop for Blocked {
         let Some(port) = self.0.take().and_then(|port| port.upgrade()) else { return };
         // It runs again, whether or not there is room: those who run may be too many for a while.
         port.lock().runs();
-        if !answer(&port) {
-            port.lock().stops();
-        }
+        remember(&port);
     }
 }

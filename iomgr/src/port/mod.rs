@@ -352,27 +352,27 @@ impl CompletionPort {
         if counted {
             inner.stops();
         }
-        let result = if !belonged && apc::is_queued() {
-            drop(inner);
-            Err(NoPacket::Apc)
-        } else {
+        if belonged || !apc::is_queued() {
             let taken = port.take(&mut inner, &mut give, most);
             drop(inner);
-            match taken {
+            let result = match taken {
                 0 => self.wait(timeout, alertable, give, most),
                 taken => Ok(taken),
-            }
-        };
-        // C-25: it runs again, whatever came of it. A packet that was taken has been counted.
+            };
+            return self.back(result);
+        }
+        drop(inner);
+        self.back(Err(NoPacket::Apc))
+    }
+
+    /// The thread runs again.
+    fn back(&self, result: Result<usize, NoPacket>) -> Result<usize, NoPacket> {
+        let port = self.shared();
+        // C-25: whatever came of it. A thread that has a packet has been counted already.
         if result.is_err() {
             port.lock().runs();
         }
-        if !association::answer(port) {
-            port.lock().stops();
-        }
-        if let Ok(taken) = result {
-            return Ok(taken);
-        }
+        association::answer(port);
         if matches!(result, Err(NoPacket::Apc)) {
             apc::run();
         }
@@ -391,30 +391,34 @@ impl CompletionPort {
         let limit = Limit::new(timeout);
         let id = port.lock().new_id();
         let apcs = (alertable == Alertable::Yes).then(apc::listen);
-        let waited = sleeper::wait(limit, |sleeper| {
-            let mut inner = port.lock();
-            if let Some(packet) = port.fetch(&mut inner, id) {
-                // Counted by whoever handed it over.
-                give(packet);
-                return Some(Ok(1 + port.pop_many(&mut inner, &mut give, most - 1)));
-            }
-            match port.take(&mut inner, &mut give, most) {
-                0 => {}
-                taken => {
-                    inner.forget(id);
-                    return Some(Ok(taken));
+        let waited = sleeper::wait(
+            limit,
+            || port.seems_filled(),
+            |sleeper| {
+                let mut inner = port.lock();
+                if let Some(packet) = port.fetch(&mut inner, id) {
+                    // Counted by whoever handed it over.
+                    give(packet);
+                    return Some(Ok(1 + port.pop_many(&mut inner, &mut give, most - 1)));
                 }
-            }
-            if inner.closed {
-                return Some(Err(NoPacket::Closed));
-            }
-            if !inner.is_waiting(id) {
-                inner.waiting.push(Waiter { id, who: Who::Thread(sleeper.clone()) });
-            }
-            drop(inner);
-            apcs.as_ref()?.at(sleeper);
-            apc::is_queued().then_some(Err(NoPacket::Apc))
-        });
+                match port.take(&mut inner, &mut give, most) {
+                    0 => {}
+                    taken => {
+                        inner.forget(id);
+                        return Some(Ok(taken));
+                    }
+                }
+                if inner.closed {
+                    return Some(Err(NoPacket::Closed));
+                }
+                if !inner.is_waiting(id) {
+                    inner.waiting.push(Waiter { id, who: Who::Thread(sleeper.clone()) });
+                }
+                drop(inner);
+                apcs.as_ref()?.at(sleeper);
+                apc::is_queued().then_some(Err(NoPacket::Apc))
+            },
+        );
         let mut inner = port.lock();
         inner.forget(id);
         // It may have been handed one after its last look.

@@ -5,9 +5,11 @@
 //! it asks for the next, blocks, goes to another port or ends. A packet that was handed to a waiter
 //! is in `handed` until the waiter fetches it; one that leaves without fetching gives it back.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::packet::{Packet, Posted};
 use crate::irp::slot::SlotPtr;
@@ -37,6 +39,7 @@ pub(super) struct Inner {
     pub(super) waiting: Vec<Waiter>,
     handed: Vec<(u64, Packet)>,
     next_id: u64,
+    /// `usize::MAX`: threads are not counted.
     maximum: usize,
     current: usize,
     pub(super) closed: bool,
@@ -52,6 +55,10 @@ pub(crate) struct Shared {
     /// Requests that report here and whose packets have not been taken.
     outstanding: AtomicUsize,
     limit: usize,
+    /// Threads are counted (C-20).
+    pub(super) counts: bool,
+    /// The number of packets, for those who spin: a hint.
+    depth: AtomicUsize,
     /// On while there are packets (C-29).
     signal: Signal,
 }
@@ -86,16 +93,23 @@ impl Inner {
     }
 
     pub(super) fn runs(&mut self) {
-        self.current += 1;
+        if self.maximum != usize::MAX {
+            self.current += 1;
+        }
     }
 
     pub(super) fn stops(&mut self) {
-        self.current -= 1;
+        if self.maximum != usize::MAX {
+            self.current -= 1;
+        }
     }
 
     /// C-20: the most recently blocked thread runs, its caches are warm; but if the calling thread
     /// waits here itself, it is the one, and nobody has to be woken.
     fn next_waiter(&self) -> Option<usize> {
+        if self.waiting.is_empty() {
+            return None;
+        }
         let has_room = self.has_room();
         let mine = |w: &Waiter| matches!(&w.who, Who::Thread(sleeper) if sleeper.is_mine());
         let may_run = |w: &Waiter| has_room || matches!(w.who, Who::Task(_));
@@ -116,7 +130,7 @@ impl Inner {
     fn hand(&mut self, at: usize, packet: Packet) -> Released {
         let waiter = self.waiting.remove(at);
         if let Who::Thread(_) = waiter.who {
-            self.current += 1;
+            self.runs();
         }
         self.handed.push((waiter.id, packet));
         Released(Some(waiter.who))
@@ -162,13 +176,19 @@ impl Shared {
             }),
             outstanding: AtomicUsize::new(0),
             limit,
+            counts: maximum != usize::MAX,
+            depth: AtomicUsize::new(0),
             signal: Signal::new(false, false),
         }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here panics while it holds the lock.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
+    }
+
+    /// Whether there are packets, or were a moment ago.
+    pub(super) fn seems_filled(&self) -> bool {
+        self.depth.load(Ordering::Relaxed) > 0
     }
 
     /// Takes up to `most` packets, if a thread may run that has them; counts it then. How many it
@@ -329,8 +349,9 @@ impl Shared {
         released.tell();
     }
 
-    /// Keeps the signal in step with the queue. With the lock held.
+    /// Keeps hint and signal in step with the queue. With the lock held.
     pub(super) fn show(&self, inner: &Inner) {
+        self.depth.store(inner.packets.len(), Ordering::Relaxed);
         if inner.watched {
             if inner.packets.is_empty() {
                 self.signal.reset()
@@ -394,7 +415,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         // C-30: queued packets die with the port.
-        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.get_mut();
         while let Some(packet) = inner.pop() {
             drop(packet);
         }
