@@ -525,6 +525,15 @@ unsafe impl Send for FileHandle {}
 // SAFETY: as above.
 unsafe impl Sync for FileHandle {}
 
+impl FileHandle {
+    /// When the last handle goes, requests in flight will go on, and the last of them closes the
+    /// file. On the home's thread, when nobody else knows the file yet.
+    pub(crate) fn leave_out_cleanup(&self) {
+        assert!(self.home.is_current(), "a request's own file object belongs to its issuer");
+        self.ending.set(Ending::Cleaned);
+    }
+}
+
 impl Deref for FileHandle {
     type Target = FileObject;
     #[inline]
@@ -686,6 +695,47 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
     }
 }
 
+/// Counts on a file object as a request does: as long as it lives, nobody closes the descriptor
+/// . For requests that need a second file beside their own: NT's RelatedFileObject (O-31).
+///
+/// A close that is asked for meanwhile waits.
+pub struct RelatedFile(NonNull<FileObject>);
+
+// SAFETY: `FileObject` is `Send + Sync`, and the count is of the kind that any thread may take off.
+unsafe impl Send for RelatedFile {}
+// SAFETY: as above.
+unsafe impl Sync for RelatedFile {}
+
+impl RelatedFile {
+    /// Counts on the file object from now on. Its descriptor may be gone already: look afterwards.
+    pub fn new(file: &FileObject) -> RelatedFile {
+        // Acquire: see `wait_until_alone`.
+        file.uses.fetch_add(FOREIGN, Ordering::Acquire);
+        RelatedFile(file.this)
+    }
+}
+
+impl Deref for RelatedFile {
+    type Target = FileObject;
+    fn deref(&self) -> &FileObject {
+        // SAFETY: counted.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl fmt::Debug for RelatedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl Drop for RelatedFile {
+    fn drop(&mut self) {
+        // SAFETY: counted as of another processor, which may be given up on any thread.
+        unsafe { leave(self.0, false, false) };
+    }
+}
+
 /// Counts a new request on the file. The result goes to [`leave`].
 #[inline]
 pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
@@ -713,7 +763,7 @@ pub(crate) unsafe fn note_asked(file: NonNull<FileObject>) {
 /// Counts a request off. `asked`: [`note_asked`] was called for it.
 ///
 /// # Safety
-/// It was counted by [`enter`] with the given result, on this thread.
+/// It was counted by [`enter`] with the given result, on this thread; or as a [`RelatedFile`].
 #[inline]
 pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool, asked: bool) {
     // SAFETY: the count keeps the file until it is taken off; see `arrive`.

@@ -44,7 +44,7 @@ pub use census::{Census, LiveRequest, live_requests};
 pub use counters::MajorCounts;
 pub use csq::CancelSafeQueue;
 pub use driver::{Class, Driver};
-pub use file::{FileHandle, FileObject};
+pub use file::{FileHandle, FileObject, RelatedFile};
 pub use irp::{
     Completion, Disposition, Held, Irp, Late, Lower, MAX_LOCATIONS, NextLocation, On, Part,
     Unwinding, View,
