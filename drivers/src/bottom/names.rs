@@ -132,7 +132,8 @@ impl Call for QueryDirectory {
             // SAFETY: filled just now, from the start.
             unsafe { self.buffer.set_len(n as usize) };
         }
-        n
+        // A directory that has been removed has no entries any more.
+        if n == -libc::ENOENT { 0 } else { n }
     }
 }
 
