@@ -90,10 +90,12 @@ pub(super) fn operation(irp: &mut Irp<'_>, at: c_int) -> Result<Op, Status> {
         (Major::FileSystemControl, minor::COPY_RANGE) => {
             let to = irp.offset();
             let copy = payload::<CopyRange>(irp)?;
-            if copy.source.fd() < 0 {
+            // Looked at once: a close that comes later takes it away, but waits with closing it.
+            let source = copy.source.fd();
+            if source < 0 {
                 return Err(Status::FILE_CLOSED);
             }
-            (copy.to, copy.fd) = (to, at);
+            (copy.to, copy.fds) = (to, (source, at));
             call::<CopyRange>(irp)?
         }
         _ => return Err(Status::INVALID_DEVICE_REQUEST),
@@ -152,10 +154,10 @@ impl Call for CopyRange {
     fn run(&mut self) -> i32 {
         // The most one call transfers; so that it fits a result.
         let len = self.len.min(0x7fff_f000) as usize;
-        let (source, mut from, mut to) = (self.source.fd(), self.from as i64, self.to as i64);
+        let ((source, target), mut from, mut to) = (self.fds, self.from as i64, self.to as i64);
         again(|| {
             // SAFETY: descriptors, and offsets that live through the call.
-            unsafe { libc::copy_file_range(source, &raw mut from, self.fd, &raw mut to, len, 0) }
+            unsafe { libc::copy_file_range(source, &raw mut from, target, &raw mut to, len, 0) }
         })
     }
 }

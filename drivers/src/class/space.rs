@@ -113,8 +113,8 @@ pub struct CopyRange {
     /// First byte in the target.
     pub(crate) to: u64,
     pub(crate) len: u64,
-    /// Kept for the driver.
-    pub(crate) fd: i32,
+    /// Kept for the driver: the descriptors of source and target.
+    pub(crate) fds: (i32, i32),
 }
 
 impl CopyRange {
@@ -122,7 +122,7 @@ impl CopyRange {
     ///
     /// Until the request has ended and its result has been taken, the source is not closed.
     pub fn new(source: &FileObject, from: u64, to: u64, len: u64) -> CopyRange {
-        CopyRange { source: RelatedFile::new(source), from, to, len, fd: -1 }
+        CopyRange { source: RelatedFile::new(source), from, to, len, fds: (-1, -1) }
     }
 
     /// The file that the data is taken from.

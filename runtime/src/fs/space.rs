@@ -28,8 +28,9 @@ impl File {
     /// If it is dropped, it may have happened, in part too.
     ///
     /// # Errors
-    /// Those of the system: `InvalidInput` (nothing asked for), `StorageFull`, `Unsupported` (by the
-    /// file system); [`Status::OFFSET_OVERFLOW`].
+    /// Those of the system: `InvalidInput` (nothing asked for), `StorageFull` (what was reserved until
+    /// then may stay so), `FileTooLarge`, `Unsupported` (by the file system);
+    /// [`Status::OFFSET_OVERFLOW`].
     ///
     /// ```
     /// # overlapped::block_on(async {
