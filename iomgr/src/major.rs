@@ -132,7 +132,7 @@ impl std::fmt::Debug for MajorSet {
 /// Minor codes of the operations this crate defines. A driver's own start at 0x80.
 ///
 /// Those of [`Major::QueryInformation`] and [`Major::SetInformation`] are NT's information classes,
-/// by NT's numbers; [`minor::NONE`](self::NONE) there means the attributes and the length of an open
+/// by NT's numbers; [`minor::NONE`] there means the attributes and the length of an open
 /// file. Operations on names act on the file object's own directory if it is one that is open, else
 /// on the working directory; what they name is in the request's payload ([`crate::View::payload`]).
 pub mod minor {
