@@ -695,47 +695,6 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
     }
 }
 
-/// Counts on a file object as a request does: as long as it lives, nobody closes the descriptor
-/// . For requests that need a second file beside their own: NT's RelatedFileObject (O-31).
-///
-/// A close that is asked for meanwhile waits.
-pub struct RelatedFile(NonNull<FileObject>);
-
-// SAFETY: `FileObject` is `Send + Sync`, and the count is of the kind that any thread may take off.
-unsafe impl Send for RelatedFile {}
-// SAFETY: as above.
-unsafe impl Sync for RelatedFile {}
-
-impl RelatedFile {
-    /// Counts on the file object from now on. Its descriptor may be gone already: look afterwards.
-    pub fn new(file: &FileObject) -> RelatedFile {
-        // Acquire: see `wait_until_alone`.
-        file.uses.fetch_add(FOREIGN, Ordering::Acquire);
-        RelatedFile(file.this)
-    }
-}
-
-impl Deref for RelatedFile {
-    type Target = FileObject;
-    fn deref(&self) -> &FileObject {
-        // SAFETY: counted.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl fmt::Debug for RelatedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl Drop for RelatedFile {
-    fn drop(&mut self) {
-        // SAFETY: counted as of another processor, which may be given up on any thread.
-        unsafe { leave(self.0, false, false) };
-    }
-}
-
 /// Counts a new request on the file. The result goes to [`leave`].
 #[inline]
 pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
@@ -744,10 +703,16 @@ pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
         file.local.store(file.local.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         true
     } else {
-        // Acquire: see `wait_until_alone`.
-        file.uses.fetch_add(FOREIGN, Ordering::Acquire);
+        enter_foreign(file);
         false
     }
+}
+
+/// Counts a request of another processor on the file.
+#[inline]
+pub(crate) fn enter_foreign(file: &FileObject) {
+    // Acquire: see `wait_until_alone`.
+    file.uses.fetch_add(FOREIGN, Ordering::Acquire);
 }
 
 /// A local request has been asked to end.
@@ -763,7 +728,8 @@ pub(crate) unsafe fn note_asked(file: NonNull<FileObject>) {
 /// Counts a request off. `asked`: [`note_asked`] was called for it.
 ///
 /// # Safety
-/// It was counted by [`enter`] with the given result, on this thread; or as a [`RelatedFile`].
+/// It was counted by [`enter`] with the given result, on this thread; or, not local, by
+/// [`enter_foreign`].
 #[inline]
 pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool, asked: bool) {
     // SAFETY: the count keeps the file until it is taken off; see `arrive`.
