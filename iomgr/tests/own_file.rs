@@ -7,9 +7,11 @@ mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use overlapped_iomgr::hal::Op;
 use overlapped_iomgr::processor::set_hardware_factory;
+use overlapped_iomgr::wait::{self, Alertable};
 use overlapped_iomgr::{
     CompletionPort, Disposition, Driver, FileHandle, FileObject, Irp, Lower, Major, MajorSet, On,
     RelatedFile, Request, Stack, Status,
@@ -125,6 +127,29 @@ fn own_files_by_every_route() {
     let request = own(&stack, &alive, "waited for");
     let result = std::thread::spawn(move || request.wait()).join().unwrap();
     assert_eq!(result, (Status::SUCCESS, Some("waited for")));
+    // A status block, an APC; and a packet for no port, which nobody hears of.
+    let requests = ["started", "given an APC", "for no port"].map(|text| own(&stack, &alive, text));
+    std::thread::spawn(move || {
+        let [started, apc, nowhere] = requests;
+        let block = started.start().map_err(drop).unwrap();
+        nowhere.packet(7).map_err(drop).unwrap();
+        let seen = Arc::new(AtomicUsize::new(0));
+        let count = seen.clone();
+        let done = move |(status, text)| {
+            assert_eq!((status, text), (Status::SUCCESS, Some("given an APC")));
+            count.fetch_add(1, SeqCst);
+        };
+        apc.queue_apc(done).map_err(drop).unwrap();
+        while seen.load(SeqCst) == 0 {
+            wait::sleep(Some(Duration::from_millis(1)), Alertable::Yes).unwrap();
+        }
+        while !block.is_done() {
+            wait::sleep(Some(Duration::from_millis(1)), Alertable::No).unwrap();
+        }
+        assert_eq!(block.take().map_err(drop).unwrap(), (Status::SUCCESS, Some("started")));
+    })
+    .join()
+    .unwrap();
     assert_eq!(alive.load(SeqCst), 0);
     drop(port);
     h.finish();
