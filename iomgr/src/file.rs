@@ -525,6 +525,15 @@ unsafe impl Send for FileHandle {}
 // SAFETY: as above.
 unsafe impl Sync for FileHandle {}
 
+impl FileHandle {
+    /// When the last handle goes, requests in flight will go on, and the last of them closes the
+    /// file. On the home's thread, when nobody else knows the file yet.
+    pub(crate) fn leave_out_cleanup(&self) {
+        assert!(self.home.is_current(), "a request's own file object belongs to its issuer");
+        self.ending.set(Ending::Cleaned);
+    }
+}
+
 impl Deref for FileHandle {
     type Target = FileObject;
     #[inline]
@@ -694,10 +703,16 @@ pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
         file.local.store(file.local.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         true
     } else {
-        // Acquire: see `wait_until_alone`.
-        file.uses.fetch_add(FOREIGN, Ordering::Acquire);
+        enter_foreign(file);
         false
     }
+}
+
+/// Counts a request of another processor on the file.
+#[inline]
+pub(crate) fn enter_foreign(file: &FileObject) {
+    // Acquire: see `wait_until_alone`.
+    file.uses.fetch_add(FOREIGN, Ordering::Acquire);
 }
 
 /// A local request has been asked to end.
@@ -713,7 +728,8 @@ pub(crate) unsafe fn note_asked(file: NonNull<FileObject>) {
 /// Counts a request off. `asked`: [`note_asked`] was called for it.
 ///
 /// # Safety
-/// It was counted by [`enter`] with the given result, on this thread.
+/// It was counted by [`enter`] with the given result, on this thread; or, not local, by
+/// [`enter_foreign`].
 #[inline]
 pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool, asked: bool) {
     // SAFETY: the count keeps the file until it is taken off; see `arrive`.

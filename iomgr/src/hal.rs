@@ -176,9 +176,10 @@ pub enum Op {
         /// `SHUT_*`.
         how: c_int,
     },
-    /// Opens a path relative to the working directory; the result is the descriptor. Implementations
-    /// add `O_CLOEXEC`.
+    /// Opens a path; the result is the descriptor. Implementations add `O_CLOEXEC`.
     Open {
+        /// Directory a relative path starts at, or `AT_FDCWD`.
+        at: c_int,
         /// NUL-terminated path.
         path: *const c_char,
         /// `O_*` flags.
@@ -206,6 +207,86 @@ pub enum Op {
         fd: c_int,
         /// A `struct statx` to fill.
         out: *mut c_void,
+    },
+    /// `statx` of a path relative to `at`, basic fields and birth time.
+    StatPath {
+        /// Directory, or `AT_FDCWD`.
+        at: c_int,
+        /// NUL-terminated path.
+        path: *const c_char,
+        /// `AT_*` flags.
+        flags: c_int,
+        /// A `struct statx` to fill.
+        out: *mut c_void,
+    },
+    /// Renames within or between directories; what has the new name already is replaced.
+    Rename {
+        /// Directory both paths are relative to, or `AT_FDCWD`.
+        at: c_int,
+        /// NUL-terminated old path.
+        from: *const c_char,
+        /// NUL-terminated new path.
+        to: *const c_char,
+    },
+    /// Removes a name.
+    Unlink {
+        /// Directory, or `AT_FDCWD`.
+        at: c_int,
+        /// NUL-terminated path.
+        path: *const c_char,
+        /// `AT_REMOVEDIR` for a directory, else 0.
+        flags: c_int,
+    },
+    /// Makes a directory.
+    MakeDirectory {
+        /// Directory, or `AT_FDCWD`.
+        at: c_int,
+        /// NUL-terminated path.
+        path: *const c_char,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Makes a hard link.
+    Link {
+        /// Directory both paths are relative to, or `AT_FDCWD`.
+        at: c_int,
+        /// NUL-terminated path of what is there.
+        from: *const c_char,
+        /// NUL-terminated path of the new name.
+        to: *const c_char,
+        /// `AT_SYMLINK_FOLLOW`, or 0.
+        flags: c_int,
+    },
+    /// Makes a symbolic link.
+    SymbolicLink {
+        /// Directory `path` is relative to, or `AT_FDCWD`.
+        at: c_int,
+        /// NUL-terminated text of the link.
+        target: *const c_char,
+        /// NUL-terminated path of the link.
+        path: *const c_char,
+    },
+    /// `fallocate`: space for a range, or a hole.
+    Allocate {
+        /// Descriptor.
+        fd: c_int,
+        /// `FALLOC_FL_*`.
+        mode: c_int,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// `posix_fadvise`.
+    Advise {
+        /// Descriptor.
+        fd: c_int,
+        /// First byte.
+        offset: u64,
+        /// Bytes; 0 for all behind `offset`.
+        len: u64,
+        /// `POSIX_FADV_*`.
+        advice: c_int,
     },
     /// Sets a file's length.
     SetLength {

@@ -32,6 +32,7 @@ mod major;
 mod node;
 mod port;
 pub mod processor;
+mod related;
 pub mod request;
 mod scope;
 mod serial;
@@ -52,6 +53,7 @@ pub use irp::{
 pub use major::{Major, MajorSet, minor};
 pub use port::{CompletionPort, Next, NoPacket, Packet, PortOptions, Rights, WaitPacket};
 pub use processor::{Processor, ProcessorHandle, ShutdownReport, TimerId, was_ready_at_once};
+pub use related::RelatedFile;
 pub use request::{Block, Cancel, Done, Issued, Operation, Request, Setup};
 pub use scope::IssuerScope;
 pub use stack::{Device, Stack, StackError};

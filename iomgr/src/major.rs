@@ -17,14 +17,20 @@ pub enum Major {
     Write = 0x04,
     /// Attributes of the file.
     QueryInformation = 0x05,
-    /// Length and other attributes.
+    /// Length, names and other attributes.
     SetInformation = 0x06,
     /// To the medium (file), nothing (socket).
     Flush = 0x09,
+    /// A directory's entries: listing them, making a directory among them.
+    DirectoryControl = 0x0C,
+    /// What file systems do with a file's data by themselves: holes, copies of ranges.
+    FileSystemControl = 0x0D,
     /// Control codes with input and output buffers (S-1).
     DeviceControl = 0x0E,
     /// Last handle gone: what is queued is cancelled.
     Cleanup = 0x12,
+    /// Who may do what: permission bits.
+    SetSecurity = 0x15,
     /// Connects a socket.
     Connect = 0x1C,
     /// Takes one connection from a listener.
@@ -46,7 +52,7 @@ impl Major {
     pub(crate) const COUNT: usize = 0x23;
 
     /// Every major, in the order of the codes.
-    pub const ALL: [Major; 16] = [
+    pub const ALL: [Major; 19] = [
         Major::Create,
         Major::Close,
         Major::Read,
@@ -54,8 +60,11 @@ impl Major {
         Major::QueryInformation,
         Major::SetInformation,
         Major::Flush,
+        Major::DirectoryControl,
+        Major::FileSystemControl,
         Major::DeviceControl,
         Major::Cleanup,
+        Major::SetSecurity,
         Major::Connect,
         Major::Accept,
         Major::SendTo,
@@ -74,6 +83,7 @@ impl Major {
                 | Major::Write
                 | Major::SendTo
                 | Major::ReceiveFrom
+                | Major::FileSystemControl
                 | Major::DeviceControl
                 | Major::Private
         )
@@ -120,6 +130,11 @@ impl std::fmt::Debug for MajorSet {
 }
 
 /// Minor codes of the operations this crate defines. A driver's own start at 0x80.
+///
+/// Those of [`Major::QueryInformation`] and [`Major::SetInformation`] are NT's information classes,
+/// by NT's numbers; [`minor::NONE`] there means the attributes and the length of an open
+/// file. Operations on names act on the file object's own directory if it is one that is open, else
+/// on the working directory; what they name is in the request's payload ([`crate::View::payload`]).
 pub mod minor {
     /// The plain form of an operation.
     pub const NONE: u8 = 0;
@@ -133,6 +148,33 @@ pub mod minor {
     pub const DATA_ONLY: u8 = 1;
     /// Write: the kernel goes on until all is sent (`MSG_WAITALL`).
     pub const ALL: u8 = 4;
+    /// Set information: another name, in place of the old one (FileRenameInformation).
+    pub const RENAME: u8 = 10;
+    /// Set information: one more name (FileLinkInformation).
+    pub const LINK: u8 = 11;
+    /// Set information: takes a name away, and with the last one the file
+    /// (FileDispositionInformation).
+    pub const DISPOSITION: u8 = 13;
+    /// Set information: space for a range, to be written later (FileAllocationInformation).
+    pub const ALLOCATION: u8 = 19;
+    /// Query and set information: what a symbolic link stands for (FileReparsePointInformation).
+    pub const REPARSE_POINT: u8 = 33;
+    /// Query information: the attributes behind a name, without opening it
+    /// (FileNetworkOpenInformation, NtQueryFullAttributesFile).
+    pub const FULL_ATTRIBUTES: u8 = 34;
+    /// Set information: what use will be made of a range (FileIoPriorityHintInformation).
+    pub const HINT: u8 = 43;
+    /// Query information: the absolute name, without links (FileNormalizedNameInformation).
+    pub const NORMALIZED_NAME: u8 = 48;
+    /// Directory control: the next entries (IRP_MN_QUERY_DIRECTORY).
+    pub const QUERY_DIRECTORY: u8 = 1;
+    /// Directory control: makes a directory. NT opens one with a create request instead; here
+    /// nothing is opened, so that creates and closes still balance (O-31).
+    pub const MAKE_DIRECTORY: u8 = 0x40;
+    /// File system control: zeroes for a range, whose space is given back (FSCTL_SET_ZERO_DATA).
+    pub const ZERO_DATA: u8 = 0x32;
+    /// File system control: takes a range of another file over (FSCTL_DUPLICATE_EXTENTS_TO_FILE).
+    pub const COPY_RANGE: u8 = 0x33;
     /// The first code that is free for drivers outside this project.
     pub const DRIVER_DEFINED: u8 = 0x80;
 }

@@ -213,6 +213,7 @@ impl Status {
         Some(match self {
             Status::WOULD_DEADLOCK => "await the request instead of waiting for it",
             Status::OFFSET_OVERFLOW => "offset and length must stay below 2^63",
+            Status::NUL_IN_NAME => "a name must not contain a NUL byte",
             Status::UNALIGNED => {
                 "direct I/O needs offset, length and buffer to be multiples of the block size"
             }
@@ -421,6 +422,8 @@ statuses! {
     /// The bytes a receive is to get are above it: kept from one that nobody waited for. The drivers
     /// between see this as an error; the requester gets the bytes.
     DATA_ABOVE = 0xE00F_0005 => Other;
+    /// A path or name with a NUL byte, which the system would take for its end.
+    NUL_IN_NAME = 0xE00F_0010 => InvalidInput;
     /// Done.
     SUCCESS = 0x0000_0000 => Other;
     /// A wait ended because an owner died with the object held.

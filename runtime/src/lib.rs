@@ -52,7 +52,7 @@ pub mod driver {
     pub use overlapped_iomgr::{
         CancelSafeQueue, Class, Completion, Device, Disposition, Done, Driver, FileHandle,
         FileObject, Held, Irp, Late, Lower, MAX_LOCATIONS, Major, MajorSet, NextLocation, On, Part,
-        Setup, Stack, StackError, Unwinding, View, minor,
+        RelatedFile, Setup, Stack, StackError, Unwinding, View, minor,
     };
 }
 
@@ -60,8 +60,10 @@ pub mod driver {
 /// [`Packet::into_output`].
 pub mod operation {
     pub use overlapped_drivers::class::{
-        Accept, Close, Connect, Create, Flush, QueryInformation, Read, ReadVectored, ReceiveLease,
-        SetLength, Shutdown, Write, WriteVectored,
+        Accept, Allocate, Close, Connect, CopyRange, Create, Delete, Entries, Entry, Flush, Hint,
+        Link, MakeDirectory, Name, NormalizeName, QueryAttributes, QueryDirectory,
+        QueryInformation, Read, ReadLink, ReadVectored, ReceiveLease, Rename, SetLength,
+        SetSecurity, Shutdown, SymbolicLink, Write, WriteVectored, ZeroData,
     };
 }
 

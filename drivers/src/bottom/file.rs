@@ -5,27 +5,41 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use overlapped_iomgr::hal::{Completion, Op};
 use overlapped_iomgr::{
-    Disposition, Driver, FileHandle, FileObject, Irp, Lower, Major, MajorSet, Stack, Status, minor,
+    Disposition, Driver, FileHandle, FileObject, Irp, Lower, Major, MajorSet, RelatedFile, Stack,
+    Status, minor,
 };
 
-use super::{close, close_now};
-use crate::class::{Create, ops::CURRENT};
+use super::{close, close_now, names};
+use crate::class::{Create, Metadata, ops::CURRENT};
 
 /// What the driver keeps per open.
 #[derive(Debug)]
 pub struct FileContext {
     direct: bool,
-    /// What is open: 0 until somebody has looked, then `REGULAR` or `OTHER`.
+    /// What is open: 0 until somebody has looked, then `REGULAR` or `OTHER`; or `NAMES`.
     kind: AtomicU8,
+    /// The directory that the path it is opened by starts at.
+    related: Option<RelatedFile>,
 }
 
 const REGULAR: u8 = 1;
 const OTHER: u8 = 2;
+const NAMES: u8 = 3;
 
 impl FileContext {
     /// `direct`: opened with `O_DIRECT`, so that offsets, lengths and memory must be aligned (B-7).
     pub fn new(direct: bool) -> FileContext {
-        FileContext { direct, kind: AtomicU8::new(0) }
+        FileContext { direct, kind: AtomicU8::new(0), related: None }
+    }
+
+    /// Stands for no file: for requests on names that start at the working directory.
+    pub fn names() -> FileContext {
+        FileContext { direct: false, kind: AtomicU8::new(NAMES), related: None }
+    }
+
+    /// Opened by a path that starts at an open directory, which stays open as long as this does.
+    pub fn relative_to(directory: &FileObject) -> FileContext {
+        FileContext { related: Some(RelatedFile::new(directory)), ..FileContext::new(false) }
     }
 
     /// Whether a short operation on it never waits for somebody else, as one on a pipe may.
@@ -59,6 +73,25 @@ fn direct(file: &FileObject) -> bool {
     file.context::<FileContext>().is_some_and(|c| c.direct)
 }
 
+/// Whether the file object stands for no file. Asked only if it has no descriptor.
+#[cold]
+fn names_only(file: &FileObject) -> bool {
+    file.context::<FileContext>().is_some_and(|c| c.kind.load(Ordering::Relaxed) == NAMES)
+}
+
+/// The directory that the path of a file to be opened starts at.
+///
+/// # Errors
+/// It is closed.
+fn start(file: &FileObject) -> Result<i32, Status> {
+    let context = file.context::<FileContext>();
+    match context.and_then(|c| c.related.as_deref()).map(FileObject::fd) {
+        None => Ok(libc::AT_FDCWD),
+        Some(fd) if fd < 0 => Err(Status::FILE_CLOSED),
+        Some(fd) => Ok(fd),
+    }
+}
+
 /// Whether a short read or write may be done on the spot.
 #[inline]
 fn inline(file: &FileObject, fd: i32) -> bool {
@@ -79,6 +112,9 @@ impl Driver for FileDriver {
             Major::Flush,
             Major::QueryInformation,
             Major::SetInformation,
+            Major::DirectoryControl,
+            Major::FileSystemControl,
+            Major::SetSecurity,
         ])
     }
 
@@ -92,11 +128,15 @@ impl Driver for FileDriver {
             (Major::Create, _) if fd >= 0 => return irp.complete(Status::INVALID_PARAMETER, 0),
             (Major::Create, _) => {
                 let mode = irp.arg() as u32;
+                let at = match start(irp.file()) {
+                    Ok(at) => at,
+                    Err(status) => return irp.complete(status, 0),
+                };
                 let create = irp.payload_mut::<Create>().expect("put there by the operation");
-                Op::Open { path: create.path.as_ptr(), flags: create.flags, mode }
+                Op::Open { at, path: create.path.as_ptr(), flags: create.flags, mode }
             }
             (Major::Close, _) => return close(irp, false),
-            _ if fd < 0 => return irp.complete(Status::FILE_CLOSED, 0),
+            _ if fd < 0 && !names_only(irp.file()) => return irp.complete(Status::FILE_CLOSED, 0),
             (Major::Read, minor::NONE) => {
                 Op::Read { fd, buf: data, len, offset, inline: inline(irp.file(), fd) }
             }
@@ -110,16 +150,21 @@ impl Driver for FileDriver {
                 Op::WriteV { fd, iov: data.cast(), count: len, offset }
             }
             (Major::Flush, minor) => Op::Sync { fd, data_only: minor == minor::DATA_ONLY },
-            (Major::SetInformation, _) => Op::SetLength { fd, len: irp.arg() },
-            (Major::QueryInformation, _) => {
-                let out =
-                    irp.payload_mut::<Box<libc::statx>>().expect("put there by the operation");
-                Op::Stat { fd, out: (&raw mut **out).cast() }
+            (Major::SetInformation, minor::NONE) => Op::SetLength { fd, len: irp.arg() },
+            (Major::QueryInformation, minor::NONE) => {
+                let out = irp.payload_mut::<Metadata>().expect("put there by the operation");
+                Op::Stat { fd, out: out.as_mut_ptr().cast() }
             }
-            _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
+            _ => {
+                let at = if fd < 0 { libc::AT_FDCWD } else { fd };
+                match names::operation(&mut irp, at) {
+                    Ok(op) => op,
+                    Err(status) => return irp.complete(status, 0),
+                }
+            }
         };
-        // SAFETY: data, path and statx memory belong to this request's payload (or were lent by a
-        // driver above, whose location keeps them), until it completes.
+        // SAFETY: data, paths, attributes and the arguments of calls belong to this request's
+        // payload (or were lent by a driver above, whose location keeps them), until it completes.
         unsafe { irp.submit(op) }
     }
 
@@ -135,6 +180,8 @@ impl Driver for FileDriver {
             Major::Read | Major::Write if result == -libc::EINVAL && direct(irp.file()) => {
                 irp.complete(Status::UNALIGNED, 0)
             }
+            // A ring cancels what a thread of the kernel does by a signal.
+            _ if result == -libc::EINTR && irp.is_cancelled() => irp.complete(Status::CANCELLED, 0),
             _ => irp.complete(done.status(), done.info()),
         }
     }

@@ -1,6 +1,7 @@
 //! Bottom drivers: where requests leave for the hardware.
 
 mod file;
+mod names;
 mod tcp;
 
 pub use file::{FileContext, FileDriver, open};

@@ -5,15 +5,16 @@
 
 use std::ffi::CString;
 use std::io;
-use std::mem::MaybeUninit;
 
 use overlapped_iomgr::buf::{BufError, BufResult, IoBuf, IoBufMut, Lease, Vectored};
 use overlapped_iomgr::{Done, FileHandle, Major, Operation, Setup, Status, minor};
 
+use super::Metadata;
+
 /// The offset that means "at the current position", and for sockets and pipes "none".
 pub(crate) const CURRENT: u64 = u64::MAX;
 
-fn check_range(offset: u64, len: usize) -> Status {
+pub(super) fn check_range(offset: u64, len: usize) -> Status {
     let fits = offset == CURRENT
         || offset.checked_add(len as u64).is_some_and(|end| end <= i64::MAX as u64);
     if fits { Status::SUCCESS } else { Status::OFFSET_OVERFLOW }
@@ -371,15 +372,13 @@ impl Operation for SetLength {
 pub struct QueryInformation;
 
 impl Operation for QueryInformation {
-    type Output = io::Result<Box<libc::statx>>;
+    type Output = io::Result<Metadata>;
 
     fn major(&self) -> Major {
         Major::QueryInformation
     }
     fn prepare(self, setup: &mut Setup<'_>) {
-        // SAFETY: `statx` is plain numbers, for which zero is a value.
-        let empty: libc::statx = unsafe { MaybeUninit::zeroed().assume_init() };
-        setup.payload(Box::new(empty));
+        setup.payload(Metadata::empty());
     }
     fn finish(done: &mut Done<'_>) -> Self::Output {
         done.status().result(0)?;

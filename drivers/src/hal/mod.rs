@@ -19,6 +19,7 @@ use overlapped_iomgr::hal::Hal;
 
 pub use epoll::{EpollConfig, EpollHal};
 pub use pool::Pool;
+pub(crate) use pool::again;
 pub use uring::{UringConfig, UringHal};
 
 /// Which hardware a processor uses.

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use overlapped_iomgr::hal::{Completion, Op, Token, Wake};
 
+pub(crate) use perform::again;
 pub use perform::perform;
 pub(super) use perform::{errno, outcome, poll, socket_error};
 

@@ -155,6 +155,18 @@ impl View {
         copied
     }
 
+    /// What the request carries besides data, if it is of this type: the parameters of operations
+    /// that have more of them than a location holds (paths, for instance). `None` for a request
+    /// whose payload is the caller's buffer.
+    pub fn payload<T: 'static>(&self) -> Option<&T> {
+        // SAFETY: as `slot` says; the top location is initialised, and the payload nobody else's as
+        // long as there is a token.
+        unsafe {
+            let is_data = !(*self.0.location(0)).data.is_null();
+            if is_data { None } else { (*self.slot()).payload.get_ref::<T>() }
+        }
+    }
+
     /// The value kept in this driver's location by [`crate::Irp::set_scratch`].
     pub fn scratch<T: 'static>(&self) -> Option<&T> {
         self.location().scratch.get_ref::<T>()

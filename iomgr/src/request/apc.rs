@@ -44,7 +44,7 @@ impl<K: Operation + 'static> Request<'_, K> {
         mut self,
         run: impl FnOnce(K::Output) + Send + 'static,
     ) -> Result<Cancel, K::Output> {
-        let (file, mut operation, extras) = self.unissued("given an APC");
+        let (file, mut operation, extras) = self.unissued("given an APC")?;
         let refused = match mine() {
             _ if file.port().is_some() => Err(Status::INVALID_PARAMETER),
             queue => queue,

@@ -128,7 +128,7 @@ impl<K: Operation> Request<'_, K> {
     /// # Panics
     /// When the request has been polled.
     pub fn start(mut self) -> Result<Block<K>, K::Output> {
-        let (file, mut operation, extras) = self.unissued("started");
+        let (file, mut operation, extras) = self.unissued("started")?;
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
             let slot = match admit(core, &file, &operation) {

@@ -39,6 +39,7 @@ impl<K: Operation> Future for Request<'_, K> {
         };
         let mut operation = Some(operation);
         let launched = Core::with_or_create(|core| {
+            let file = file.made()?;
             let slot = admit(core, &file, operation.as_ref().expect("not taken"))?;
             let operation = operation.take().expect("not taken");
             let left = core.inline_left();

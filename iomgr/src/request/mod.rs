@@ -267,6 +267,26 @@ struct Extras {
 enum Target<'f> {
     Borrowed(&'f FileObject),
     Owned(FileHandle),
+    /// To be made when the request is issued. In two boxes, so that it costs the others nothing.
+    New(Box<Make>),
+}
+
+type Make = Box<dyn FnOnce() -> Result<FileHandle, Status> + Send>;
+
+impl Target<'_> {
+    /// Makes the file object, if that is still to be done, on the thread that issues the request.
+    #[inline]
+    fn made(self) -> Result<Self, Status> {
+        if let Target::New(make) = self { Self::make(make) } else { Ok(self) }
+    }
+
+    #[cold]
+    fn make(make: Box<Make>) -> Result<Self, Status> {
+        let file = make()?;
+        // Its handle goes when the request has been issued, which must not cancel the request.
+        file.leave_out_cleanup();
+        Ok(Target::Owned(file))
+    }
 }
 
 impl std::ops::Deref for Target<'_> {
@@ -276,6 +296,7 @@ impl std::ops::Deref for Target<'_> {
         match self {
             Target::Borrowed(file) => file,
             Target::Owned(file) => file,
+            Target::New(_) => unreachable!("made before it is looked at"),
         }
     }
 }
@@ -296,6 +317,46 @@ impl<'f, K: Operation> Request<'f, K> {
     /// Builds a request that keeps the file object by itself, and so may outlive its handles.
     pub fn owned(file: FileHandle, operation: K) -> Request<'static, K> {
         Request { state: State::Ready(Target::Owned(file), operation, Extras::default()) }
+    }
+
+    /// Builds a request on a file object of its own, which `make` makes when the request is issued,
+    /// and which goes when the request has ended: how an operation that opens nothing (on a path,
+    /// for instance) travels a stack. An error of `make` refuses the request.
+    ///
+    /// ```
+    /// use overlapped_iomgr::{Done, FileObject, Major, Operation, Request, Setup, Stack, Status};
+    /// # struct Bottom;
+    /// # impl overlapped_iomgr::Driver for Bottom {
+    /// #     fn name(&self) -> &str { "bottom" }
+    /// #     fn hooks(&self) -> overlapped_iomgr::MajorSet { overlapped_iomgr::MajorSet::ALL }
+    /// #     fn dispatch(&self, irp: overlapped_iomgr::Irp<'_>, _: overlapped_iomgr::Lower<'_>)
+    /// #         -> overlapped_iomgr::Disposition { irp.complete(Status::SUCCESS, 0) }
+    /// # }
+    /// struct Remove;
+    /// impl Operation for Remove {
+    ///     type Output = Status;
+    ///     fn major(&self) -> Major {
+    ///         Major::SetInformation
+    ///     }
+    ///     fn prepare(self, _: &mut Setup<'_>) {}
+    ///     fn finish(done: &mut Done<'_>) -> Status {
+    ///         done.status()
+    ///     }
+    ///     fn refuse(self, status: Status) -> Status {
+    ///         status
+    ///     }
+    /// }
+    /// let stack = Stack::new([], std::sync::Arc::new(Bottom)).unwrap();
+    /// let request = Request::on_its_own(|| FileObject::new(stack, "a/path", Box::new(())), Remove);
+    /// // No hardware here: no processor can be made.
+    /// assert_eq!(request.wait(), Status::DEVICE_NOT_READY);
+    /// ```
+    pub fn on_its_own(
+        make: impl FnOnce() -> Result<FileHandle, Status> + Send + 'static,
+        operation: K,
+    ) -> Request<'static, K> {
+        let file = Target::New(Box::new(Box::new(make)));
+        Request { state: State::Ready(file, operation, Extras::default()) }
     }
 
     /// Asks for an early end after `limit` from now: the request is then cancelled, and its result

@@ -79,14 +79,28 @@ pub enum Issued<T> {
 }
 
 impl<'f, K: Operation> Request<'f, K> {
-    /// The parts of a request that has not been issued. One that has stays as it is: its drop lets
-    /// go of it.
-    pub(super) fn unissued(&mut self, use_: &str) -> (FileRef<'f>, Option<K>, Extras) {
+    /// The parts of a request that has not been issued, its file object made. One that has been stays
+    /// as it is: its drop lets go of it.
+    ///
+    /// # Errors
+    /// The file object cannot be made: the request's result.
+    pub(super) fn unissued(
+        &mut self,
+        use_: &str,
+    ) -> Result<(FileRef<'f>, Option<K>, Extras), K::Output> {
+        let (file, operation, extras) = self.parts(use_);
+        match file.made() {
+            Ok(file) => Ok((file, Some(operation), extras)),
+            Err(status) => Err(operation.refuse(status)),
+        }
+    }
+
+    fn parts(&mut self, use_: &str) -> (FileRef<'f>, K, Extras) {
         if !matches!(self.state, State::Ready(..)) {
             panic!("a request that has been polled cannot be {use_}");
         }
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Ready(file, operation, extras) => (file, Some(operation), extras),
+            State::Ready(file, operation, extras) => (file, operation, extras),
             State::Issued(_) | State::Done => unreachable!("just looked"),
         }
     }
@@ -101,7 +115,10 @@ impl<'f, K: Operation> Request<'f, K> {
     /// # Panics
     /// When the request has been polled.
     pub fn wait(mut self) -> K::Output {
-        let (file, mut operation, extras) = self.unissued("waited for");
+        let (file, mut operation, extras) = match self.unissued("waited for") {
+            Ok(parts) => parts,
+            Err(refused) => return refused,
+        };
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
             if core.driven() == Driven::Loop || core.is_inside_turn() {
@@ -169,7 +186,7 @@ impl<'f, K: Operation> Request<'f, K> {
     where
         K: 'static,
     {
-        let (file, mut operation, extras) = self.unissued("posted");
+        let (file, mut operation, extras) = self.unissued("posted")?;
         let port = port.shared();
         if let Err(status) = port.admit() {
             return Err(operation.take().expect("there").refuse(status));
@@ -226,7 +243,7 @@ impl<'f, K: Operation> Request<'f, K> {
     where
         K: 'static,
     {
-        let (file, mut operation, extras) = self.unissued("posted");
+        let (file, mut operation, extras) = self.unissued("posted")?;
         let port = file.port().map(|(port, _)| port);
         if let Some(Err(status)) = port.as_ref().map(|port| port.admit()) {
             return Err(operation.take().expect("there").refuse(status));
@@ -289,7 +306,6 @@ impl<'f, K: Operation> Request<'f, K> {
     /// # Panics
     /// When the request has been polled.
     pub fn refuse(mut self, status: Status) -> K::Output {
-        let (_, operation, _) = self.unissued("refused");
-        operation.expect("not issued").refuse(status)
+        self.parts("refused").1.refuse(status)
     }
 }

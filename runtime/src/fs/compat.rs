@@ -179,7 +179,7 @@ impl AsyncSeek for Compat {
                     .get_or_insert_with(|| Request::owned(handle.clone(), QueryInformation));
                 let result = ready!(Pin::new(request).poll(cx));
                 this.asking = None;
-                (result?.stx_size, by)
+                (result?.len(), by)
             }
         };
         let position = base.checked_add_signed(by).filter(|&p| i64::try_from(p).is_ok());

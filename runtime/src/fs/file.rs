@@ -13,7 +13,7 @@ use overlapped_drivers::class::{
 use overlapped_iomgr::buf::{BufError, BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Status};
 
-use super::{Compat, Metadata, OpenOptions};
+use super::{Compat, OpenOptions};
 
 /// An open file. Tasks and threads share it by reference or `Arc`; dropping it closes it.
 ///
@@ -22,8 +22,8 @@ use super::{Compat, Metadata, OpenOptions};
 /// it. Reads and writes at offsets have no state in common, so any number may be in flight.
 #[derive(Debug)]
 pub struct File {
-    handle: FileHandle,
-    append: bool,
+    pub(super) handle: FileHandle,
+    pub(super) append: bool,
 }
 
 /// Offsets of appending writes mean nothing.
@@ -31,7 +31,7 @@ const CURRENT: u64 = u64::MAX;
 
 /// A caller's offset: never [`CURRENT`], however large. What it becomes is refused as too large.
 #[inline]
-fn absolute(offset: u64) -> u64 {
+pub(super) fn absolute(offset: u64) -> u64 {
     offset.min(CURRENT - 1)
 }
 
@@ -166,8 +166,8 @@ impl File {
     ///
     /// # Errors
     /// Those of the system.
-    pub async fn metadata(&self) -> io::Result<Metadata> {
-        Request::new(&self.handle, QueryInformation).await.map(Metadata)
+    pub fn metadata(&self) -> Request<'_, QueryInformation> {
+        Request::new(&self.handle, QueryInformation)
     }
 
     /// Closes the file and reports what the system says of it; dropping it closes it too, but tells

@@ -1,19 +1,56 @@
-//! Files.
+//! Files, directories and their names.
 //!
 //! [`File`] reads and writes at offsets, or along a cursor of its own; every method that does I/O
 //! gives its buffer back with the result, also with a failed one. Filters go on with
 //! [`OpenOptions::filter`].
+//!
+//! The functions on paths build [`Request`](crate::Request)s, as the methods of files do: await them,
+//! [wait](crate::Request::wait) for them on a plain thread, or [post](crate::Request::post) them to a
+//! port. Through filters they go on a [`Volume`]. Paths are copied into the request; one with a NUL
+//! byte is refused ([`Status::NUL_IN_NAME`](crate::Status::NUL_IN_NAME), `InvalidInput`). **A request on
+//! a path that is dropped is cancelled**: it may have happened or not, and nothing is left behind.
+//!
+//! ```
+//! # overlapped::block_on(async {
+//! # let dir = std::env::temp_dir().join(format!("overlapped-fs-{}", std::process::id()));
+//! use overlapped::fs;
+//! fs::create_dir_all(dir.join("in/box")).await?;
+//! fs::write(dir.join("in/box/draft"), "hello").await?;
+//! fs::rename(dir.join("in/box/draft"), dir.join("in/box/letter")).await?;
+//! let mut entries = fs::read_dir(dir.join("in/box")).await?;
+//! while let Some(entry) = entries.next_entry().await? {
+//!     assert_eq!(entry.file_name(), "letter");
+//!     assert_eq!(entry.metadata().await?.len(), 5);
+//! }
+//! fs::remove_dir_all(&dir).await?;
+//! assert!(!fs::try_exists(&dir).await?);
+//! # std::io::Result::Ok(())
+//! # }).unwrap();
+//! ```
 
 mod compat;
+mod dir;
 mod file;
 mod options;
+mod paths;
+mod space;
+mod tree;
+mod volume;
 
 use std::io;
 use std::path::Path;
 
 pub use compat::Compat;
+pub use dir::{DirBuilder, DirEntry, ReadDir};
 pub use file::{Cursor, File};
-pub use options::{Metadata, OpenOptions};
+pub use options::OpenOptions;
+pub use overlapped_drivers::class::{Advice, FileType, Metadata};
+pub use paths::{
+    canonicalize, create_dir, create_dir_all, hard_link, metadata, read_dir, read_link, remove_dir,
+    remove_dir_all, remove_file, rename, set_permissions, symlink, symlink_metadata, try_exists,
+};
+pub use space::{tempfile, tempfile_in};
+pub use volume::Volume;
 
 /// Bytes of one step of [`copy`].
 const CHUNK: usize = 128 * 1024;
@@ -38,6 +75,15 @@ pub async fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
             return Ok(buf);
         }
     }
+}
+
+/// Reads a whole file as text.
+///
+/// # Errors
+/// As [`read`], and `InvalidData` when it is no UTF-8.
+pub async fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+    let bytes = read(path).await?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 mod buf {

@@ -1,17 +1,16 @@
-//! How files are opened, and what is known of them.
+//! How files are opened.
 
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
 
-use overlapped_drivers::bottom::{self, FileContext, FileDriver};
+use overlapped_drivers::bottom::{self, FileContext};
 use overlapped_drivers::class::Create;
-use overlapped_iomgr::{Driver, FileHandle, Request, Stack};
+use overlapped_iomgr::{Driver, FileHandle, Request, Status};
 
-use super::File;
+use super::{File, Volume};
 
 /// How to open a file, as in `std`, with filters.
 ///
@@ -44,12 +43,7 @@ pub struct OpenOptions {
     mode: Option<u32>,
     custom: i32,
     filters: Vec<Arc<dyn Driver>>,
-}
-
-fn plain_stack() -> Arc<Stack> {
-    static STACK: OnceLock<Arc<Stack>> = OnceLock::new();
-    let make = || Stack::new([], FileDriver::shared()).expect("one driver is not too deep");
-    STACK.get_or_init(make).clone()
+    volume: Volume,
 }
 
 impl OpenOptions {
@@ -119,6 +113,13 @@ impl OpenOptions {
         self
     }
 
+    /// Opens through the filters of a volume, which are below those given by
+    /// [`OpenOptions::filter`].
+    pub fn volume(mut self, volume: &Volume) -> Self {
+        self.volume = volume.clone();
+        self
+    }
+
     fn flags(&self) -> io::Result<i32> {
         let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         let writes = self.write || self.append;
@@ -154,13 +155,8 @@ impl OpenOptions {
         let flags = self.flags()?;
         let direct = flags & libc::O_DIRECT != 0;
         let name = path.to_string_lossy().into_owned();
-        let path = CString::new(path.as_os_str().as_bytes())
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a path has a NUL byte"))?;
-        let stack = if self.filters.is_empty() {
-            plain_stack()
-        } else {
-            Stack::new(self.filters, FileDriver::shared())?
-        };
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Status::NUL_IN_NAME)?;
+        let stack = self.volume.stack_below(self.filters)?;
         overlapped_drivers::hal::install();
         let handle = bottom::open(stack, &name, FileContext::new(direct))?;
         Ok((handle, Create { path, flags, mode: self.mode.unwrap_or(0o666) }))
@@ -189,62 +185,5 @@ impl OpenOptions {
         let (handle, create) = self.prepare(path.as_ref())?;
         Request::new(&handle, create).wait()?;
         Ok(File::new(handle, append))
-    }
-}
-
-/// What is known of a file.
-#[derive(Clone)]
-pub struct Metadata(pub(super) Box<libc::statx>);
-
-impl Metadata {
-    /// Bytes.
-    #[expect(clippy::len_without_is_empty, reason = "as in std")]
-    pub fn len(&self) -> u64 {
-        self.0.stx_size
-    }
-
-    /// Permission bits.
-    pub fn mode(&self) -> u32 {
-        u32::from(self.0.stx_mode) & 0o7777
-    }
-
-    fn kind(&self) -> u32 {
-        u32::from(self.0.stx_mode) & libc::S_IFMT
-    }
-
-    /// Whether it is a regular file.
-    pub fn is_file(&self) -> bool {
-        self.kind() == libc::S_IFREG
-    }
-
-    /// The numbers of its device and of its inode there: together they tell files apart.
-    pub fn identity(&self) -> (u64, u64) {
-        (libc::makedev(self.0.stx_dev_major, self.0.stx_dev_minor), self.0.stx_ino)
-    }
-
-    /// Whether it is a directory.
-    pub fn is_dir(&self) -> bool {
-        self.kind() == libc::S_IFDIR
-    }
-
-    /// The file system's block size for I/O, in bytes.
-    pub fn block_size(&self) -> u32 {
-        self.0.stx_blksize
-    }
-
-    /// When its contents changed last. `None` for times before 1970.
-    pub fn modified(&self) -> Option<SystemTime> {
-        let time = &self.0.stx_mtime;
-        let since = Duration::new(u64::try_from(time.tv_sec).ok()?, time.tv_nsec);
-        Some(SystemTime::UNIX_EPOCH + since)
-    }
-}
-
-impl std::fmt::Debug for Metadata {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Metadata")
-            .field("len", &self.len())
-            .field("mode", &self.mode())
-            .finish_non_exhaustive()
     }
 }

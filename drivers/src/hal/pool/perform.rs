@@ -12,11 +12,11 @@ use overlapped_iomgr::hal::Op;
 
 // The 64-bit calls, by the names that this C library has for them.
 #[cfg(target_env = "musl")]
-use libc::{ftruncate, pread, preadv, pwrite, pwritev};
+use libc::{fallocate, ftruncate, posix_fadvise, pread, preadv, pwrite, pwritev};
 #[cfg(not(target_env = "musl"))]
 use libc::{
-    ftruncate64 as ftruncate, pread64 as pread, preadv64 as preadv, pwrite64 as pwrite,
-    pwritev64 as pwritev,
+    fallocate64 as fallocate, ftruncate64 as ftruncate, posix_fadvise64 as posix_fadvise,
+    pread64 as pread, preadv64 as preadv, pwrite64 as pwrite, pwritev64 as pwritev,
 };
 
 use crate::hal::generation;
@@ -37,7 +37,7 @@ pub(in crate::hal) fn outcome(returned: isize) -> i32 {
 }
 
 /// Repeats a system call that signals interrupt.
-fn again(mut call: impl FnMut() -> isize) -> i32 {
+pub(crate) fn again(mut call: impl FnMut() -> isize) -> i32 {
     loop {
         match outcome(call()) {
             interrupted if interrupted == -libc::EINTR => {}
@@ -168,10 +168,10 @@ pub unsafe fn perform(op: &Op) -> i32 {
         }
         // SAFETY: a descriptor and a number.
         Op::Shutdown { fd, how } => outcome(unsafe { libc::shutdown(fd, how) } as isize),
-        Op::Open { path, flags, mode } => again(|| {
+        Op::Open { at, path, flags, mode } => again(|| {
             let flags = flags | libc::O_CLOEXEC | libc::O_LARGEFILE;
             // SAFETY: as above; the path ends with a NUL.
-            unsafe { libc::open(path, flags, mode) as isize }
+            unsafe { libc::openat(at, path, flags, mode) as isize }
         }),
         Op::Close { fd, .. } => {
             generation::note_close(fd);
@@ -191,6 +191,40 @@ pub unsafe fn perform(op: &Op) -> i32 {
             // SAFETY: as above; the path is a literal.
             unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, out.cast()) as isize }
         }),
+        // SAFETY, of the following: as above; paths end with a NUL.
+        Op::StatPath { at, path, flags, out } => again(|| {
+            let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+            // SAFETY: as above.
+            unsafe { libc::statx(at, path, flags, mask, out.cast()) as isize }
+        }),
+        Op::Rename { at, from, to } => {
+            // SAFETY: as above.
+            again(|| unsafe { libc::renameat(at, from, at, to) } as isize)
+        }
+        Op::Unlink { at, path, flags } => {
+            // SAFETY: as above.
+            again(|| unsafe { libc::unlinkat(at, path, flags) } as isize)
+        }
+        Op::MakeDirectory { at, path, mode } => {
+            // SAFETY: as above.
+            again(|| unsafe { libc::mkdirat(at, path, mode) } as isize)
+        }
+        Op::Link { at, from, to, flags } => {
+            // SAFETY: as above.
+            again(|| unsafe { libc::linkat(at, from, at, to, flags) } as isize)
+        }
+        Op::SymbolicLink { at, target, path } => {
+            // SAFETY: as above.
+            again(|| unsafe { libc::symlinkat(target, at, path) } as isize)
+        }
+        Op::Allocate { fd, mode, offset, len } => {
+            // SAFETY: a descriptor and numbers; the kernel refuses those that are negative.
+            again(|| unsafe { fallocate(fd, mode, offset as i64, len as i64) } as isize)
+        }
+        Op::Advise { fd, offset, len, advice } => {
+            // SAFETY: a descriptor and numbers. It returns its error.
+            -unsafe { posix_fadvise(fd, offset as i64, len as i64, advice) }
+        }
         Op::SetLength { fd, len } => match i64::try_from(len) {
             // SAFETY: a descriptor and a number.
             Ok(len) => again(|| unsafe { ftruncate(fd, len) } as isize),

@@ -134,7 +134,7 @@ fn files_by_blocking_calls() {
     // SAFETY: everything the operations name lives to the end of the function.
     let run = |op: Op| unsafe { perform(&op) };
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-    let fd = run(Op::Open { path: name.as_ptr(), flags, mode: 0o600 });
+    let fd = run(Op::Open { at: libc::AT_FDCWD, path: name.as_ptr(), flags, mode: 0o600 });
     assert!(fd >= 0, "{}", io_error(fd));
     std::fs::remove_file(&path).unwrap();
     let data = *b"hello world";

@@ -71,10 +71,9 @@ pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
             .build(),
         Op::Connect { fd, addr, len } => opcode::Connect::new(Fd(fd), addr.cast(), len).build(),
         Op::Shutdown { fd, how } => opcode::Shutdown::new(Fd(fd), how).build(),
-        Op::Open { path, flags, mode } => opcode::OpenAt::new(Fd(libc::AT_FDCWD), path)
-            .flags(flags | libc::O_CLOEXEC)
-            .mode(mode)
-            .build(),
+        Op::Open { at, path, flags, mode } => {
+            opcode::OpenAt::new(Fd(at), path).flags(flags | libc::O_CLOEXEC).mode(mode).build()
+        }
         Op::Close { fd, .. } => opcode::Close::new(Fd(fd)).build(),
         Op::Sync { fd, data_only } => {
             let flags = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
@@ -84,6 +83,29 @@ pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
             .flags(libc::AT_EMPTY_PATH)
             .mask(libc::STATX_BASIC_STATS | libc::STATX_BTIME)
             .build(),
+        Op::StatPath { at, path, flags, out } => opcode::Statx::new(Fd(at), path, out.cast())
+            .flags(flags)
+            .mask(libc::STATX_BASIC_STATS | libc::STATX_BTIME)
+            .build(),
+        Op::Rename { at, from, to } => opcode::RenameAt::new(Fd(at), from, Fd(at), to).build(),
+        Op::Unlink { at, path, flags } => opcode::UnlinkAt::new(Fd(at), path).flags(flags).build(),
+        Op::MakeDirectory { at, path, mode } => {
+            opcode::MkDirAt::new(Fd(at), path).mode(mode).build()
+        }
+        Op::Link { at, from, to, flags } => {
+            opcode::LinkAt::new(Fd(at), from, Fd(at), to).flags(flags).build()
+        }
+        Op::SymbolicLink { at, target, path } => {
+            opcode::SymlinkAt::new(Fd(at), target, path).build()
+        }
+        Op::Allocate { fd, mode, offset, len } => {
+            opcode::Fallocate::new(Fd(fd), len).offset(offset).mode(mode).build()
+        }
+        // The entry's length has 32 bits; a thread's has more.
+        Op::Advise { len, .. } if len > u64::from(u32::MAX) => return None,
+        Op::Advise { fd, offset, len, advice } => {
+            opcode::Fadvise::new(Fd(fd), len as libc::off_t, advice).offset(offset).build()
+        }
         Op::SetLength { fd, len } => opcode::Ftruncate::new(Fd(fd), len).build(),
         Op::Poll { fd, events } => opcode::PollAdd::new(Fd(fd), events).build(),
         // `Call`, and what this file has not heard of.

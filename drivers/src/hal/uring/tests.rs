@@ -394,6 +394,92 @@ fn what_the_kernel_lacks_is_done_by_threads() {
     });
 }
 
+/// Each operation on names and ranges: by the ring where the kernel has an opcode for it, by a thread
+/// where not, with the same results.
+#[test]
+fn names_and_ranges_by_the_ring_and_by_threads() {
+    use io_uring::opcode as code;
+    let name = |path: &std::path::Path| {
+        std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap()
+    };
+    let dir = std::env::temp_dir().join(format!("overlapped-names-{}", std::process::id()));
+    on_every_rung(&UringConfig::default(), |hal| {
+        let whole = hal.kernel;
+        for (round, by_threads) in [false, true].into_iter().enumerate() {
+            std::fs::create_dir(&dir).unwrap();
+            let directory = File::open(&dir).unwrap();
+            let at = directory.as_raw_fd();
+            let file = temp_file();
+            let fd = file.as_raw_fd();
+            // SAFETY: plain data.
+            let mut stat: libc::statx = unsafe { mem::zeroed() };
+            let (nofollow, out) = (libc::AT_SYMLINK_NOFOLLOW, (&raw mut stat).cast());
+            let long = name(&dir.join("b"));
+            let p = |path: &'static std::ffi::CStr| path.as_ptr();
+            let make = Op::MakeDirectory { at, path: p(c"d"), mode: 0o700 };
+            let gone = Op::Unlink { at, path: p(c"b"), flags: 0 };
+            let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            let none = -libc::ENOENT;
+            let steps = [
+                (code::MkDirAt::CODE, make, 0),
+                (code::MkDirAt::CODE, make, -libc::EEXIST),
+                (code::SymlinkAt::CODE, Op::SymbolicLink { at, target: p(c"d"), path: p(c"a") }, 0),
+                (code::LinkAt::CODE, Op::Link { at, from: p(c"a"), to: p(c"b"), flags: 0 }, 0),
+                (code::Statx::CODE, Op::StatPath { at, path: p(c"b"), flags: nofollow, out }, 0),
+                (code::Statx::CODE, Op::StatPath { at, path: long.as_ptr(), flags: 0, out }, 0),
+                (code::Statx::CODE, Op::StatPath { at, path: p(c"c"), flags: 0, out }, none),
+                (code::RenameAt::CODE, Op::Rename { at, from: p(c"c"), to: p(c"b") }, none),
+                // Both are names of one file: nothing happens.
+                (code::RenameAt::CODE, Op::Rename { at, from: p(c"a"), to: p(c"b") }, 0),
+                (code::RenameAt::CODE, Op::Rename { at, from: p(c"a"), to: p(c"c") }, 0),
+                (code::UnlinkAt::CODE, gone, 0),
+                (code::UnlinkAt::CODE, gone, none),
+                (code::UnlinkAt::CODE, Op::Unlink { at, path: p(c"d"), flags: 0 }, -libc::EISDIR),
+                (
+                    code::UnlinkAt::CODE,
+                    Op::Unlink { at, path: p(c"d"), flags: libc::AT_REMOVEDIR },
+                    0,
+                ),
+                (code::UnlinkAt::CODE, Op::Unlink { at, path: p(c"c"), flags: 0 }, 0),
+                (code::Fallocate::CODE, Op::Allocate { fd, mode: 0, offset: 4096, len: 4096 }, 0),
+                (code::Fallocate::CODE, Op::Allocate { fd, mode: punch, offset: 0, len: 9 }, 0),
+                (
+                    code::Fallocate::CODE,
+                    Op::Allocate { fd, mode: punch, offset: 0, len: 0 },
+                    -libc::EINVAL,
+                ),
+                (
+                    code::Fadvise::CODE,
+                    Op::Advise { fd, offset: 0, len: 0, advice: libc::POSIX_FADV_RANDOM },
+                    0,
+                ),
+                (
+                    code::Fadvise::CODE,
+                    Op::Advise { fd, offset: 0, len: 9, advice: 99 },
+                    -libc::EINVAL,
+                ),
+            ];
+            for (n, (opcode, op, result)) in steps.into_iter().enumerate() {
+                hal.kernel = if by_threads { whole.without(opcode) } else { whole };
+                let pooled = !hal.kernel.has(opcode.into());
+                submit(hal, 100 * round + n, op);
+                assert_eq!(hal.pooled, usize::from(pooled), "{op:?}");
+                assert_eq!(one(hal).result, result, "{op:?}");
+            }
+            // More than an entry has room for.
+            let len = u64::from(u32::MAX) + 1;
+            let advice = libc::POSIX_FADV_NORMAL;
+            submit(hal, 99, Op::Advise { fd, offset: 0, len, advice });
+            assert_eq!((hal.pooled, one(hal).result), (1, 0));
+            hal.kernel = whole;
+            assert_eq!(file.metadata().unwrap().len(), 8192);
+            assert_eq!(u32::from(stat.stx_mode) & libc::S_IFMT, libc::S_IFDIR);
+            // Nothing is left in it.
+            std::fs::remove_dir(&dir).unwrap();
+        }
+    });
+}
+
 #[test]
 fn rings_come_and_go_on_one_thread() {
     // More than a thread's slots for registered descriptors, in a row and at once.

@@ -197,7 +197,7 @@ fn files() {
     let path = std::env::temp_dir().join(format!("overlapped-epoll-{}", std::process::id()));
     let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
-    let fd = rig.run(Op::Open { path: name.as_ptr(), flags, mode: 0o600 });
+    let fd = rig.run(Op::Open { at: libc::AT_FDCWD, path: name.as_ptr(), flags, mode: 0o600 });
     assert!(fd >= 0);
     std::fs::remove_file(&path).unwrap();
     let data: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();

@@ -1,0 +1,187 @@
+//! What becomes of the operations on names, directories and ranges at the bottom of files: one of
+//! the hardware's operations, or, where the kernel has none for a ring, a call on the thread pool.
+//!
+//! **Invariant.** A call's argument is the request's own payload, which nobody else touches until
+//! the call has returned, for the request is with the hardware: `FileDriver` submits the operation
+//! right after it was made here.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+
+use overlapped_iomgr::hal::Op;
+use overlapped_iomgr::{Irp, Major, Status, minor};
+
+use crate::class::{
+    Allocate, CopyRange, Delete, Hint, Link, MakeDirectory, Name, NormalizeName, QueryAttributes,
+    QueryDirectory, ReadLink, Rename, SetSecurity, SymbolicLink, ZeroData,
+};
+use crate::hal::again;
+
+/// The hardware's operation for a request. `at`: the open file, or `AT_FDCWD`.
+///
+/// # Errors
+/// The status to complete the request with.
+pub(super) fn operation(irp: &mut Irp<'_>, at: c_int) -> Result<Op, Status> {
+    Ok(match (irp.major(), irp.minor()) {
+        (Major::QueryInformation, minor::FULL_ATTRIBUTES) => {
+            let ask = payload::<QueryAttributes>(irp)?;
+            let flags = if ask.follow() { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+            let out = ask.out.as_mut_ptr().cast();
+            Op::StatPath { at, path: ask.path().as_ptr(), flags, out }
+        }
+        // These two calls know no other directory.
+        (Major::QueryInformation, minor::REPARSE_POINT) if at == libc::AT_FDCWD => {
+            call::<ReadLink>(irp)?
+        }
+        (Major::QueryInformation, minor::NORMALIZED_NAME) if at == libc::AT_FDCWD => {
+            call::<NormalizeName>(irp)?
+        }
+        (Major::SetInformation, minor::RENAME) => {
+            let Rename { from, to } = payload(irp)?;
+            Op::Rename { at, from: from.as_ptr(), to: to.as_ptr() }
+        }
+        (Major::SetInformation, minor::DISPOSITION) => {
+            let Delete { path, directory } = payload(irp)?;
+            let flags = if *directory { libc::AT_REMOVEDIR } else { 0 };
+            Op::Unlink { at, path: path.as_ptr(), flags }
+        }
+        (Major::SetInformation, minor::LINK) => {
+            let link = payload::<Link>(irp)?;
+            let mut flags = 0;
+            if link.is_open {
+                // Of the thread that looks: the process's first one may have ended.
+                link.from = Name::new(format!("/proc/thread-self/fd/{at}"));
+                flags = libc::AT_SYMLINK_FOLLOW;
+            }
+            // The new name of an open file, if it is relative, starts at the working directory.
+            let at = if link.is_open { libc::AT_FDCWD } else { at };
+            Op::Link { at, from: link.from.as_ptr(), to: link.to.as_ptr(), flags }
+        }
+        (Major::SetInformation, minor::REPARSE_POINT) => {
+            let SymbolicLink { target, path } = payload(irp)?;
+            Op::SymbolicLink { at, target: target.as_ptr(), path: path.as_ptr() }
+        }
+        (Major::DirectoryControl, minor::MAKE_DIRECTORY) => {
+            let MakeDirectory { path, mode } = payload(irp)?;
+            Op::MakeDirectory { at, path: path.as_ptr(), mode: *mode }
+        }
+        (Major::DirectoryControl, minor::QUERY_DIRECTORY) => {
+            payload::<QueryDirectory>(irp)?.fd = at;
+            call::<QueryDirectory>(irp)?
+        }
+        (Major::SetSecurity, minor::NONE) => {
+            payload::<SetSecurity>(irp)?.fd = at;
+            call::<SetSecurity>(irp)?
+        }
+        (Major::SetInformation, minor::ALLOCATION) => {
+            let Allocate { len, .. } = *payload(irp)?;
+            let mode = libc::FALLOC_FL_KEEP_SIZE;
+            Op::Allocate { fd: at, mode, offset: irp.offset(), len }
+        }
+        (Major::FileSystemControl, minor::ZERO_DATA) => {
+            let ZeroData { len, .. } = *payload(irp)?;
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            Op::Allocate { fd: at, mode, offset: irp.offset(), len }
+        }
+        (Major::SetInformation, minor::HINT) => {
+            let Hint { len, advice, .. } = *payload(irp)?;
+            Op::Advise { fd: at, offset: irp.offset(), len, advice: advice.as_raw() }
+        }
+        (Major::FileSystemControl, minor::COPY_RANGE) => {
+            let to = irp.offset();
+            let copy = payload::<CopyRange>(irp)?;
+            // Looked at once: a close that comes later takes it away, but waits with closing it.
+            let source = copy.source.fd();
+            if source < 0 {
+                return Err(Status::FILE_CLOSED);
+            }
+            (copy.to, copy.fds) = (to, (source, at));
+            call::<CopyRange>(irp)?
+        }
+        _ => return Err(Status::INVALID_DEVICE_REQUEST),
+    })
+}
+
+fn payload<'a, T: 'static>(irp: &'a mut Irp<'_>) -> Result<&'a mut T, Status> {
+    irp.payload_mut::<T>().ok_or(Status::INVALID_PARAMETER)
+}
+
+/// What a thread of the pool does for a request, with its payload.
+trait Call: 'static {
+    /// As a system call of the kernel's: its result, or the negated errno.
+    fn run(&mut self) -> i32;
+}
+
+fn call<T: Call>(irp: &mut Irp<'_>) -> Result<Op, Status> {
+    unsafe fn run<T: Call>(arg: *mut c_void) -> i32 {
+        // SAFETY: the payload of a request that is with the hardware (module invariant), of this
+        // type: see below.
+        unsafe { &mut *arg.cast::<T>() }.run()
+    }
+    Ok(Op::Call { run: run::<T>, arg: (&raw mut *payload::<T>(irp)?).cast() })
+}
+
+impl Call for QueryDirectory {
+    fn run(&mut self) -> i32 {
+        // It may have been here before, if a filter sends it down once more.
+        self.buffer.clear();
+        let room = self.buffer.spare_capacity_mut();
+        // SAFETY: the kernel fills at most `room.len()` bytes of it.
+        let n = again(|| unsafe {
+            libc::syscall(libc::SYS_getdents64, self.fd, room.as_mut_ptr(), room.len()) as isize
+        });
+        if n > 0 {
+            // SAFETY: filled just now, from the start.
+            unsafe { self.buffer.set_len(n as usize) };
+        }
+        // A directory that has been removed has no entries any more.
+        if n == -libc::ENOENT { 0 } else { n }
+    }
+}
+
+impl Call for SetSecurity {
+    fn run(&mut self) -> i32 {
+        again(|| match &self.path {
+            // SAFETY: the path ends with a NUL.
+            Some(path) => unsafe { libc::fchmodat(self.fd, path.as_ptr(), self.mode, 0) as isize },
+            // SAFETY: a descriptor and a number.
+            None => unsafe { libc::fchmod(self.fd, self.mode) as isize },
+        })
+    }
+}
+
+impl Call for CopyRange {
+    fn run(&mut self) -> i32 {
+        // The most one call transfers; so that it fits a result.
+        let len = self.len.min(0x7fff_f000) as usize;
+        let ((source, target), mut from, mut to) = (self.fds, self.from as i64, self.to as i64);
+        again(|| {
+            // SAFETY: descriptors, and offsets that live through the call.
+            unsafe { libc::copy_file_range(source, &raw mut from, target, &raw mut to, len, 0) }
+        })
+    }
+}
+
+impl Call for ReadLink {
+    fn run(&mut self) -> i32 {
+        answer(self.path().as_path().map(std::fs::read_link), &mut self.out)
+    }
+}
+
+impl Call for NormalizeName {
+    fn run(&mut self) -> i32 {
+        answer(self.path().as_path().map(std::fs::canonicalize), &mut self.out)
+    }
+}
+
+/// Puts a call's answer where it belongs, and its error into a result.
+fn answer<T>(answer: Option<io::Result<T>>, out: &mut T) -> i32 {
+    match answer {
+        Some(Ok(value)) => {
+            *out = value;
+            0
+        }
+        Some(Err(error)) => -error.raw_os_error().unwrap_or(libc::EIO),
+        None => -libc::EINVAL,
+    }
+}
