@@ -69,6 +69,7 @@ impl<T> Fifo<T> {
         self.len += 1;
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, entry: Entry<T>) {
         let link = link_of(entry);
         // SAFETY: as above.
@@ -83,6 +84,7 @@ impl<T> Fifo<T> {
         self.len += 1;
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Entry<T>> {
         let link = self.first;
         if link.is_null() {
@@ -104,6 +106,7 @@ impl<T> Fifo<T> {
     }
 }
 
+#[inline]
 fn link_of<T>(entry: Entry<T>) -> *mut Slot {
     match entry {
         Entry::Irp(slot) => slot.0.as_ptr(),
@@ -115,6 +118,7 @@ fn link_of<T>(entry: Entry<T>) -> *mut Slot {
 ///
 /// # Safety
 /// The link's entry is alive, and the caller's.
+#[inline]
 unsafe fn next_of<T>(link: *mut Slot) -> *mut *mut Slot {
     // SAFETY: the caller's; the lowest bit says which it is.
     unsafe {

@@ -106,6 +106,7 @@ impl Inner {
 
     /// C-20: the most recently blocked thread runs, its caches are warm; but if the calling thread
     /// waits here itself, it is the one, and nobody has to be woken.
+    #[inline]
     fn next_waiter(&self) -> Option<usize> {
         if self.waiting.is_empty() {
             return None;
@@ -137,6 +138,7 @@ impl Inner {
     }
 
     /// The oldest packet.
+    #[inline]
     fn pop(&mut self) -> Option<Packet> {
         Some(match self.packets.pop()? {
             Entry::Irp(slot) => Packet::of_irp(slot),
@@ -193,6 +195,7 @@ impl Shared {
 
     /// Takes up to `most` packets, if a thread may run that has them; counts it then. How many it
     /// took.
+    #[inline]
     pub(super) fn take(
         &self,
         inner: &mut Inner,
@@ -207,6 +210,7 @@ impl Shared {
     }
 
     /// Takes up to `most` packets.
+    #[inline]
     pub(super) fn pop_many(
         &self,
         inner: &mut Inner,
@@ -233,6 +237,7 @@ impl Shared {
         Some(packet)
     }
 
+    #[inline]
     fn note_taken(&self, packet: &Packet) {
         if packet.is_request() {
             self.reaped();
@@ -303,6 +308,7 @@ impl Shared {
         found
     }
 
+    #[inline]
     fn queue(&self, mut inner: MutexGuard<'_, Inner>, posted: Posted) {
         let released = match inner.next_waiter().filter(|_| inner.packets.is_empty()) {
             Some(at) => inner.hand(at, Packet::of_post(posted)),
@@ -350,6 +356,7 @@ impl Shared {
     }
 
     /// Keeps hint and signal in step with the queue. With the lock held.
+    #[inline]
     pub(super) fn show(&self, inner: &Inner) {
         self.depth.store(inner.packets.len(), Ordering::Relaxed);
         if inner.watched {
