@@ -65,6 +65,16 @@ impl Major {
         Major::Private,
     ];
 
+    /// Whether the operation's data comes in.
+    pub(crate) fn receives(self) -> bool {
+        matches!(self, Major::Read | Major::ReceiveFrom)
+    }
+
+    /// Whether the operation's data goes out.
+    pub(crate) fn sends(self) -> bool {
+        matches!(self, Major::Write | Major::SendTo)
+    }
+
     /// Whether the operation carries the user's bytes, so that a transforming filter that does not
     /// know it must refuse it rather than let it through.
     pub fn carries_data(self) -> bool {

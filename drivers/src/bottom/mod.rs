@@ -1,12 +1,13 @@
 //! Bottom drivers: where requests leave for the hardware.
 
 mod file;
+mod receiving;
 mod tcp;
 
 pub use file::{FileContext, FileDriver, open};
 pub use tcp::{
-    ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt, adopt_listener,
-    has_unread, stop_accepting, take_ready,
+    DatagramDriver, ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt,
+    adopt_datagram, adopt_listener, has_unread, stop_accepting, take_ready,
 };
 
 use overlapped_iomgr::hal::Op;

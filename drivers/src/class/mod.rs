@@ -1,11 +1,13 @@
 //! What bottom drivers of one kind share: the operations, as applications build them, and the
 //! treatment of received bytes that came too late.
 
+mod envelope;
 pub(crate) mod ops;
 mod receive;
 
+pub use envelope::{Envelope, MOST_DESCRIPTORS};
 pub use ops::{
     Accept, Accepted, Close, Connect, Create, Flush, QueryInformation, Read, ReadVectored,
     ReceiveLease, SetLength, Shutdown, Write, WriteVectored,
 };
-pub use receive::{Receiver, Turn};
+pub use receive::{Receiver, Stashed, Turn};
