@@ -17,6 +17,9 @@ pub trait Companion: Any + Send {
     /// A copy, for a request that leaves the original where it is (a peek at a message): without
     /// what can exist only once, like a descriptor.
     fn copy(&self) -> Box<dyn Companion>;
+
+    /// Takes over what has come for an earlier request, whose companion this was.
+    fn take_over(&mut self, late: Box<dyn Companion>);
 }
 
 fn is<T: Companion>(companion: &dyn Companion) -> Option<&T> {
@@ -41,6 +44,23 @@ impl SlotPtr {
             }
             (*header).accompanied = companion.is_some();
             std::mem::replace(&mut (*header).companion, companion)
+        }
+    }
+
+    /// Gives the request what has come for an earlier one. Of no use to a request that did not send a
+    /// companion along.
+    ///
+    /// # Safety
+    /// As [`SlotPtr::set_companion`].
+    pub(crate) unsafe fn give_companion(self, late: Box<dyn Companion>) {
+        // SAFETY: the caller's.
+        unsafe {
+            let header = self.0.as_ptr();
+            if (*header).accompanied
+                && let Some(own) = (*header).companion.as_deref_mut()
+            {
+                own.take_over(late);
+            }
         }
     }
 
@@ -73,6 +93,6 @@ impl SlotPtr {
 }
 
 /// The companion as a `T`, if it is one.
-pub(crate) fn downcast<T: Companion>(companion: Box<dyn Companion>) -> Option<Box<T>> {
+pub fn downcast<T: Companion>(companion: Box<dyn Companion>) -> Option<Box<T>> {
     (companion as Box<dyn Any>).downcast().ok()
 }

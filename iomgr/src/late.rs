@@ -103,7 +103,6 @@ impl Kept {
     pub(crate) unsafe fn serve(&self, slot: SlotPtr) -> bool {
         let mut chunks = self.lock();
         let Some(Chunk { position, what }) = chunks.pop_front() else { return false };
-        let companion;
         // SAFETY: the caller's; the request is a read, whose memory or payload is its own.
         unsafe {
             let header = slot.0.as_ptr();
@@ -137,15 +136,12 @@ impl Kept {
                 ((*top).data, (*top).len) = (lease.as_ptr().cast_mut(), lease.len() as u32);
                 (*header).payload = Payload::new(lease);
             }
-            // Dropped below: of no use to a request that did not send one along.
-            companion = match data.companion {
-                Some(companion) if (*header).accompanied => slot.set_companion(Some(companion)),
-                companion => companion,
-            };
+            self.any.store(!chunks.is_empty(), Ordering::SeqCst);
+            drop(chunks);
+            if let Some(companion) = data.companion {
+                slot.give_companion(companion);
+            }
         }
-        self.any.store(!chunks.is_empty(), Ordering::SeqCst);
-        drop(chunks);
-        drop(companion);
         true
     }
 }

@@ -42,7 +42,7 @@ pub mod wait;
 mod wheel;
 
 pub use census::{Census, LiveRequest, live_requests};
-pub use companion::Companion;
+pub use companion::{Companion, downcast as downcast_companion};
 pub use counters::MajorCounts;
 pub use csq::CancelSafeQueue;
 pub use driver::{Class, Driver};

@@ -48,11 +48,12 @@ pub use overlapped_macros::{main, test};
 
 /// Writing drivers, and stacking them.
 pub mod driver {
+    pub use overlapped_drivers::class::Envelope;
     pub use overlapped_drivers::filter;
     pub use overlapped_iomgr::{
-        CancelSafeQueue, Class, Completion, Device, Disposition, Done, Driver, FileHandle,
-        FileObject, Held, Irp, Late, Lower, MAX_LOCATIONS, Major, MajorSet, NextLocation, On, Part,
-        Setup, Stack, StackError, Unwinding, View, minor,
+        CancelSafeQueue, Class, Companion, Completion, Device, Disposition, Done, Driver,
+        FileHandle, FileObject, Held, Irp, Late, Lower, MAX_LOCATIONS, Major, MajorSet,
+        NextLocation, On, Part, Setup, Stack, StackError, Unwinding, View, minor,
     };
 }
 
@@ -60,8 +61,9 @@ pub mod driver {
 /// [`Packet::into_output`].
 pub mod operation {
     pub use overlapped_drivers::class::{
-        Accept, Close, Connect, Create, Flush, QueryInformation, Read, ReadVectored, ReceiveLease,
-        SetLength, Shutdown, Write, WriteVectored,
+        Accept, Close, Connect, Create, Flush, PassDescriptors, QueryInformation, Read,
+        ReadVectored, ReceiveLease, ReceiveMessage, SendTo, SetLength, Shutdown, Write,
+        WriteVectored,
     };
 }
 

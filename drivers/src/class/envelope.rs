@@ -14,7 +14,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-use overlapped_iomgr::{Companion, Irp, Status, minor};
+use overlapped_iomgr::{Companion, Irp, Status, downcast_companion, minor};
 use socket2::{SockAddr, SockAddrStorage};
 
 /// Most descriptors in one message, by the kernel's own rule.
@@ -67,6 +67,18 @@ impl Companion for Envelope {
     fn copy(&self) -> Box<dyn Companion> {
         let (address, segment_size) = (self.address.clone(), self.segment_size);
         Box::new(Envelope { address, segment_size, ..Envelope::default() })
+    }
+
+    fn take_over(&mut self, late: Box<dyn Companion>) {
+        let Some(mut late) = downcast_companion::<Envelope>(late) else { return };
+        self.address = late.address.take();
+        self.segment_size = late.segment_size;
+        self.descriptors = mem::take(&mut late.descriptors);
+        let wanted = self.most_descriptors;
+        self.descriptors_lost =
+            wanted > 0 && (self.descriptors.len() > wanted || late.descriptors_lost);
+        // The rest is closed, as the kernel does it.
+        self.descriptors.truncate(wanted);
     }
 }
 
@@ -132,10 +144,12 @@ impl Envelope {
         self.header.msg_namelen = size_of::<SockAddrStorage>() as _;
         let mut room = 0;
         if self.most_descriptors > 0 {
-            room += space(self.most_descriptors.min(MOST_DESCRIPTORS) * size_of::<i32>());
-        }
-        if self.wants_segment_size {
-            room += space(size_of::<i32>());
+            let most = self.most_descriptors.min(MOST_DESCRIPTORS);
+            // Not `CMSG_SPACE`, whose padding has room for one more.
+            // SAFETY: arithmetic only.
+            room = unsafe { libc::CMSG_LEN((most * size_of::<i32>()) as u32) as usize };
+        } else if self.wants_segment_size {
+            room = space(size_of::<i32>());
         }
         self.make_room(room);
         (&raw mut self.header).cast()
@@ -201,8 +215,10 @@ impl Envelope {
                 at = libc::CMSG_NXTHDR(&self.header, at);
             }
         }
-        let flags = self.header.msg_flags;
-        self.descriptors_lost = self.most_descriptors > 0 && flags & libc::MSG_CTRUNC != 0;
+        let (flags, wanted) = (self.header.msg_flags, self.most_descriptors);
+        // Room for something else may have been room for descriptors.
+        self.descriptors.truncate(wanted);
+        self.descriptors_lost = wanted > 0 && flags & libc::MSG_CTRUNC != 0;
         if flags & libc::MSG_TRUNC != 0 { Status::BUFFER_OVERFLOW } else { Status::SUCCESS }
     }
 }

@@ -2,10 +2,12 @@
 //! treatment of received bytes that came too late.
 
 mod envelope;
+mod messages;
 pub(crate) mod ops;
 mod receive;
 
 pub use envelope::{Envelope, MOST_DESCRIPTORS};
+pub use messages::{Message, PassDescriptors, ReceiveMessage, SendTo};
 pub use ops::{
     Accept, Accepted, Close, Connect, Create, Flush, QueryInformation, Read, ReadVectored,
     ReceiveLease, SetLength, Shutdown, Write, WriteVectored,

@@ -158,9 +158,6 @@ impl Receiver {
             // The rest of a message goes with it, as in the kernel.
             status = Status::BUFFER_OVERFLOW;
         }
-        if irp.has_companion() {
-            companion = companion.and_then(|companion| irp.set_companion(Some(companion)));
-        }
         let turn = if pooled {
             bytes.truncate(n);
             Turn::Leased(Lease::from(bytes), position)
@@ -170,8 +167,9 @@ impl Receiver {
         let ended = self.ended.load(Ordering::Relaxed);
         self.has_stash.store(ended || !stash.is_empty(), Ordering::Release);
         drop(stash);
-        // Of no use to a request that did not send one along.
-        drop(companion);
+        if let Some(companion) = companion {
+            irp.give_companion(companion);
+        }
         Some(turn)
     }
 

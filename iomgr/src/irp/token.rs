@@ -250,6 +250,13 @@ impl<'a> Irp<'a> {
         unsafe { self.slot.set_companion(companion) }
     }
 
+    /// Bottom drivers: gives the request what has come for an earlier one ([`Companion::take_over`]);
+    /// drops it if the request has no companion.
+    pub fn give_companion(&mut self, late: Box<dyn Companion>) {
+        // SAFETY: as `header` says.
+        unsafe { self.slot.give_companion(late) };
+    }
+
     /// Bottom drivers: completes a pooled receive with the bytes in `lease`, which the requester
     /// gets and the drivers above see.
     ///
