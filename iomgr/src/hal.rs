@@ -137,7 +137,7 @@ pub enum Op {
         /// `MSG_*` flags.
         flags: c_int,
     },
-    /// `recvmsg`.
+    /// `recvmsg`. With `MSG_DONTWAIT`, a socket that has nothing gives `-EAGAIN`.
     RecvMsg {
         /// Socket.
         fd: c_int,

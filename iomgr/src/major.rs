@@ -143,6 +143,8 @@ pub mod minor {
     pub const DATA_ONLY: u8 = 1;
     /// Write: the kernel goes on until all is sent (`MSG_WAITALL`).
     pub const ALL: u8 = 4;
+    /// Read: only what is there already; `WouldBlock` otherwise (`MSG_DONTWAIT`).
+    pub const NOW: u8 = 5;
     /// The first code that is free for drivers outside this project.
     pub const DRIVER_DEFINED: u8 = 0x80;
 }

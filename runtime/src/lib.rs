@@ -62,7 +62,7 @@ pub mod driver {
 pub mod operation {
     pub use overlapped_drivers::class::{
         Accept, Close, Connect, Create, Flush, PassDescriptors, QueryInformation, Read,
-        ReadVectored, ReceiveLease, ReceiveMessage, SendTo, SetLength, Shutdown, Write,
+        ReadVectored, ReceiveLease, ReceiveMessage, SendMessage, SetLength, Shutdown, Write,
         WriteVectored,
     };
 }

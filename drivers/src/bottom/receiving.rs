@@ -42,6 +42,8 @@ fn look<D: Receives>(irp: &mut Irp<'_>, ask: impl FnOnce(&Receiver, &mut Irp<'_>
 pub(super) fn receive<D: Receives>(mut irp: Irp<'_>, fd: i32) -> Disposition {
     match look::<D>(&mut irp, Receiver::turn) {
         Turn::Skip(status) => irp.complete(status, 0),
+        // Somebody else waits, for what is not there.
+        Turn::Wait if irp.minor() == minor::NOW => irp.complete(Status::DEVICE_NOT_READY, 0),
         Turn::Wait => {
             let file = irp.file().handle();
             D::receiver(&file).park(irp)

@@ -42,7 +42,11 @@ impl Receives for StreamDriver {
     fn submit(mut irp: Irp<'_>, fd: i32) -> Disposition {
         let (data, len) = irp.raw_data();
         let minor = irp.minor();
-        let flags = if minor == minor::PEEK { libc::MSG_PEEK } else { 0 };
+        let flags = match minor {
+            minor::PEEK => libc::MSG_PEEK,
+            minor::NOW => libc::MSG_DONTWAIT,
+            _ => 0,
+        };
         let messages = Self::receiver(irp.file()).has_messages();
         let op = match minor {
             minor::POOLED if !messages => Op::RecvPooled { fd, len: irp.arg() as u32 },
@@ -50,7 +54,7 @@ impl Receives for StreamDriver {
                 Op::Recv { fd, buf: data, len, flags }
             }
             // The header tells the address, or whether the message was longer.
-            minor::NONE | minor::PEEK | minor::VECTORED => {
+            minor::NONE | minor::PEEK | minor::NOW | minor::VECTORED => {
                 let msg = Envelope::of(&mut irp).for_receive(data, len, minor);
                 Op::RecvMsg { fd, msg, flags: flags | libc::MSG_CMSG_CLOEXEC }
             }

@@ -9,6 +9,7 @@
 //! - Descriptors that the kernel has put into the control messages are in `descriptors` before
 //!   anybody else sees the envelope ([`Envelope::opened`]), so whoever drops it closes them.
 
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -92,6 +93,14 @@ impl std::fmt::Debug for Envelope {
     }
 }
 
+/// Envelopes that a thread keeps for its next requests.
+const SPARE: usize = 64;
+
+thread_local! {
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
+    static SPARES: RefCell<Vec<Box<Envelope>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The level and type of control messages that carry a segment size. `libc` has the constants for
 /// some targets only.
 const SOL_UDP: i32 = 17;
@@ -105,10 +114,28 @@ fn space(data: usize) -> usize {
 }
 
 impl Envelope {
+    /// An empty one; one of the thread's own, if it has kept any.
+    pub(crate) fn empty() -> Box<Envelope> {
+        SPARES.try_with(|spares| spares.borrow_mut().pop()).ok().flatten().unwrap_or_default()
+    }
+
+    /// Keeps an envelope for the thread's next request.
+    pub(crate) fn recycle(mut self: Box<Envelope>) {
+        self.descriptors.clear();
+        (self.address, self.segment_size, self.most_descriptors) = (None, 0, 0);
+        (self.wants_segment_size, self.descriptors_lost) = (false, false);
+        let _ = SPARES.try_with(|spares| {
+            let mut spares = spares.borrow_mut();
+            if spares.len() < SPARE {
+                spares.push(self);
+            }
+        });
+    }
+
     /// The envelope that a request carries; it gets one if it has none.
     pub(crate) fn of<'a>(irp: &'a mut Irp<'_>) -> &'a mut Envelope {
         if irp.companion::<Envelope>().is_none() {
-            irp.set_companion(Some(Box::<Envelope>::default()));
+            irp.set_companion(Some(Envelope::empty()));
         }
         irp.companion_mut().expect("just seen to")
     }

@@ -19,7 +19,7 @@ pub struct ReceiveMessage<B> {
 
 impl<B: IoBufMut> ReceiveMessage<B> {
     fn new(buffer: B, major: Major) -> ReceiveMessage<B> {
-        ReceiveMessage { buffer, major, minor: minor::NONE, envelope: Box::default() }
+        ReceiveMessage { buffer, major, minor: minor::NONE, envelope: Envelope::empty() }
     }
 
     /// From the peer of a connected socket, as [`Major::Read`].
@@ -35,6 +35,12 @@ impl<B: IoBufMut> ReceiveMessage<B> {
     /// Leaves the message where it is.
     pub fn peek(mut self) -> ReceiveMessage<B> {
         self.minor = minor::PEEK;
+        self
+    }
+
+    /// Takes a message only if it is there already; otherwise fails with `WouldBlock`.
+    pub fn now(mut self) -> ReceiveMessage<B> {
+        self.minor = minor::NOW;
         self
     }
 
@@ -87,17 +93,18 @@ impl<B: IoBufMut> Operation for ReceiveMessage<B> {
         if done.status().is_error() {
             return Err(BufError::new(done.status(), buffer));
         }
-        let envelope = done.companion::<Envelope>().unwrap_or_default();
+        let mut envelope = done.companion::<Envelope>().unwrap_or_default();
         // SAFETY: what `filled` is for; this buffer is the request's, which only `data_in` sets.
         unsafe { buffer.set_len(done.filled()) };
         let message = Message {
             len: done.filled(),
             truncated: done.status() == Status::BUFFER_OVERFLOW,
             segment_size: (envelope.segment_size > 0).then_some(envelope.segment_size),
-            address: envelope.address,
-            descriptors: envelope.descriptors,
+            address: envelope.address.take(),
+            descriptors: std::mem::take(&mut envelope.descriptors),
             descriptors_lost: envelope.descriptors_lost,
         };
+        envelope.recycle();
         Ok((message, buffer))
     }
     fn refuse(self, status: Status) -> Self::Output {
@@ -105,39 +112,48 @@ impl<B: IoBufMut> Operation for ReceiveMessage<B> {
     }
 }
 
-/// Sends a message to an address. Yields the number of bytes taken, and the buffer.
+/// Sends a message. Yields the number of bytes taken, and the buffer.
 #[derive(Debug)]
-pub struct SendTo<B> {
+pub struct SendMessage<B> {
     buffer: B,
+    major: Major,
     envelope: Box<Envelope>,
 }
 
-impl<B: IoBuf> SendTo<B> {
-    /// To this address.
-    pub fn new(buffer: B, address: SockAddr) -> SendTo<B> {
-        let mut envelope = Box::<Envelope>::default();
+impl<B: IoBuf> SendMessage<B> {
+    /// To this address, as [`Major::SendTo`].
+    pub fn to(buffer: B, address: SockAddr) -> SendMessage<B> {
+        let mut envelope = Envelope::empty();
         envelope.address = Some(address);
-        SendTo { buffer, envelope }
+        SendMessage { buffer, major: Major::SendTo, envelope }
+    }
+
+    /// To the peer of a connected socket, as [`Major::Write`].
+    pub fn to_peer(buffer: B) -> SendMessage<B> {
+        SendMessage { buffer, major: Major::Write, envelope: Envelope::empty() }
     }
 
     /// Cuts the data into datagrams of so many bytes; the last one may be shorter.
-    pub fn segment_size(mut self, bytes: u16) -> SendTo<B> {
+    pub fn segment_size(mut self, bytes: u16) -> SendMessage<B> {
         self.envelope.segment_size = bytes;
         self
     }
 }
 
-impl<B: IoBuf> Operation for SendTo<B> {
+impl<B: IoBuf> Operation for SendMessage<B> {
     type Output = BufResult<usize, B>;
 
     fn major(&self) -> Major {
-        Major::SendTo
+        self.major
     }
     fn prepare(self, setup: &mut Setup<'_>) {
         setup.offset(u64::MAX).companion(self.envelope).data_out(self.buffer);
     }
     fn finish(done: &mut Done<'_>) -> Self::Output {
         let buffer = done.take::<B>();
+        if let Some(envelope) = done.companion::<Envelope>() {
+            envelope.recycle();
+        }
         if done.status().is_error() {
             return Err(BufError::new(done.status(), buffer));
         }
@@ -161,7 +177,7 @@ pub struct PassDescriptors<B> {
 impl<B: IoBuf> PassDescriptors<B> {
     /// `stream`: the socket is one of bytes, where descriptors travel with a byte.
     pub fn new(buffer: B, descriptors: Vec<OwnedFd>, stream: bool) -> PassDescriptors<B> {
-        let mut envelope = Box::<Envelope>::default();
+        let mut envelope = Envelope::empty();
         envelope.descriptors = descriptors;
         PassDescriptors { buffer, envelope, stream }
     }

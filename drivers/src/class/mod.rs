@@ -7,7 +7,7 @@ pub(crate) mod ops;
 mod receive;
 
 pub use envelope::{Envelope, MOST_DESCRIPTORS};
-pub use messages::{Message, PassDescriptors, ReceiveMessage, SendTo};
+pub use messages::{Message, PassDescriptors, ReceiveMessage, SendMessage};
 pub use ops::{
     Accept, Accepted, Close, Connect, Create, Flush, QueryInformation, Read, ReadVectored,
     ReceiveLease, SetLength, Shutdown, Write, WriteVectored,

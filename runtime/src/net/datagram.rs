@@ -115,7 +115,8 @@ macro_rules! datagram_methods {
             /// A send that is dropped may have happened or not.
             ///
             /// # Errors
-            /// Those of the system: `NotConnected`, `ConnectionRefused` (also for an earlier message),
+            /// Those of the system: no peer (UDP's is `EDESTADDRREQ`, a Unix socket's
+            /// `NotConnected`), `ConnectionRefused` (also for an earlier message),
             /// `EMSGSIZE`. The error carries the buffer.
             pub fn send<B: IoBuf>(&self, buf: B) -> Request<'_, Write<B>> {
                 Request::new(&self.handle, Write::next(buf))

@@ -1,8 +1,7 @@
-//! Sockets: TCP and Unix sockets.
+//! Sockets: TCP, UDP and Unix sockets.
 //!
 //! Streams ([`TcpStream`], [`UnixStream`]), listeners ([`TcpListener`], [`UnixListener`]) and
-//! datagram sockets ([`UnixDatagram`]) are made of file objects and requests
-//! like files. Filters go on with the functions that end in `_with`, on stacks that [`stack_of`] and
+//! datagram sockets ([`UdpSocket`], [`UnixDatagram`]) are made of file objects and requests like files. Filters go on with the functions that end in `_with`, on stacks that [`stack_of`] and
 //! [`datagram_stack_of`] make.
 
 mod accept;
@@ -11,6 +10,7 @@ mod compat;
 mod datagram;
 pub(crate) mod stream;
 mod tcp;
+mod udp;
 mod unix;
 
 pub use accept::{AcceptStream, Connection, Incoming};
@@ -20,4 +20,5 @@ pub use datagram::{RecvFrom, Source, datagram_stack_of};
 pub use overlapped_drivers::class::Message;
 pub use stream::{OwnedReadHalf, OwnedWriteHalf};
 pub use tcp::{TcpListener, TcpStream, stack_of};
+pub use udp::UdpSocket;
 pub use unix::{PeerCredentials, ToUnixAddress, UnixDatagram, UnixListener, UnixStream};

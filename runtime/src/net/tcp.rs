@@ -115,7 +115,7 @@ impl TcpStream {
     }
 }
 
-fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
+pub(super) fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::Error::other("the socket has no IP address"))
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use overlapped_drivers::bottom;
 use overlapped_drivers::class::{
-    Connect, PassDescriptors, Read, ReadVectored, ReceiveLease, ReceiveMessage, SendTo,
+    Connect, PassDescriptors, Read, ReadVectored, ReceiveLease, ReceiveMessage, SendMessage,
     Shutdown as ShutdownOp, Write, WriteVectored,
 };
 use overlapped_drivers::hal;
@@ -407,7 +407,7 @@ impl UnixDatagram {
         address: impl ToUnixAddress,
     ) -> BufResult<usize, B> {
         match address.to_address() {
-            Ok(address) => Request::new(&self.handle, SendTo::new(buf, address)).await,
+            Ok(address) => Request::new(&self.handle, SendMessage::to(buf, address)).await,
             Err(error) => Err(overlapped_iomgr::buf::BufError::new(error.into(), buf)),
         }
     }

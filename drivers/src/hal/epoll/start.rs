@@ -27,6 +27,10 @@ impl EpollHal {
         // SAFETY, of all calls below: the caller keeps `op`'s memory valid until the final
         // completion, and each call either finishes the operation or keeps it until then.
         match op {
+            Op::RecvMsg { fd, msg, flags } if flags & libc::MSG_DONTWAIT != 0 => {
+                // SAFETY: as above.
+                Some(unsafe { sys::recvmsg(fd, msg, flags) })
+            }
             Op::Recv { fd, .. } | Op::RecvPooled { fd, .. } | Op::RecvMsg { fd, .. } => {
                 // SAFETY: as above.
                 unsafe { self.start_socket(token, op, fd, Side::Read) }
