@@ -18,7 +18,7 @@
 //! # }
 //! ```
 //!
-//! - [`fs`], [`net`], [`time`]: what applications use.
+//! - [`fs`], [`net`], [`io`], [`time`]: what applications use.
 //! - [`Request`]: one operation; await it, [wait](Request::wait) for it on a plain thread,
 //!   [post](Request::post) it to a [`CompletionPort`], have it [set an event](Request::signal) or
 //!   [call back](Request::queue_apc), or [look](Request::start) at it now and then.
@@ -29,6 +29,7 @@
 
 mod executor;
 pub mod fs;
+pub mod io;
 pub mod net;
 pub mod task;
 pub mod time;
@@ -61,9 +62,9 @@ pub mod driver {
 /// [`Packet::into_output`].
 pub mod operation {
     pub use overlapped_drivers::class::{
-        Accept, Close, Connect, Create, Flush, PassDescriptors, QueryInformation, Read,
-        ReadVectored, ReceiveLease, ReceiveMessage, SendMessage, SetLength, Shutdown, Write,
-        WriteVectored,
+        Accept, AddCount, Close, Connect, Create, Flush, PassDescriptors, PollEvents,
+        QueryInformation, Read, ReadVectored, ReceiveLease, ReceiveMessage, SendMessage, SetLength,
+        Shutdown, TakeCount, Write, WriteVectored,
     };
 }
 

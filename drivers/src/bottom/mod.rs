@@ -1,10 +1,12 @@
 //! Bottom drivers: where requests leave for the hardware.
 
 mod file;
+mod pipe;
 mod receiving;
 mod tcp;
 
 pub use file::{FileContext, FileDriver, open};
+pub use pipe::{PipeContext, PipeDriver, adopt_pipe, pipe_has_unread};
 pub use tcp::{
     DatagramDriver, ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt,
     adopt_datagram, adopt_listener, has_unread, stop_accepting, take_ready,

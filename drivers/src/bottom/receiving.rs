@@ -15,7 +15,7 @@ pub(super) trait Receives {
     fn submit(irp: Irp<'_>, fd: i32) -> Disposition;
 
     /// The operation that receives into plain memory.
-    fn plain(fd: i32, buf: *mut u8, len: u32) -> Op;
+    fn plain(file: &FileObject, fd: i32, buf: *mut u8, len: u32) -> Op;
 }
 
 /// Whether the operation is one for [`receive`] and [`received`].
@@ -173,6 +173,7 @@ pub(super) fn receive_privately<D: Receives>(mut irp: Irp<'_>) -> Disposition {
     let fd = irp.file().fd();
     irp.set_payload(Vec::<u8>::with_capacity(most as usize));
     let buf = irp.payload_mut::<Vec<u8>>().expect("just stored").as_mut_ptr();
+    let op = D::plain(irp.file(), fd, buf, most);
     // SAFETY: the payload keeps the buffer until the request completes.
-    unsafe { irp.submit(D::plain(fd, buf, most)) }
+    unsafe { irp.submit(op) }
 }

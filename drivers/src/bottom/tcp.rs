@@ -34,7 +34,7 @@ impl Receives for StreamDriver {
         &stream(file).receiver
     }
 
-    fn plain(fd: i32, buf: *mut u8, len: u32) -> Op {
+    fn plain(_: &FileObject, fd: i32, buf: *mut u8, len: u32) -> Op {
         Op::Recv { fd, buf, len, flags: 0 }
     }
 

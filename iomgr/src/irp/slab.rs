@@ -114,6 +114,7 @@ impl Slab {
                     major: Major::Create,
                     cursor: 0,
                     depth: 0,
+                    fills: false,
                     accompanied: false,
                     generation: 0,
                     filled: 0,

@@ -203,6 +203,8 @@ pub(crate) struct Slot {
     pub cursor: u8,
     /// Locations in use by this request: the length of its route.
     pub depth: u8,
+    /// The hardware's present operation puts as many bytes into the data as it reports.
+    pub fills: bool,
     /// Whether there is a `companion`.
     pub accompanied: bool,
     pub generation: u32,

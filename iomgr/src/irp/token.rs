@@ -142,8 +142,8 @@ impl<'a> Irp<'a> {
     /// # Safety
     /// The memory that `op` names is owned by this IRP (its data, its payload) or lives until its
     /// completion by other means, and nobody else uses it in a conflicting way. If the request is a
-    /// read that is not pooled, a positive result of `op` means that so many bytes of its data, from
-    /// the start, have been filled.
+    /// read that is not pooled, a positive result of `op`, unless that is [`Op::Poll`], means that so
+    /// many bytes of its data, from the start, have been filled.
     pub unsafe fn submit(self, op: Op) -> Disposition {
         let slot = self.into_slot();
         // SAFETY: we own the driver side and pass it to the hardware; the caller answers for `op`.

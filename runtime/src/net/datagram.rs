@@ -105,7 +105,9 @@ macro_rules! datagram_methods {
             /// When descriptors are exhausted; `ResourceBusy` when messages that came for receives
             /// which were dropped are still to be received here, which would be lost.
             pub fn into_std(self) -> io::Result<$std> {
-                Ok($crate::net::stream::into_descriptor(&self.handle)?.into())
+                let unread = bottom::has_unread(&self.handle);
+                let own = $crate::net::stream::into_descriptor(self.as_fd(), unread)?;
+                Ok(own.into())
             }
 
             handle_methods!();

@@ -8,7 +8,6 @@ use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use overlapped_drivers::bottom;
 use overlapped_drivers::class::{Close, Shutdown as ShutdownOp, Write};
 use overlapped_iomgr::buf::{BufError, BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Status};
@@ -147,7 +146,9 @@ macro_rules! socket_methods {
             /// When descriptors are exhausted; `ResourceBusy` when bytes that came for a read that was
             /// dropped are still to be read here, which would be lost.
             pub fn into_std(self) -> io::Result<$std> {
-                Ok($crate::net::stream::into_descriptor(&self.handle)?.into())
+                let unread = bottom::has_unread(&self.handle);
+                let own = $crate::net::stream::into_descriptor(self.as_fd(), unread)?;
+                Ok(own.into())
             }
 
             handle_methods!();
@@ -257,13 +258,11 @@ pub(super) fn shutdown(file: &FileObject, how: Shutdown) -> Request<'_, Shutdown
 
 /// A descriptor of its own, in blocking mode, for what the handle has; unless something would be
 /// lost.
-pub(super) fn into_descriptor(handle: &FileHandle) -> io::Result<OwnedFd> {
-    if bottom::has_unread(handle) {
+pub(crate) fn into_descriptor(borrowed: BorrowedFd<'_>, unread: bool) -> io::Result<OwnedFd> {
+    if unread {
         let what = "data that came for a read that was dropped is still to be read";
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
     }
-    // SAFETY: the descriptor is open as long as the handle is.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(handle.fd()) };
     SockRef::from(&borrowed).set_nonblocking(false)?;
     borrowed.try_clone_to_owned()
 }

@@ -35,6 +35,14 @@ impl EpollHal {
                 // SAFETY: as above.
                 unsafe { self.start_socket(token, op, fd, Side::Read) }
             }
+            Op::ReadStream { fd, .. } => {
+                // SAFETY: as above.
+                unsafe { self.start_socket(token, op, fd, Side::Read) }
+            }
+            Op::WriteStream { fd, .. } => {
+                // SAFETY: as above.
+                unsafe { self.start_socket(token, op, fd, Side::Write) }
+            }
             Op::Send { fd, .. } | Op::SendMsg { fd, .. } => {
                 // SAFETY: as above.
                 unsafe { self.start_socket(token, op, fd, Side::Write) }
@@ -106,7 +114,18 @@ impl EpollHal {
                 self.queue.push_back(Completion { token, result, lease: Some(lease) });
                 None
             }
-            Tried::Wait => self.park(fd, side, entry),
+            Tried::Wait => match op {
+                // A file: epoll tells nothing of it, and it waits for nobody else.
+                Op::ReadStream { .. } | Op::WriteStream { .. }
+                    if self.watch(fd) == Err(libc::EPERM) =>
+                {
+                    // SAFETY: as for this function.
+                    unsafe { self.start_pooled(token, op) }
+                }
+                _ => self.park(fd, side, entry),
+            },
+            // SAFETY: as for this function.
+            Tried::Block => unsafe { self.start_pooled(token, op) },
         }
     }
 
