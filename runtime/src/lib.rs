@@ -18,7 +18,7 @@
 //! # }
 //! ```
 //!
-//! - [`fs`], [`net`], [`io`], [`time`]: what applications use.
+//! - [`fs`], [`net`], [`io`], [`signal`], [`time`]: what applications use.
 //! - [`Request`]: one operation; await it, [wait](Request::wait) for it on a plain thread,
 //!   [post](Request::post) it to a [`CompletionPort`], have it [set an event](Request::signal) or
 //!   [call back](Request::queue_apc), or [look](Request::start) at it now and then.
@@ -31,6 +31,7 @@ mod executor;
 pub mod fs;
 pub mod io;
 pub mod net;
+pub mod signal;
 pub mod task;
 pub mod time;
 
