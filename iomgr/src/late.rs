@@ -8,6 +8,7 @@
 //! ([`Status::BUFFER_OVERFLOW`]).
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,7 +35,7 @@ struct Data {
 impl Data {
     /// For a peek.
     fn copy(&self) -> Data {
-        let companion = self.companion.as_ref().map(|companion| companion.copy());
+        let companion = self.companion.as_ref().and_then(|companion| guarded(|| companion.copy()));
         Data { bytes: self.bytes.clone(), companion, message: self.message }
     }
 
@@ -50,6 +51,13 @@ impl Data {
         }
         None
     }
+}
+
+/// Runs a companion's code, which may panic.
+fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(run))
+        .inspect_err(|_| tracing::error!("a request's companion panicked"))
+        .ok()
 }
 
 struct Chunk {
@@ -139,7 +147,7 @@ impl Kept {
             self.any.store(!chunks.is_empty(), Ordering::SeqCst);
             drop(chunks);
             if let Some(companion) = data.companion {
-                slot.give_companion(companion);
+                guarded(|| slot.give_companion(companion));
             }
         }
         true

@@ -12,11 +12,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future;
-use overlapped::Status;
 use overlapped::driver::{Disposition, Driver, Irp, Lower, Major, MajorSet};
 use overlapped::io::{Clock, EventFd, Events, Readiness, TimerFd, pipe_stack_of};
+use overlapped::operation::{PollEvents, TakeCount};
 use overlapped::time::{sleep, timeout};
-use support::{Dir, alone, both, descriptors, kind, poll_once, status, until, workers};
+use overlapped::{Request, Status};
+use support::{BACKENDS, Dir, alone, both, descriptors, kind, poll_once, status, until, workers};
 
 /// Long enough for a request to complete that can.
 async fn a_while() {
@@ -91,6 +92,60 @@ fn counts_are_not_lost_when_reads_are_dropped() {
         drop(read);
         assert_eq!(event.read().await.unwrap(), 9);
     });
+}
+
+#[test]
+fn what_is_closed_stays_so() {
+    both(async |_| {
+        let event = EventFd::new(1).unwrap();
+        let kept = event.object().handle();
+        event.read().await.unwrap();
+        let mut waiting = Request::owned(kept.clone(), TakeCount);
+        assert!(poll_once(&mut waiting).is_pending());
+        let (waited, closed) = future::join(waiting, event.close()).await;
+        closed.unwrap();
+        assert_eq!(status(waited), Status::CANCELLED);
+        assert_eq!(status(Request::new(&kept, TakeCount).await), Status::FILE_CLOSED);
+        assert_eq!(status(Request::new(&kept, PollEvents(1)).await), Status::FILE_CLOSED);
+    });
+}
+
+#[test]
+fn one_backend_after_the_other() {
+    // epoll may leave a descriptor non-blocking, which io_uring takes at its word.
+    let _watch = support::watch("one backend after the other");
+    for backends in [BACKENDS, [BACKENDS[1], BACKENDS[0]], [BACKENDS[1]; 2]] {
+        let event = support::local(backends[0]).block_on(async {
+            let event = EventFd::new(0).unwrap();
+            event.write(1).await.unwrap();
+            assert_eq!(event.read().await.unwrap(), 1);
+            event
+        });
+        // SAFETY: a descriptor and numbers.
+        unsafe { libc::fcntl(event.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        support::local(backends[1]).block_on(async {
+            let mut read = event.read();
+            assert!(poll_once(&mut read).is_pending());
+            a_while().await;
+            assert!(poll_once(&mut read).is_pending());
+            let (read, written) = future::join(read, event.write(7)).await;
+            written.unwrap();
+            assert_eq!(read.unwrap(), 7);
+            event.write(u64::MAX - 1).await.unwrap();
+            let mut write = event.write(3);
+            assert!(poll_once(&mut write).is_pending());
+            a_while().await;
+            let mut dropped = event.read();
+            let _ = poll_once(&mut dropped);
+            drop(dropped);
+            let mut sum = event.read().await.unwrap();
+            write.await.unwrap();
+            if sum == u64::MAX - 1 {
+                sum = event.read().await.unwrap();
+            }
+            assert_eq!(sum, 3);
+        });
+    }
 }
 
 #[test]

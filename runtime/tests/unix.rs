@@ -149,6 +149,17 @@ fn futures_traits_std_and_incoming() {
         assert_eq!(client.read(vec![0; 9]).await.unwrap().0, 0);
         let mut std = client.into_std().unwrap();
         assert_eq!(std.read(&mut buf).unwrap(), 0);
+        drop(incoming);
+        let mut accept = listener.accept();
+        assert!(poll_once(&mut accept).is_pending());
+        let _waits = StdStream::connect_addr(&address).unwrap();
+        a_while().await;
+        drop(accept);
+        let (std, ready) = listener.into_std().await.unwrap();
+        if ready.is_empty() {
+            std.accept().unwrap();
+        }
+        assert!(ready.len() <= 1);
         // What came for a read that was dropped would be lost to `std`.
         let (a, b) = UnixStream::pair().unwrap();
         let mut read = a.read(vec![0; 9]);

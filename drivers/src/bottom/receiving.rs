@@ -80,10 +80,10 @@ pub(super) fn received<D: Receives>(mut irp: Irp<'_>, done: Completion) -> Dispo
         return interrupted::<D>(irp);
     }
     if result >= 0
-        && let Some(envelope) = irp.companion_mut::<Envelope>()
+        && let Some(opened) = Envelope::open(&mut irp)
     {
-        // First of all: it may hold descriptors.
-        status = envelope.opened();
+        // First of all: there may be descriptors in it.
+        status = opened;
     }
     let receiver = D::receiver(irp.file());
     if result == 0 && !receiver.has_messages() {

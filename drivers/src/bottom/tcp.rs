@@ -55,7 +55,7 @@ impl Receives for StreamDriver {
             }
             // The header tells the address, or whether the message was longer.
             minor::NONE | minor::PEEK | minor::NOW | minor::VECTORED => {
-                let msg = Envelope::of(&mut irp).for_receive(data, len, minor);
+                let msg = Envelope::receive(&mut irp);
                 Op::RecvMsg { fd, msg, flags: flags | libc::MSG_CMSG_CLOEXEC }
             }
             // Completing it settles it.
@@ -104,7 +104,7 @@ impl Driver for StreamDriver {
                 Op::Send { fd, buf: data, len, flags: libc::MSG_WAITALL }
             }
             (Major::Write | Major::SendTo, minor::NONE | minor::ALL | minor::VECTORED) => {
-                let msg = Envelope::of(&mut irp).for_send(data, len, minor);
+                let msg = Envelope::send(&mut irp);
                 Op::SendMsg { fd, msg, flags: 0 }
             }
             // Nothing is kept back that could be flushed.

@@ -6,8 +6,11 @@
 //!
 //! **Invariants.**
 //! - The pointers in `header` are made anew before each submission, and mean nothing afterwards.
-//! - Descriptors that the kernel has put into the control messages are in `descriptors` before
-//!   anybody else sees the envelope ([`Envelope::opened`]), so whoever drops it closes them.
+//! - Control messages are read once, and only those that the kernel has just delivered: a request
+//!   whose operation is to deliver some has [`Opening`] in its scratch, which nobody else can put
+//!   there and which goes when the request unwinds.
+//! - The descriptors in them are in `descriptors` before anybody else sees the envelope
+//!   ([`Envelope::open`]), so whoever drops it closes them.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -93,6 +96,9 @@ impl std::fmt::Debug for Envelope {
     }
 }
 
+/// In the scratch of a request that receives with its envelope (second invariant).
+struct Opening;
+
 /// Envelopes that a thread keeps for its next requests.
 const SPARE: usize = 64;
 
@@ -133,11 +139,33 @@ impl Envelope {
     }
 
     /// The envelope that a request carries; it gets one if it has none.
-    pub(crate) fn of<'a>(irp: &'a mut Irp<'_>) -> &'a mut Envelope {
+    fn of<'a>(irp: &'a mut Irp<'_>) -> &'a mut Envelope {
         if irp.companion::<Envelope>().is_none() {
             irp.set_companion(Some(Envelope::empty()));
         }
         irp.companion_mut().expect("just seen to")
+    }
+
+    /// The `msghdr` with which a request receives into its data.
+    pub(crate) fn receive(irp: &mut Irp<'_>) -> *mut c_void {
+        let ((data, len), minor) = (irp.raw_data(), irp.minor());
+        let header = Envelope::of(irp).for_receive(data, len, minor);
+        irp.set_scratch(Opening);
+        header
+    }
+
+    /// Takes over what the kernel has delivered into the request's envelope; the status of it. `None`:
+    /// its operation was none with an envelope.
+    #[inline]
+    pub(crate) fn open(irp: &mut Irp<'_>) -> Option<Status> {
+        irp.scratch::<Opening>()?;
+        irp.companion_mut::<Envelope>().map(Envelope::opened)
+    }
+
+    /// The `msghdr` with which a request sends its data.
+    pub(crate) fn send(irp: &mut Irp<'_>) -> *mut c_void {
+        let ((data, len), minor) = (irp.raw_data(), irp.minor());
+        Envelope::of(irp).for_send(data, len, minor)
     }
 
     /// Points the header at the request's data: one segment, or an array of them.
@@ -165,7 +193,7 @@ impl Envelope {
     }
 
     /// The `msghdr` of a message to be received into the data given.
-    pub(crate) fn for_receive(&mut self, data: *mut u8, len: u32, minor: u8) -> *mut c_void {
+    fn for_receive(&mut self, data: *mut u8, len: u32, minor: u8) -> *mut c_void {
         self.address_data(data, len, minor);
         self.header.msg_name = (&raw mut self.name).cast();
         self.header.msg_namelen = size_of::<SockAddrStorage>() as _;
@@ -183,7 +211,7 @@ impl Envelope {
     }
 
     /// The `msghdr` of a message to be sent from the data given.
-    pub(crate) fn for_send(&mut self, data: *mut u8, len: u32, minor: u8) -> *mut c_void {
+    fn for_send(&mut self, data: *mut u8, len: u32, minor: u8) -> *mut c_void {
         self.address_data(data, len, minor);
         if let Some(address) = &self.address {
             self.header.msg_name = address.as_ptr().cast_mut().cast();
@@ -215,7 +243,7 @@ impl Envelope {
 
     /// Takes over what came with a message that the kernel has just delivered; its status: a warning
     /// if it was longer than the data's room.
-    pub(crate) fn opened(&mut self) -> Status {
+    fn opened(&mut self) -> Status {
         // SAFETY: the kernel has filled `name` up to the length it gave.
         self.address = (self.header.msg_namelen > 0).then(|| unsafe {
             let len = self.header.msg_namelen.min(size_of::<SockAddrStorage>() as _);

@@ -3,12 +3,17 @@
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_core::Stream;
+use overlapped_drivers::bottom;
 use overlapped_drivers::class::{Accept, Accepted};
 use overlapped_iomgr::{Done, FileHandle, FileObject, Major, Operation, Request, Setup, Status};
+
+use super::stream::into_descriptor;
 
 /// A kind of connection that a listener takes. This crate implements it for its own streams.
 pub trait Connection: Sized + sealed::FromHandle {
@@ -28,6 +33,18 @@ pub(super) mod sealed {
         /// Of this file object, which [`bottom::adopt`](overlapped_drivers::bottom::adopt) has made.
         fn from_handle(handle: super::FileHandle) -> Self;
     }
+}
+
+/// Has a listener take no more connections: a descriptor of its own for it, in blocking mode, and the
+/// connections that have been taken from the system already.
+pub(super) async fn stop<S: Connection>(handle: &FileHandle) -> io::Result<(OwnedFd, Vec<S>)> {
+    while !bottom::stop_accepting(handle) {
+        crate::time::sleep(Duration::from_millis(1)).await;
+    }
+    // SAFETY: the descriptor is open as long as the handle is.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(handle.fd()) };
+    let listener = into_descriptor(borrowed, false)?;
+    Ok((listener, bottom::take_ready(handle).into_iter().map(S::from_handle).collect()))
 }
 
 /// The operation of `accept`; yields the stream and its peer's address.

@@ -4,7 +4,6 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use overlapped_drivers::bottom::{self, ListenerDriver, StreamDriver};
 use overlapped_drivers::class::{
@@ -15,7 +14,7 @@ use overlapped_iomgr::buf::{BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{Driver, FileHandle, FileObject, Request, Stack};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::accept::sealed::FromHandle;
+use super::accept::{self, sealed::FromHandle};
 use super::stream::{
     self, OwnedReadHalf, OwnedWriteHalf, descriptor_traits, handle_methods, read_methods,
     socket_methods, write_methods,
@@ -194,13 +193,8 @@ impl TcpListener {
     /// # Errors
     /// When descriptors are exhausted.
     pub async fn into_std(self) -> io::Result<(StdListener, Vec<TcpStream>)> {
-        while !bottom::stop_accepting(&self.handle) {
-            crate::time::sleep(Duration::from_millis(1)).await;
-        }
-        self.options().set_nonblocking(false)?;
-        let ready = bottom::take_ready(&self.handle);
-        let ready = ready.into_iter().map(|handle| TcpStream { handle }).collect();
-        Ok((self.as_fd().try_clone_to_owned()?.into(), ready))
+        let (listener, ready) = accept::stop(&self.handle).await?;
+        Ok((listener.into(), ready))
     }
 
     /// Closes the listener and reports what the system says of it: its address is free then. Dropping

@@ -22,7 +22,7 @@ use overlapped_iomgr::buf::{BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Stack};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::accept::sealed::FromHandle;
+use super::accept::{self, sealed::FromHandle};
 use super::datagram::{self, datagram_methods};
 use super::stream::{
     descriptor_traits, handle_methods, read_methods, socket_methods, write_methods,
@@ -291,6 +291,16 @@ impl UnixListener {
         connections: Arc<Stack>,
     ) -> io::Result<UnixListener> {
         Self::adopt(listener.into(), connections)
+    }
+
+    /// A socket of `std`, in blocking mode, for the same listener, and the connections that this one
+    /// has taken from the system already, ahead of accepts.
+    ///
+    /// # Errors
+    /// When descriptors are exhausted.
+    pub async fn into_std(self) -> io::Result<(StdListener, Vec<UnixStream>)> {
+        let (listener, ready) = accept::stop(&self.handle).await?;
+        Ok((listener.into(), ready))
     }
 
     handle_methods!();
