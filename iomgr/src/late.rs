@@ -124,17 +124,18 @@ impl Kept {
                 }
                 What::Data(data) => data,
             };
-            let peek = ((*top).minor == minor::PEEK).then(|| data.copy());
             let pooled = (*top).minor == minor::POOLED;
             let n = match (*top).arg as usize {
                 most if pooled && most != 0 => most.min(data.bytes.len()),
                 _ if pooled => data.bytes.len(),
                 _ => View::of(&slot).copy_in(0, &data.bytes),
             };
-            let rest = data.split(n);
-            if let Some(data) = peek {
-                chunks.push_front(Chunk { position, what: What::Data(data) });
-            } else if let Some(rest) = rest {
+            if (*top).minor == minor::PEEK {
+                let copy = data.copy();
+                let original = What::Data(std::mem::replace(&mut data, copy));
+                chunks.push_front(Chunk { position, what: original });
+                data.split(n);
+            } else if let Some(rest) = data.split(n) {
                 chunks.push_front(Chunk { position: position + n as u64, what: What::Data(rest) });
             }
             (*header).result =
