@@ -12,6 +12,7 @@ pub(crate) mod stream;
 mod tcp;
 mod udp;
 mod unix;
+mod unix_addr;
 
 pub use accept::{AcceptStream, Connection, Incoming};
 pub use addr::ToSocketAddrs;
@@ -21,4 +22,5 @@ pub use overlapped_drivers::class::Message;
 pub use stream::{OwnedReadHalf, OwnedWriteHalf};
 pub use tcp::{TcpListener, TcpStream, stack_of};
 pub use udp::UdpSocket;
-pub use unix::{PeerCredentials, ToUnixAddress, UnixDatagram, UnixListener, UnixStream};
+pub use unix::{UnixDatagram, UnixListener, UnixStream};
+pub use unix_addr::{PeerCredentials, ToUnixAddress};

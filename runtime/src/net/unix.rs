@@ -1,15 +1,11 @@
-//! Unix sockets: streams, listeners, datagrams; their addresses, and what only they can do.
+//! Unix sockets: streams, listeners, datagrams, and what only they can do.
 
-use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{
     SocketAddr, UnixDatagram as StdDatagram, UnixListener as StdListener, UnixStream as StdStream,
 };
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use overlapped_drivers::bottom;
@@ -20,7 +16,7 @@ use overlapped_drivers::class::{
 use overlapped_drivers::hal;
 use overlapped_iomgr::buf::{BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Stack};
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::accept::{self, sealed::FromHandle};
 use super::datagram::{self, datagram_methods};
@@ -28,88 +24,11 @@ use super::stream::{
     descriptor_traits, handle_methods, read_methods, socket_methods, write_methods,
 };
 use super::tcp::{self, listener_stack};
+use super::unix_addr::peer_credentials;
 use super::{
-    AcceptStream, Compat, Connection, Incoming, OwnedReadHalf, OwnedWriteHalf, RecvFrom, Source,
+    AcceptStream, Compat, Connection, Incoming, OwnedReadHalf, OwnedWriteHalf, PeerCredentials,
+    RecvFrom, Source, ToUnixAddress,
 };
-
-/// What names a Unix socket: a path, or an address of `std`, which may be one of the abstract
-/// namespace ([`SocketAddrExt`]).
-pub trait ToUnixAddress {
-    /// The address.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a path that is too long (108 bytes) or holds a zero byte.
-    fn to_address(&self) -> io::Result<SockAddr>;
-}
-
-impl ToUnixAddress for SocketAddr {
-    fn to_address(&self) -> io::Result<SockAddr> {
-        let name = match (self.as_pathname(), self.as_abstract_name()) {
-            (Some(path), _) => path.as_os_str().to_owned(),
-            // A leading zero byte is what makes a name abstract.
-            (_, Some(name)) => OsStr::from_bytes(&[&[0], name].concat()).to_owned(),
-            (None, None) => OsString::new(),
-        };
-        SockAddr::unix(name)
-    }
-}
-
-macro_rules! paths {
-    ($($type:ty),*) => {$(
-        impl ToUnixAddress for $type {
-            fn to_address(&self) -> io::Result<SockAddr> {
-                let path: &Path = self.as_ref();
-                // Checked by `std`: a zero byte would cut the name, or make it abstract.
-                SocketAddr::from_pathname(path)?.to_address()
-            }
-        }
-    )*};
-}
-
-paths!(Path, PathBuf, str, String, OsStr, OsString);
-
-impl<T: ToUnixAddress + ?Sized> ToUnixAddress for &T {
-    fn to_address(&self) -> io::Result<SockAddr> {
-        (**self).to_address()
-    }
-}
-
-impl Source for SocketAddr {
-    fn of(address: Option<SockAddr>) -> io::Result<SocketAddr> {
-        let Some(address) = address else { return SocketAddr::from_pathname("") };
-        match (address.as_pathname(), address.as_abstract_namespace()) {
-            (Some(path), _) => SocketAddr::from_pathname(path),
-            (_, Some(name)) => SocketAddr::from_abstract_name(name),
-            (None, None) => SocketAddr::from_pathname(""),
-        }
-    }
-}
-
-/// Who is at the other end of a connection, as it was when the connection was made.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct PeerCredentials {
-    /// The process; 0 if it is not visible from here (another namespace).
-    pub pid: i32,
-    /// Its effective user.
-    pub uid: u32,
-    /// Its effective group.
-    pub gid: u32,
-}
-
-fn peer_credentials(socket: &impl AsFd) -> io::Result<PeerCredentials> {
-    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: both out-parameters live through the call and have the sizes the call is told.
-    let got = unsafe {
-        let to = (&raw mut found).cast();
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, to, &mut len)
-    };
-    if got < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(PeerCredentials { pid: found.pid, uid: found.uid, gid: found.gid })
-}
 
 /// A connected Unix socket that carries a stream.
 ///
