@@ -215,7 +215,13 @@ impl UdpSocket {
             let mut request = Request::new(&self.handle, RecvFrom::new(receive));
             // The system answers at once. Where a filter does not, what it gets is the next receive's.
             let mut cx = Context::from_waker(Waker::noop());
-            match Pin::new(&mut request).poll(&mut cx) {
+            let mut received_now = Pin::new(&mut request).poll(&mut cx);
+            if received_now.is_pending() {
+                // It may be done, and pending only to give others their turn: the number of buffers
+                // bounds this already.
+                received_now = Pin::new(&mut request).poll(&mut cx);
+            }
+            match received_now {
                 Poll::Ready(Ok((message, buffer))) => {
                     received.push(Ok(message));
                     back.push(buffer);
