@@ -278,9 +278,10 @@ impl FileObject {
     }
 
     /// Bottom drivers of streams, in [`crate::Driver::abandoned`]: keeps the read's result for a later
-    /// read to get. That read fetches it by completing with [`Status::DATA_ABOVE`].
-    pub fn keep_late(&self, late: &Late<'_>) {
-        self.late.keep(late);
+    /// read to get. That read fetches it by completing with [`Status::DATA_ABOVE`]. `whole`: it is a
+    /// message, not a part of a stream. The companion is taken.
+    pub fn keep_late(&self, late: &mut Late<'_>, whole: bool) {
+        self.late.keep(late, whole);
     }
 
     /// Whether anything is kept by [`FileObject::keep_late`].

@@ -107,6 +107,29 @@ pub enum Op {
         /// Byte offset in the file, or `u64::MAX`.
         offset: u64,
     },
+    /// Reads from what has readiness and no position of its own: a pipe, a terminal, a counter. Also
+    /// from anything that stands in for one: a redirected file, at its position.
+    ReadStream {
+        /// Descriptor.
+        fd: c_int,
+        /// First byte to fill.
+        buf: *mut u8,
+        /// Bytes at `buf`.
+        len: u32,
+        /// No other process shares the open file: it may be made non-blocking.
+        own: bool,
+    },
+    /// Writes to what [`Op::ReadStream`] reads from.
+    WriteStream {
+        /// Descriptor.
+        fd: c_int,
+        /// First byte to write.
+        buf: *const u8,
+        /// Bytes at `buf`.
+        len: u32,
+        /// As in [`Op::ReadStream`].
+        own: bool,
+    },
     /// Receives from a socket into the given memory.
     Recv {
         /// Socket.
@@ -137,7 +160,7 @@ pub enum Op {
         /// `MSG_*` flags.
         flags: c_int,
     },
-    /// `recvmsg`.
+    /// `recvmsg`. With `MSG_DONTWAIT`, a socket that has nothing gives `-EAGAIN`.
     RecvMsg {
         /// Socket.
         fd: c_int,

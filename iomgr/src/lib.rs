@@ -21,6 +21,7 @@ pub mod apc;
 pub mod buf;
 pub mod cache;
 mod census;
+mod companion;
 mod counters;
 mod csq;
 pub mod driver;
@@ -42,6 +43,7 @@ pub mod wait;
 mod wheel;
 
 pub use census::{Census, LiveRequest, live_requests};
+pub use companion::{Companion, downcast as downcast_companion};
 pub use counters::MajorCounts;
 pub use csq::CancelSafeQueue;
 pub use driver::{Class, Driver};

@@ -74,6 +74,16 @@ impl Major {
         Major::Private,
     ];
 
+    /// Whether the operation's data comes in.
+    pub(crate) fn receives(self) -> bool {
+        matches!(self, Major::Read | Major::ReceiveFrom)
+    }
+
+    /// Whether the operation's data goes out.
+    pub(crate) fn sends(self) -> bool {
+        matches!(self, Major::Write | Major::SendTo)
+    }
+
     /// Whether the operation carries the user's bytes, so that a transforming filter that does not
     /// know it must refuse it rather than let it through.
     pub fn carries_data(self) -> bool {
@@ -148,6 +158,8 @@ pub mod minor {
     pub const DATA_ONLY: u8 = 1;
     /// Write: the kernel goes on until all is sent (`MSG_WAITALL`).
     pub const ALL: u8 = 4;
+    /// Read: only what is there already; `WouldBlock` otherwise (`MSG_DONTWAIT`).
+    pub const NOW: u8 = 5;
     /// Set information: another name, in place of the old one (FileRenameInformation).
     pub const RENAME: u8 = 10;
     /// Set information: one more name (FileLinkInformation).

@@ -18,7 +18,7 @@
 //! # }
 //! ```
 //!
-//! - [`fs`], [`net`], [`time`]: what applications use.
+//! - [`fs`], [`net`], [`io`], [`signal`], [`time`]: what applications use.
 //! - [`Request`]: one operation; await it, [wait](Request::wait) for it on a plain thread,
 //!   [post](Request::post) it to a [`CompletionPort`], have it [set an event](Request::signal) or
 //!   [call back](Request::queue_apc), or [look](Request::start) at it now and then.
@@ -29,7 +29,9 @@
 
 mod executor;
 pub mod fs;
+pub mod io;
 pub mod net;
+pub mod signal;
 pub mod task;
 pub mod time;
 
@@ -48,11 +50,12 @@ pub use overlapped_macros::{main, test};
 
 /// Writing drivers, and stacking them.
 pub mod driver {
+    pub use overlapped_drivers::class::Envelope;
     pub use overlapped_drivers::filter;
     pub use overlapped_iomgr::{
-        CancelSafeQueue, Class, Completion, Device, Disposition, Done, Driver, FileHandle,
-        FileObject, Held, Irp, Late, Lower, MAX_LOCATIONS, Major, MajorSet, NextLocation, On, Part,
-        RelatedFile, Setup, Stack, StackError, Unwinding, View, minor,
+        CancelSafeQueue, Class, Companion, Completion, Device, Disposition, Done, Driver,
+        FileHandle, FileObject, Held, Irp, Late, Lower, MAX_LOCATIONS, Major, MajorSet,
+        NextLocation, On, Part, RelatedFile, Setup, Stack, StackError, Unwinding, View, minor,
     };
 }
 
@@ -60,10 +63,11 @@ pub mod driver {
 /// [`Packet::into_output`].
 pub mod operation {
     pub use overlapped_drivers::class::{
-        Accept, Allocate, Close, Connect, CopyRange, Create, Delete, Entries, Entry, Flush, Hint,
-        Link, MakeDirectory, Name, NormalizeName, QueryAttributes, QueryDirectory,
-        QueryInformation, Read, ReadLink, ReadVectored, ReceiveLease, Rename, SetLength,
-        SetSecurity, Shutdown, SymbolicLink, Write, WriteVectored, ZeroData,
+        Accept, AddCount, Allocate, Close, Connect, CopyRange, Create, Delete, Entries, Entry,
+        Flush, Hint, Link, MakeDirectory, Name, NormalizeName, PassDescriptors, PollEvents,
+        QueryAttributes, QueryDirectory, QueryInformation, Read, ReadLink, ReadVectored,
+        ReceiveLease, ReceiveMessage, Rename, SendMessage, SetLength, SetSecurity, Shutdown,
+        SymbolicLink, TakeCount, Write, WriteVectored, ZeroData,
     };
 }
 

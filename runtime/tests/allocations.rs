@@ -13,7 +13,7 @@ use futures_util::future;
 use overlapped::driver::Driver;
 use overlapped::driver::filter::{Pass, PassKind};
 use overlapped::fs::{File, OpenOptions};
-use overlapped::net::{TcpListener, TcpStream, stack_of};
+use overlapped::net::{TcpListener, TcpStream, UdpSocket, datagram_stack_of, stack_of};
 use overlapped::operation::{Read, Write};
 use overlapped::{Backend, CompletionPort};
 use support::{Dir, alone, local, multi, pattern};
@@ -242,6 +242,31 @@ fn sockets_on_one_thread() {
     alone("sockets_on_one_thread", |backend| {
         for filter in [0, 4] {
             local(backend).block_on(sockets(backend, filter));
+        }
+    });
+}
+
+#[test]
+fn datagrams() {
+    alone("datagrams", |backend| {
+        for filter in [0, 4] {
+            local(backend).block_on(async {
+                let stack = datagram_stack_of(filters(filter)).unwrap();
+                let here = (Ipv4Addr::LOCALHOST, 0);
+                let a = UdpSocket::bind_with(here, stack.clone()).await.unwrap();
+                let b = UdpSocket::bind_with(here, stack).await.unwrap();
+                let (a_address, b_address) = (a.local_addr().unwrap(), b.local_addr().unwrap());
+                let mut buf = vec![7; 64];
+                steady(&format!("messages, {filter} filters"), async || {
+                    let message = std::mem::take(&mut buf);
+                    let (received, sent) =
+                        future::join(b.recv_from(vec![]), a.send_to("there", b_address)).await;
+                    assert!(sent.is_ok() && received.unwrap().0.1 == a_address);
+                    b.send_to("and back", a_address).await.unwrap();
+                    buf = a.recv(message).await.unwrap().1;
+                })
+                .await;
+            });
         }
     });
 }

@@ -2,12 +2,15 @@
 
 mod file;
 mod names;
+mod pipe;
+mod receiving;
 mod tcp;
 
 pub use file::{FileContext, FileDriver, open};
+pub use pipe::{PipeContext, PipeDriver, adopt_pipe, pipe_has_unread};
 pub use tcp::{
-    ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt, adopt_listener,
-    has_unread, stop_accepting, take_ready,
+    DatagramDriver, ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt,
+    adopt_datagram, adopt_listener, has_unread, stop_accepting, take_ready,
 };
 
 use overlapped_iomgr::hal::Op;

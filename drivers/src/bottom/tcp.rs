@@ -1,22 +1,22 @@
-//! TCP (and any other socket) streams, and listeners.
+//! Sockets: streams (TCP, Unix), datagrams (UDP, Unix), and listeners.
 
 use std::collections::VecDeque;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use overlapped_iomgr::buf::Lease;
 use overlapped_iomgr::hal::{Completion, Op};
 use overlapped_iomgr::{
     Disposition, Driver, FileHandle, FileObject, Irp, Late, Lower, Major, MajorSet, Stack, Status,
     minor,
 };
 
+use super::receiving::{Receives, is_receive, receive, received};
 use super::{close, close_now};
-use crate::class::{Accepted, Receiver, Turn};
+use crate::class::{Accepted, Envelope, Receiver};
 
-/// What the stream driver keeps per open.
-#[derive(Debug, Default)]
+/// What the driver of sockets keeps per open.
+#[derive(Default)]
 pub struct StreamContext {
     receiver: Receiver,
 }
@@ -25,70 +25,44 @@ pub struct StreamContext {
 #[derive(Debug, Default)]
 pub struct StreamDriver;
 
-/// Bytes of the private buffer a pooled receive falls back to when the pool is empty.
-const PRIVATE: u32 = 16 * 1024;
-
 fn stream(file: &FileObject) -> &StreamContext {
     file.context().expect("file objects of this driver are made by `adopt`")
 }
 
-/// Asks the stream's receiver something about a receive.
-#[inline]
-fn look(irp: &mut Irp<'_>, ask: impl FnOnce(&Receiver, &mut Irp<'_>) -> Turn) -> Turn {
-    let receiver: *const Receiver = &stream(irp.file()).receiver;
-    // SAFETY: the file object, and its context with it, lives as long as the request counts on it;
-    // the receiver is shared by reference only.
-    ask(unsafe { &*receiver }, irp)
-}
-
-impl StreamDriver {
-    fn receive(&self, mut irp: Irp<'_>, fd: i32) -> Disposition {
-        match look(&mut irp, Receiver::turn) {
-            Turn::Skip(status) => irp.complete(status, 0),
-            Turn::Wait => {
-                let file = irp.file().handle();
-                stream(&file).receiver.park(irp)
-            }
-            turn => {
-                irp.notify_settled();
-                self.take_turn(turn, irp, fd)
-            }
-        }
+impl Receives for StreamDriver {
+    fn receiver(file: &FileObject) -> &Receiver {
+        &stream(file).receiver
     }
 
-    /// Ends a receive that has the stream, or passes it to the hardware.
+    fn plain(_: &FileObject, fd: i32, buf: *mut u8, len: u32) -> Op {
+        Op::Recv { fd, buf, len, flags: 0 }
+    }
+
     #[inline]
-    fn take_turn(&self, turn: Turn, mut irp: Irp<'_>, fd: i32) -> Disposition {
-        match turn {
-            Turn::Served(n, position) => {
-                irp.set_position(position);
-                irp.complete(Status::SUCCESS, n)
-            }
-            Turn::Leased(lease, position) => {
-                irp.set_position(position);
-                irp.complete_with_lease(lease)
-            }
-            Turn::Above => irp.complete(Status::DATA_ABOVE, 0),
-            Turn::Go | Turn::Skip(_) | Turn::Wait => self.submit_receive(irp, fd),
-        }
-    }
-
-    fn submit_receive(&self, mut irp: Irp<'_>, fd: i32) -> Disposition {
+    fn submit(mut irp: Irp<'_>, fd: i32) -> Disposition {
         let (data, len) = irp.raw_data();
-        let op = match irp.minor() {
-            minor::NONE => Op::Recv { fd, buf: data, len, flags: 0 },
-            minor::PEEK => Op::Recv { fd, buf: data, len, flags: libc::MSG_PEEK },
-            minor::POOLED => Op::RecvPooled { fd, len: irp.arg() as u32 },
-            minor::VECTORED => {
-                irp.set_scratch(Message::new(data.cast(), len));
-                let message = irp.scratch::<Message>().expect("just stored");
-                Op::RecvMsg { fd, msg: message.as_ptr(), flags: 0 }
+        let minor = irp.minor();
+        let flags = match minor {
+            minor::PEEK => libc::MSG_PEEK,
+            minor::NOW => libc::MSG_DONTWAIT,
+            _ => 0,
+        };
+        let messages = Self::receiver(irp.file()).has_messages();
+        let op = match minor {
+            minor::POOLED if !messages => Op::RecvPooled { fd, len: irp.arg() as u32 },
+            minor::NONE | minor::PEEK if !messages && !irp.has_companion() => {
+                Op::Recv { fd, buf: data, len, flags }
+            }
+            // The header tells the address, or whether the message was longer.
+            minor::NONE | minor::PEEK | minor::NOW | minor::VECTORED => {
+                let msg = Envelope::receive(&mut irp);
+                Op::RecvMsg { fd, msg, flags: flags | libc::MSG_CMSG_CLOEXEC }
             }
             // Completing it settles it.
             _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
         };
-        // SAFETY: data and message belong to the request (payload, scratch, or a buffer lent by a
-        // driver above) until it completes.
+        // SAFETY: data and envelope belong to the request (payload, companion, or a buffer lent
+        // by a driver above) until it completes.
         unsafe { irp.submit(op) }
     }
 }
@@ -120,14 +94,18 @@ impl Driver for StreamDriver {
             return irp.complete(Status::FILE_CLOSED, 0);
         }
         let (data, len) = irp.raw_data();
-        let op = match (irp.major(), irp.minor()) {
-            (Major::Read, _) => return self.receive(irp, fd),
-            (Major::Write, minor::NONE) => Op::Send { fd, buf: data, len, flags: 0 },
-            (Major::Write, minor::ALL) => Op::Send { fd, buf: data, len, flags: libc::MSG_WAITALL },
-            (Major::Write, minor::VECTORED) => {
-                irp.set_scratch(Message::new(data.cast(), len));
-                let message = irp.scratch::<Message>().expect("just stored");
-                Op::SendMsg { fd, msg: message.as_ptr(), flags: 0 }
+        let minor = irp.minor();
+        let op = match (irp.major(), minor) {
+            (Major::Read | Major::ReceiveFrom, _) => return receive::<Self>(irp, fd),
+            (Major::Write, minor::NONE) if !irp.has_companion() => {
+                Op::Send { fd, buf: data, len, flags: 0 }
+            }
+            (Major::Write, minor::ALL) if !irp.has_companion() => {
+                Op::Send { fd, buf: data, len, flags: libc::MSG_WAITALL }
+            }
+            (Major::Write | Major::SendTo, minor::NONE | minor::ALL | minor::VECTORED) => {
+                let msg = Envelope::send(&mut irp);
+                Op::SendMsg { fd, msg, flags: 0 }
             }
             // Nothing is kept back that could be flushed.
             (Major::Flush, _) => return irp.complete(Status::SUCCESS, 0),
@@ -141,46 +119,21 @@ impl Driver for StreamDriver {
             }
             _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
         };
-        // SAFETY: data, message and address belong to the request until it completes.
+        // SAFETY: data, envelope and address belong to the request until it completes.
         unsafe { irp.submit(op) }
     }
 
     #[inline]
-    fn hardware(&self, mut irp: Irp<'_>, done: Completion) -> Disposition {
-        let (result, status) = (done.result, done.status());
-        if irp.major() == Major::Read && status == Status::CANCELLED && !irp.is_cancelled() {
-            return self.interrupted(irp);
+    fn hardware(&self, irp: Irp<'_>, done: Completion) -> Disposition {
+        if is_receive(irp.major()) {
+            return received::<Self>(irp, done);
         }
-        if irp.major() == Major::Read && result > 0 && irp.minor() != minor::PEEK {
-            let position = stream(irp.file()).receiver.received(result as usize);
-            if irp.is_cancelled() || irp.file().has_late() {
-                return Self::stash(irp, done, position);
-            }
-            irp.set_position(position);
-        } else if irp.major() == Major::Read && result == 0 {
-            // Receives of no bytes never get here.
-            stream(irp.file()).receiver.end();
-        }
-        if irp.major() == Major::Read && irp.minor() == minor::POOLED {
-            if let Some(lease) = done.lease {
-                return irp.complete_with_lease(lease);
-            }
-            if let Some(mut private) = irp.payload_mut::<Vec<u8>>().map(std::mem::take) {
-                if result > 0 {
-                    // SAFETY: the kernel has filled `result` bytes, no more than the capacity.
-                    unsafe { private.set_len(result as usize) };
-                    return irp.complete_with_lease(Lease::from(private));
-                }
-            } else if result == -libc::ENOBUFS {
-                return self.receive_privately(irp);
-            }
-        }
-        irp.complete(status, result.max(0) as usize)
+        irp.complete(done.status(), done.info())
     }
 
     fn abandoned(&self, file: &FileObject, late: Late<'_>) {
-        if late.major() == Major::Read {
-            stream(file).receiver.abandoned(file, &late);
+        if is_receive(late.major()) {
+            stream(file).receiver.abandoned(file, late);
         }
     }
 
@@ -193,89 +146,86 @@ impl Driver for StreamDriver {
     }
 }
 
-impl StreamDriver {
-    /// These bytes are for a later receive: this one is cancelled, or has older ones to fetch.
-    #[cold]
-    fn stash(mut irp: Irp<'_>, mut done: Completion, position: u64) -> Disposition {
-        let n = done.result as usize;
-        let bytes = if let Some(lease) = done.lease.take() {
-            lease.to_vec()
-        } else if irp.minor() == minor::POOLED {
-            let mut private = irp.payload_mut::<Vec<u8>>().map(std::mem::take).unwrap_or_default();
-            debug_assert!(private.capacity() >= n, "no lease, so a buffer of its own");
-            // SAFETY: the kernel has filled `n` bytes, no more than the capacity.
-            unsafe { private.set_len(n.min(private.capacity())) };
-            private
-        } else {
-            irp.received(n).flatten().copied().collect()
-        };
-        stream(irp.file()).receiver.stash(position, bytes);
-        let cancelled = irp.is_cancelled();
-        irp.complete(if cancelled { Status::CANCELLED } else { Status::DATA_ABOVE }, 0)
+/// The bottom driver of sockets that carry messages, with or without addresses. A receive whose
+/// buffer is too short for the message ends with [`Status::BUFFER_OVERFLOW`].
+#[derive(Debug, Default)]
+pub struct DatagramDriver;
+
+impl Driver for DatagramDriver {
+    fn name(&self) -> &str {
+        "datagram"
     }
 
-    /// The receive was taken back because late bytes turned up (see [`Receiver::abandoned`]).
-    #[cold]
-    fn interrupted(&self, mut irp: Irp<'_>) -> Disposition {
-        let fd = irp.file().fd();
-        if irp.minor() == minor::POOLED {
-            // A private buffer, if it had one, is not this try's.
-            irp.set_payload(());
-        }
-        if fd < 0 {
-            return irp.complete(Status::FILE_CLOSED, 0);
-        }
-        let turn = look(&mut irp, Receiver::look);
-        self.take_turn(turn, irp, fd)
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[
+            Major::Connect,
+            Major::Read,
+            Major::Write,
+            Major::SendTo,
+            Major::ReceiveFrom,
+            Major::Flush,
+            Major::Shutdown,
+            Major::Poll,
+            Major::Close,
+        ])
     }
 
-    /// The pool is empty: receive into a buffer of the request's own.
-    #[cold]
-    fn receive_privately(&self, mut irp: Irp<'_>) -> Disposition {
-        let most = match irp.arg() as u32 {
-            0 => PRIVATE,
-            most => most.min(PRIVATE),
-        };
-        let fd = irp.file().fd();
-        irp.set_payload(Vec::<u8>::with_capacity(most as usize));
-        let buf = irp.payload_mut::<Vec<u8>>().expect("just stored").as_mut_ptr();
-        // SAFETY: the payload keeps the buffer until the request completes.
-        unsafe { irp.submit(Op::Recv { fd, buf, len: most, flags: 0 }) }
+    #[inline]
+    fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
+        StreamDriver.dispatch(irp, lower)
+    }
+
+    #[inline]
+    fn hardware(&self, irp: Irp<'_>, done: Completion) -> Disposition {
+        StreamDriver.hardware(irp, done)
+    }
+
+    fn abandoned(&self, file: &FileObject, late: Late<'_>) {
+        StreamDriver.abandoned(file, late);
+    }
+
+    fn settled(&self, file: &FileObject) {
+        StreamDriver.settled(file);
+    }
+
+    fn close_now(&self, file: &FileObject) {
+        close_now(file);
     }
 }
 
-/// A `msghdr` on the heap: its address goes to the kernel while the request moves about.
-struct Message(Box<libc::msghdr>);
-
-// SAFETY: the pointers in it name the request's own segments.
-unsafe impl Send for Message {}
-
-impl Message {
-    fn new(segments: *mut libc::iovec, count: u32) -> Message {
-        // SAFETY: `msghdr` is plain numbers and pointers, for which zero is a value.
-        let mut header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
-        header.msg_iov = segments;
-        header.msg_iovlen = count as usize;
-        Message(header)
-    }
-
-    fn as_ptr(&self) -> *mut std::ffi::c_void {
-        (&raw const *self.0).cast_mut().cast()
-    }
-}
-
-/// Makes a file object of a socket: connected, or about to be.
+/// Makes a file object of a socket that carries a stream: connected, or about to be.
 ///
 /// # Errors
 /// See [`FileObject::new`]; the socket is closed then.
 pub fn adopt(stack: Arc<Stack>, name: &str, socket: OwnedFd) -> Result<FileHandle, Status> {
-    let file = FileObject::new(stack, name, Box::<StreamContext>::default())?;
+    adopt_with(stack, name, socket, StreamContext::default())
+}
+
+/// Makes a file object of a socket that carries messages.
+///
+/// # Errors
+/// As [`adopt`].
+pub fn adopt_datagram(
+    stack: Arc<Stack>,
+    name: &str,
+    socket: OwnedFd,
+) -> Result<FileHandle, Status> {
+    adopt_with(stack, name, socket, StreamContext { receiver: Receiver::of_messages() })
+}
+
+fn adopt_with(
+    stack: Arc<Stack>,
+    name: &str,
+    socket: OwnedFd,
+    context: StreamContext,
+) -> Result<FileHandle, Status> {
+    let file = FileObject::new(stack, name, Box::new(context))?;
     // SAFETY: ours, and now the file object's.
     unsafe { file.set_fd(socket.into_raw_fd()) };
     Ok(file)
 }
 
-/// Whether a stream has bytes that came for receives which were dropped.
+/// Whether a socket has bytes or messages that came for receives which were dropped.
 pub fn has_unread(file: &FileObject) -> bool {
     file.has_late() || stream(file).receiver.has_unread()
 }

@@ -1,4 +1,5 @@
-//! Receiving from a stream so that no byte is lost or comes out of order, whatever is cancelled.
+//! Receiving so that nothing is lost or comes out of order, whatever is cancelled: from a stream of
+//! bytes, or of messages, which stay whole.
 //!
 //! Cancel is a message: a receive whose future has been dropped may still take bytes from the
 //! kernel, after the next receive has been asked for. Three rules keep the stream whole:
@@ -17,7 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use overlapped_iomgr::buf::Lease;
-use overlapped_iomgr::{CancelSafeQueue, Disposition, FileObject, Irp, Late, Major, Status, minor};
+use overlapped_iomgr::{
+    CancelSafeQueue, Companion, Disposition, FileObject, Irp, Late, Major, Status, minor,
+};
 
 /// What a receive may do; see [`Receiver::turn`]. After all but the last two, the stream is the
 /// receive's until it is settled: call [`Irp::notify_settled`].
@@ -25,8 +28,8 @@ use overlapped_iomgr::{CancelSafeQueue, Disposition, FileObject, Irp, Late, Majo
 pub enum Turn {
     /// Submit it.
     Go,
-    /// Complete it: so many stashed bytes are in its memory, from this position on.
-    Served(usize, u64),
+    /// Complete it with this status: so many stashed bytes are in its memory, from this position on.
+    Served(Status, usize, u64),
     /// Complete the pooled receive with this, from this position on.
     Leased(Lease, u64),
     /// Complete it with [`Status::DATA_ABOVE`].
@@ -37,16 +40,23 @@ pub enum Turn {
     Wait,
 }
 
-/// Bytes that came for a cancelled receive, and the position of the first of them in the stream.
-#[derive(Debug)]
-struct Stashed {
-    position: u64,
-    bytes: Vec<u8>,
+/// What came for a cancelled receive.
+pub struct Stashed {
+    /// Of the first byte in the stream, or of the message.
+    pub position: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// What accompanies the first of them.
+    pub companion: Option<Box<dyn Companion>>,
+    /// The status that goes with them.
+    pub status: Status,
 }
 
 /// The receiving side of one stream.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Receiver {
+    /// The stream is one of messages.
+    messages: bool,
     /// A receive is with the hardware or not settled yet.
     busy: AtomicBool,
     /// `stash` holds bytes, or the stream is known to have ended.
@@ -55,7 +65,7 @@ pub struct Receiver {
     ended: AtomicBool,
     /// `parked` may hold requests.
     has_parked: AtomicBool,
-    /// Position of the next byte from the hardware. Only the receive that has it changes this.
+    /// Position of the next byte, or message, from the hardware. Only the receive that has it changes this.
     next: AtomicU64,
     /// In order. Touched by the receive that has the stream.
     stash: Mutex<VecDeque<Stashed>>,
@@ -63,10 +73,20 @@ pub struct Receiver {
 }
 
 impl Receiver {
+    /// Of a stream of messages. The default is one of bytes.
+    pub fn of_messages() -> Receiver {
+        Receiver { messages: true, ..Receiver::default() }
+    }
+
+    /// Whether the stream is one of messages.
+    pub fn has_messages(&self) -> bool {
+        self.messages
+    }
+
     /// Asks for the stream: for the hardware, or what is left of cancelled receives.
     #[inline]
     pub fn turn(&self, irp: &mut Irp<'_>) -> Turn {
-        if irp.minor() != minor::POOLED && irp.is_empty() {
+        if irp.minor() != minor::POOLED && !self.messages && irp.is_empty() {
             return Turn::Skip(Status::SUCCESS);
         }
         if irp.is_cancelled() {
@@ -113,37 +133,51 @@ impl Receiver {
     #[cold]
     fn serve(&self, irp: &mut Irp<'_>) -> Option<Turn> {
         let mut stash = self.lock();
-        let Some(Stashed { position, mut bytes }) = stash.pop_front() else {
-            let end = Turn::Served(0, self.next.load(Ordering::Relaxed));
+        let Some(Stashed { position, mut bytes, mut companion, mut status }) = stash.pop_front()
+        else {
+            let end = Turn::Served(Status::SUCCESS, 0, self.next.load(Ordering::Relaxed));
             return self.ended.load(Ordering::Relaxed).then_some(end);
         };
-        let turn = if irp.minor() == minor::POOLED {
-            let most = irp.arg() as usize;
-            if most != 0 && bytes.len() > most {
-                let bytes = bytes.split_off(most);
-                stash.push_front(Stashed { position: position + most as u64, bytes });
-            }
+        let pooled = irp.minor() == minor::POOLED;
+        let n = match irp.arg() as usize {
+            most if pooled && most != 0 => most.min(bytes.len()),
+            _ if pooled => bytes.len(),
+            _ => irp.copy_in(0, &bytes),
+        };
+        let left = bytes.len() - n;
+        if irp.minor() == minor::PEEK {
+            let copy = companion.as_ref().map(|companion| companion.copy());
+            let companion = std::mem::replace(&mut companion, copy);
+            stash.push_front(Stashed { position, bytes, companion, status });
+            bytes = Vec::new();
+        } else if left > 0 && !self.messages {
+            let (position, bytes) = (position + n as u64, bytes.split_off(n));
+            stash.push_front(Stashed { position, bytes, companion: None, status });
+        }
+        if left > 0 && self.messages {
+            // The rest of a message goes with it, as in the kernel.
+            status = Status::BUFFER_OVERFLOW;
+        }
+        let turn = if pooled {
+            bytes.truncate(n);
             Turn::Leased(Lease::from(bytes), position)
         } else {
-            let n = irp.copy_in(0, &bytes);
-            if irp.minor() == minor::PEEK {
-                stash.push_front(Stashed { position, bytes });
-            } else if n < bytes.len() {
-                bytes.drain(..n);
-                stash.push_front(Stashed { position: position + n as u64, bytes });
-            }
-            Turn::Served(n, position)
+            Turn::Served(status, n, position)
         };
         let ended = self.ended.load(Ordering::Relaxed);
         self.has_stash.store(ended || !stash.is_empty(), Ordering::Release);
+        drop(stash);
+        if let Some(companion) = companion {
+            irp.give_companion(companion);
+        }
         Some(turn)
     }
 
     /// Keeps what the hardware brought for a receive that is cancelled, or that has found older
-    /// bytes above: all from `position` on.
+    /// bytes above.
     #[cold]
-    pub fn stash(&self, position: u64, bytes: Vec<u8>) {
-        self.lock().push_back(Stashed { position, bytes });
+    pub fn stash(&self, stashed: Stashed) {
+        self.lock().push_back(stashed);
         self.has_stash.store(true, Ordering::Release);
     }
 
@@ -177,24 +211,28 @@ impl Receiver {
         self.has_stash.store(true, Ordering::Release);
     }
 
-    /// The receive that has the hardware took so many bytes off the stream; the position of the
-    /// first.
+    /// The receive that has the hardware took so many bytes, or a message, off the stream; the
+    /// position of the first.
     #[inline]
     pub fn received(&self, bytes: usize) -> u64 {
         let position = self.next.load(Ordering::Relaxed);
-        self.next.store(position + bytes as u64, Ordering::Relaxed);
+        let step = if self.messages { 1 } else { bytes as u64 };
+        self.next.store(position + step, Ordering::Relaxed);
         position
     }
 
     /// Keeps what a receive found that nobody waits for any more.
-    pub fn abandoned(&self, file: &FileObject, late: &Late<'_>) {
+    pub fn abandoned(&self, file: &FileObject, mut late: Late<'_>) {
         if late.minor() == minor::PEEK {
             return;
         }
-        file.keep_late(late);
+        file.keep_late(&mut late, self.messages);
         if self.busy.load(Ordering::SeqCst) {
             // Another receive may wait in the hardware for what is here already.
             file.interrupt(Major::Read);
+            if self.messages {
+                file.interrupt(Major::ReceiveFrom);
+            }
         } else if self.has_parked.load(Ordering::SeqCst) {
             self.next();
         }

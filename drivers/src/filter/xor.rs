@@ -16,19 +16,19 @@ impl Driver for Xor {
         Class::Transform
     }
     fn hooks(&self) -> MajorSet {
-        MajorSet::of(&[Major::Read, Major::Write])
+        MajorSet::of(&[Major::Read, Major::Write, Major::SendTo, Major::ReceiveFrom])
     }
     fn dispatch(&self, mut irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
-        if irp.major() == Major::Write {
+        if matches!(irp.major(), Major::Write | Major::SendTo) {
             let changed: Vec<u8> = irp.segments().flatten().map(|b| b ^ self.0).collect();
             irp.next().lend(changed);
         }
-        lower.forward(irp, On::SUCCESS)
+        // Warnings too: a datagram that was cut is data all the same (0.1).
+        lower.forward(irp, On::SUCCESS | On::ERROR)
     }
     fn completed(&self, mut irp: Unwinding<'_>) -> Completion {
-        if irp.major() == Major::Read {
-            irp.received_mut().flatten().for_each(|b| *b ^= self.0);
-        }
+        // Nothing for requests that send, or have failed.
+        irp.received_mut().flatten().for_each(|b| *b ^= self.0);
         irp.proceed()
     }
 }

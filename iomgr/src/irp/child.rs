@@ -9,7 +9,7 @@ use super::dispatch;
 use super::finish;
 use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use super::token::Irp;
-use crate::major::{Major, minor};
+use crate::major::minor;
 use crate::processor::Core;
 use crate::status::Status;
 
@@ -38,18 +38,19 @@ impl Irp<'_> {
     /// to and including the first part, in the order given, that failed or was short, with that
     /// part's error if no byte came before it.
     ///
-    /// Requests that are vectored or receive into a pool buffer cannot be split: they complete with
-    /// [`Status::NOT_SUPPORTED`], as do parts outside the data with [`Status::INVALID_PARAMETER`].
+    /// Requests that are vectored, receive into a pool buffer or have a companion cannot be split:
+    /// they complete with [`Status::NOT_SUPPORTED`], as do parts outside the data with [`Status::INVALID_PARAMETER`].
     pub fn split(mut self, parts: &[Part]) -> Disposition {
         let bounds = self.len() as u64;
-        if self.minor() != minor::NONE {
+        // SAFETY: the token's ownership; children have no companion.
+        if self.minor() != minor::NONE || unsafe { (*self.header()).accompanied } {
             return self.complete(Status::NOT_SUPPORTED, 0);
         }
         if parts.is_empty() || parts.iter().any(|p| u64::from(p.start) + u64::from(p.len) > bounds)
         {
             return self.complete(Status::INVALID_PARAMETER, 0);
         }
-        if self.major() == Major::Read && overlap(parts) {
+        if self.major().receives() && overlap(parts) {
             // Two children would fill the same memory, one while the other's driver looks at it.
             return self.complete(Status::INVALID_PARAMETER, 0);
         }
@@ -162,7 +163,7 @@ unsafe fn child_done_inner(parent: SlotPtr, child: SlotPtr) {
         let header = &mut *child.0.as_ptr();
         let index = header.payload.take::<usize>().expect("kept by `prepare`");
         record(parent, index, header.result);
-        if header.major == Major::Read && !header.result.status.is_error() {
+        if header.major.receives() && !header.result.status.is_error() {
             grow_filled(parent);
         }
         header.flags.set(flags::TAKEN);

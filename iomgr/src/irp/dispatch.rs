@@ -230,6 +230,7 @@ pub(crate) unsafe fn to_hardware(slot: SlotPtr, op: Op) -> Disposition {
             (*header).phase = Phase::Finished;
             return Disposition(());
         }
+        (*header).fills = (*header).major.receives() && !matches!(op, Op::Poll { .. });
         (*header).phase = Phase::Hardware;
         match core(slot).submit(token(slot), op) {
             None => Disposition(()),
@@ -247,7 +248,7 @@ pub(crate) unsafe fn to_hardware(slot: SlotPtr, op: Op) -> Disposition {
 unsafe fn note_result(slot: SlotPtr, done: &hal::Completion) {
     // SAFETY: the driver side is ours; the rest is the promise of `Irp::submit`.
     unsafe {
-        if (*slot.0.as_ptr()).major == Major::Read && done.result > 0 {
+        if (*slot.0.as_ptr()).fills && done.result > 0 {
             slot.note_filled(done.result as usize);
         }
     }
@@ -338,10 +339,10 @@ unsafe fn fetch_above(slot: SlotPtr) -> bool {
     unsafe {
         let header = slot.0.as_ptr();
         let file = (*header).file.expect("in flight").as_ref();
-        if (*header).major == Major::Read && file.late().serve(slot) {
+        if (*header).major.receives() && file.late().serve(slot) {
             return true;
         }
-        if (*header).major != Major::Read || (*header).flags.has(flags::CANCEL) {
+        if !(*header).major.receives() || (*header).flags.has(flags::CANCEL) {
             (*header).result = IoStatus { status: Status::CANCELLED, info: 0 };
             return true;
         }

@@ -15,7 +15,7 @@ use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use super::state::Completed;
 use super::token::Late;
 use super::view::View;
-use crate::major::{Major, minor};
+use crate::major::minor;
 use crate::processor::Core;
 use crate::scope;
 use crate::status::Status;
@@ -128,8 +128,9 @@ unsafe fn clamp_information(slot: SlotPtr) {
         let header = slot.0.as_ptr();
         let top = slot.location(0);
         let most = match (*header).major {
-            Major::Read | Major::Write if (*header).result.info == 0 => return,
-            Major::Read if (*top).minor != minor::POOLED => {
+            major if !major.receives() && !major.sends() => return,
+            _ if (*header).result.info == 0 => return,
+            major if major.receives() && (*top).minor != minor::POOLED => {
                 let filled = (*header).filled as usize;
                 if (*top).minor == minor::VECTORED {
                     filled
@@ -137,9 +138,8 @@ unsafe fn clamp_information(slot: SlotPtr) {
                     filled.min((*top).len as usize)
                 }
             }
-            Major::Write if (*top).minor == minor::VECTORED => View::of(&slot).len(),
-            Major::Read | Major::Write => (*top).len as usize,
-            _ => return,
+            major if major.sends() && (*top).minor == minor::VECTORED => View::of(&slot).len(),
+            _ => (*top).len as usize,
         };
         if (*header).result.info > most {
             if !(*header).result.status.is_error() {
@@ -346,6 +346,7 @@ unsafe fn free(slot: SlotPtr) {
     unsafe {
         let header = slot.0.as_ptr();
         let payload = mem::take(&mut (*header).payload);
+        let companion = slot.set_companion(None);
         let route = mem::replace(&mut (*header).route, Route::None);
         (*header).parking = None;
         (*header).event = None;
@@ -354,6 +355,9 @@ unsafe fn free(slot: SlotPtr) {
         // Last, because dropping them may run code of the user's, which may panic.
         if !payload.is_empty() && catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
             tracing::error!("a buffer or result panicked while it was dropped");
+        }
+        if companion.is_some() && catch_unwind(AssertUnwindSafe(|| drop(companion))).is_err() {
+            tracing::error!("a request's companion panicked while it was dropped");
         }
         if !matches!(route, Route::None) && catch_unwind(AssertUnwindSafe(|| drop(route))).is_err()
         {

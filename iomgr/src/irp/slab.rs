@@ -114,6 +114,8 @@ impl Slab {
                     major: Major::Create,
                     cursor: 0,
                     depth: 0,
+                    fills: false,
+                    accompanied: false,
                     generation: 0,
                     filled: 0,
                     result: IoStatus { status: Status::SUCCESS, info: 0 },
@@ -133,6 +135,7 @@ impl Slab {
                     operation: None,
                     event: None,
                     scope: None,
+                    companion: None,
                 });
                 let locations = slot.add(1).cast::<Location>();
                 for n in 0..=CLASS_LOCATIONS[class] {

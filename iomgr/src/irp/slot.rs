@@ -18,6 +18,7 @@ use super::held::Resume;
 use super::state::State;
 use crate::apc;
 use crate::buf::Payload;
+use crate::companion::Companion;
 use crate::csq::Parking;
 use crate::file::FileObject;
 use crate::major::Major;
@@ -202,6 +203,10 @@ pub(crate) struct Slot {
     pub cursor: u8,
     /// Locations in use by this request: the length of its route.
     pub depth: u8,
+    /// The hardware's present operation puts as many bytes into the data as it reports.
+    pub fills: bool,
+    /// Whether there is a `companion`.
+    pub accompanied: bool,
     pub generation: u32,
     /// Bytes of a read's memory, from its start, that somebody has filled: more is never reported,
     /// because the rest may be uninitialised. Counts the memory of the top location only; buffers
@@ -228,12 +233,14 @@ pub(crate) struct Slot {
     pub resume: Resume,
     /// Children not finished, plus one while the parent still makes them.
     pub children: u32,
-    /// What was posted, for the packet's reader.
-    pub operation: Option<TypeId>,
+    /// What was posted, for the packet's reader. A function, which is a third of its result's size.
+    pub operation: Option<fn() -> TypeId>,
     /// Set when the request is done (C-3).
     pub event: Option<Event>,
     /// The issuer scope, until it is done.
     pub scope: Option<Arc<scope::Inner>>,
+    /// See [`crate::companion`].
+    pub companion: Option<Box<dyn Companion>>,
 }
 
 /// A slot by address.
@@ -323,7 +330,7 @@ impl SlotPtr {
         // SAFETY: the caller's.
         unsafe {
             let header = self.0.as_ptr();
-            if (*header).major != Major::Read {
+            if !(*header).major.receives() {
                 0
             } else if (*self.current()).data == (*self.location(0)).data
                 && (*self.current()).minor != crate::minor::POOLED
@@ -348,3 +355,6 @@ impl SlotPtr {
         }
     }
 }
+
+/// Four cache lines: each more would be paid for with every request's locations.
+const _: () = assert!(size_of::<Slot>() <= 256);

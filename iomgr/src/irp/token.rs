@@ -14,9 +14,10 @@ use super::held::Held;
 use super::slot::{IoStatus, Phase, Slot, SlotPtr, control, flags};
 use super::view::View;
 use crate::buf::{IoBuf, IoBufMut, Lease, Payload};
+use crate::companion::Companion;
 use crate::csq::CancelSafeQueue;
 use crate::hal::Op;
-use crate::major::{Major, minor};
+use crate::major::minor;
 use crate::status::Status;
 
 /// What became of the token: the value `dispatch` must return, obtainable only by ending it.
@@ -101,7 +102,7 @@ impl<'a> Irp<'a> {
     /// The slot, field by field: this token is the only driver-side owner (module invariant), on
     /// the owner's thread, but the requester touches `state` and the waker meanwhile, so there must
     /// be no reference to the whole.
-    fn header(&mut self) -> *mut Slot {
+    pub(super) fn header(&mut self) -> *mut Slot {
         self.slot.0.as_ptr()
     }
 
@@ -141,8 +142,8 @@ impl<'a> Irp<'a> {
     /// # Safety
     /// The memory that `op` names is owned by this IRP (its data, its payload) or lives until its
     /// completion by other means, and nobody else uses it in a conflicting way. If the request is a
-    /// read that is not pooled, a positive result of `op` means that so many bytes of its data, from
-    /// the start, have been filled.
+    /// read that is not pooled, a positive result of `op`, unless that is [`Op::Poll`], means that so
+    /// many bytes of its data, from the start, have been filled.
     pub unsafe fn submit(self, op: Op) -> Disposition {
         let slot = self.into_slot();
         // SAFETY: we own the driver side and pass it to the hardware; the caller answers for `op`.
@@ -190,7 +191,7 @@ impl<'a> Irp<'a> {
         unsafe { View::of(&self.slot).segments_mut(self.slot.readable(n)) }.map(|s| &*s)
     }
 
-    /// Bottom drivers, for [`Major::Close`]: goes on when no other request is left on the file, so
+    /// Bottom drivers, for [`Major::Close`](crate::Major::Close): goes on when no other request is left on the file, so
     /// that none meets another file of the same descriptor. The driver has taken the descriptor from
     /// the file object before, keeps it in its scratch, and finds it there when the request comes to
     /// its `dispatch` once more.
@@ -232,6 +233,28 @@ impl<'a> Irp<'a> {
         assert!(self.payload_is_free(), "the payload is the caller's buffer");
         // SAFETY: as `header` says; borrowed as long as the token.
         unsafe { (*self.header()).payload.get_mut::<T>() }
+    }
+
+    /// What accompanies the request's data, if it is of this type, for changing.
+    pub fn companion_mut<T: Companion>(&mut self) -> Option<&mut T> {
+        // SAFETY: as `header` says; borrowed as long as the token.
+        unsafe { self.slot.companion_mut() }
+    }
+
+    /// Bottom drivers: puts another companion in place of the one the request has; gives that back.
+    pub fn set_companion(
+        &mut self,
+        companion: Option<Box<dyn Companion>>,
+    ) -> Option<Box<dyn Companion>> {
+        // SAFETY: as `header` says.
+        unsafe { self.slot.set_companion(companion) }
+    }
+
+    /// Bottom drivers: gives the request what has come for an earlier one ([`Companion::take_over`]);
+    /// drops it if the request has no companion.
+    pub fn give_companion(&mut self, late: Box<dyn Companion>) {
+        // SAFETY: as `header` says.
+        unsafe { self.slot.give_companion(late) };
     }
 
     /// Bottom drivers: completes a pooled receive with the bytes in `lease`, which the requester
@@ -346,7 +369,7 @@ impl NextLocation<'_> {
     pub fn lend<B: IoBuf>(&mut self, buffer: B) -> &mut Self {
         // SAFETY: the token is the only owner.
         let major = unsafe { (*self.slot.0.as_ptr()).major };
-        assert!(!matches!(major, Major::Read | Major::ReceiveFrom), "lend a mutable buffer");
+        assert!(!major.receives(), "lend a mutable buffer");
         self.lend_with(buffer, |b| (b.as_ptr().cast_mut(), b.len()))
     }
 
@@ -441,6 +464,12 @@ impl Unwinding<'_> {
         unsafe { View::of(&self.slot).copy_in(skip, bytes) }
     }
 
+    /// What accompanies the request's data, if it is of this type, for changing.
+    pub fn companion_mut<T: Companion>(&mut self) -> Option<&mut T> {
+        // SAFETY: as `Irp::header`; borrowed as long as the token.
+        unsafe { self.slot.companion_mut() }
+    }
+
     /// Lets the completion go on to the driver above.
     pub fn proceed(self) -> Completion {
         Completion(Next::Up)
@@ -510,6 +539,12 @@ impl Late<'_> {
             let is_free = (*self.slot.location(0)).data.is_null();
             if is_free { (*self.slot.0.as_ptr()).payload.take::<T>() } else { None }
         }
+    }
+
+    /// Takes the companion.
+    pub fn take_companion(&mut self) -> Option<Box<dyn Companion>> {
+        // SAFETY: as above.
+        unsafe { self.slot.set_companion(None) }
     }
 
     /// The bytes that were received, segment by segment.

@@ -3,6 +3,7 @@
 use std::slice;
 
 use super::slot::{Slot, SlotPtr, flags};
+use crate::companion::Companion;
 use crate::file::FileObject;
 use crate::major::{Major, minor};
 
@@ -84,7 +85,7 @@ impl View {
 
     /// The data of a write, segment by segment. Empty for operations that receive.
     pub fn segments(&self) -> Segments<'_> {
-        if matches!(self.major(), Major::Write | Major::SendTo | Major::DeviceControl) {
+        if self.major().sends() || self.major() == Major::DeviceControl {
             Segments(self.raw_segments())
         } else {
             Segments(RawSegments { first: None, rest: [].iter() })
@@ -129,7 +130,7 @@ impl View {
     /// # Safety
     /// The caller holds the request's only token, mutably.
     pub(crate) unsafe fn copy_in(&self, mut skip: usize, mut bytes: &[u8]) -> usize {
-        if self.major() != Major::Read {
+        if !self.major().receives() {
             return 0;
         }
         let (begin, mut copied) = (skip, 0);
@@ -165,6 +166,19 @@ impl View {
             let is_data = !(*self.0.location(0)).data.is_null();
             if is_data { None } else { (*self.slot()).payload.get_ref::<T>() }
         }
+    }
+
+    /// Whether anything accompanies the request's data.
+    #[inline]
+    pub fn has_companion(&self) -> bool {
+        // SAFETY: as `slot` says.
+        unsafe { (*self.slot()).accompanied }
+    }
+
+    /// What accompanies the request's data, if it is of this type.
+    pub fn companion<T: Companion>(&self) -> Option<&T> {
+        // SAFETY: as `of` says; borrowed as long as the token.
+        unsafe { self.0.companion() }
     }
 
     /// The value kept in this driver's location by [`crate::Irp::set_scratch`].

@@ -107,7 +107,7 @@ impl Packet {
             let header = slot.0.as_ptr();
             debug_assert_eq!((*header).phase, Phase::Final);
             assert!(
-                (*header).operation == Some(TypeId::of::<K>()),
+                (*header).operation.is_some_and(|id| id() == TypeId::of::<K>()),
                 "the packet is not of the operation {}",
                 std::any::type_name::<K>()
             );

@@ -454,6 +454,7 @@ impl Core {
         unsafe {
             let header = &mut *slot.0.as_ptr();
             header.payload = crate::buf::Payload::empty();
+            drop(slot.set_companion(None));
             header.parking = None;
             header.route = Route::None;
             header.event = None;

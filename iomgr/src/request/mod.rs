@@ -19,6 +19,7 @@ pub use block::Block;
 pub use routes::{Cancel, Issued};
 
 use crate::buf::{IoBuf, IoBufMut, Payload, Vectored};
+use crate::companion::{self, Companion};
 use crate::file::{self, FileHandle, FileObject};
 use crate::irp::RawSegment;
 use crate::irp::dispatch;
@@ -64,6 +65,7 @@ pub trait Operation: Sized {
 pub struct Setup<'a> {
     location: &'a mut Location,
     payload: &'a mut Payload,
+    companion: &'a mut Option<Box<dyn Companion>>,
     major: Major,
 }
 
@@ -75,7 +77,7 @@ impl Setup<'_> {
     /// itself; and for [`minor::POOLED`] unless the major is [`Major::Read`].
     pub fn minor(&mut self, minor: u8) -> &mut Self {
         self.check_no_data();
-        let carries = matches!(self.major, Major::Read | Major::Write);
+        let carries = self.major.receives() || self.major.sends();
         assert!(minor != minor::VECTORED || !carries, "vectored data says so itself");
         assert!(minor != minor::POOLED || self.major == Major::Read, "only reads are pooled");
         self.location.minor = minor;
@@ -92,7 +94,7 @@ impl Setup<'_> {
         self.check_no_data();
         let minor = self.location.minor;
         assert!(!matches!(minor, minor::VECTORED | minor::POOLED), "this minor has no such data");
-        assert_eq!(self.major == Major::Read, receives, "data goes the way its major says");
+        assert_eq!(self.major.receives(), receives, "data goes the way its major says");
     }
 
     /// Sets the byte offset; `u64::MAX` is the current position.
@@ -127,10 +129,16 @@ impl Setup<'_> {
         self
     }
 
+    /// Sends a companion of the data along; [`Done::companion`] has it back.
+    pub fn companion<T: Companion>(&mut self, companion: Box<T>) -> &mut Self {
+        *self.companion = Some(companion);
+        self
+    }
+
     /// Gives the request a buffer whose bytes go out.
     ///
     /// # Panics
-    /// When there is data already, or the major is [`Major::Read`].
+    /// When there is data already, or the major is [`Major::Read`] or [`Major::ReceiveFrom`].
     pub fn data_out<B: IoBuf>(&mut self, buffer: B) -> &mut Self {
         self.check_data(false);
         *self.payload = Payload::new(buffer);
@@ -145,7 +153,8 @@ impl Setup<'_> {
     /// Gives the request a buffer to fill.
     ///
     /// # Panics
-    /// When there is data already, or the major is not [`Major::Read`].
+    /// When there is data already, or the major is neither [`Major::Read`] nor
+    /// [`Major::ReceiveFrom`].
     pub fn data_in<B: IoBufMut>(&mut self, buffer: B) -> &mut Self {
         self.check_data(true);
         *self.payload = Payload::new(buffer);
@@ -194,6 +203,7 @@ pub struct Done<'a> {
     result: IoStatus,
     filled: usize,
     payload: &'a mut Payload,
+    companion: Option<Box<dyn Companion>>,
 }
 
 impl Done<'_> {
@@ -201,15 +211,14 @@ impl Done<'_> {
     /// The slot is `DONE` and the caller its requester; `payload` was or is the slot's.
     pub(crate) unsafe fn new(slot: SlotPtr, payload: &mut Payload) -> Done<'_> {
         // SAFETY: the caller's; major and top location are the requester's to read by now.
-        let (result, filled) = unsafe {
+        let (result, filled, companion) = unsafe {
             let header = slot.0.as_ptr();
             let result = (*header).result;
-            let in_place =
-                (*header).major == Major::Read && (*slot.location(0)).minor != minor::POOLED;
+            let in_place = (*header).major.receives() && (*slot.location(0)).minor != minor::POOLED;
             let filled = if in_place { (*header).filled as usize } else { 0 };
-            (result, result.info.min(filled))
+            (result, result.info.min(filled), slot.set_companion(None))
         };
-        Done { result, filled, payload }
+        Done { result, filled, payload, companion }
     }
 
     /// The final status.
@@ -234,6 +243,12 @@ impl Done<'_> {
     /// When it is not of this type: operation and driver disagree.
     pub fn take<T: 'static>(&mut self) -> T {
         self.payload.take().expect("the payload is what the operation or its driver put there")
+    }
+
+    /// Takes the companion that the operation sent along, or that came in its place, if it is of this
+    /// type.
+    pub fn companion<T: Companion>(&mut self) -> Option<Box<T>> {
+        companion::downcast(self.companion.take()?)
     }
 
     /// Takes the payload if it is of this type.
@@ -434,8 +449,10 @@ fn launch<K: Operation>(
         let location = &mut *slot.location(0);
         let payload = &mut (*slot.0.as_ptr()).payload;
         let undo = Undo(slot);
-        operation.prepare(&mut Setup { location, payload, major });
+        let mut companion = None;
+        operation.prepare(&mut Setup { location, payload, companion: &mut companion, major });
         std::mem::forget(undo);
+        slot.set_companion(companion);
         if let Some(deadline) = extras.deadline {
             core.set_deadline(slot, deadline);
         }

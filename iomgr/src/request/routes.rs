@@ -200,7 +200,7 @@ impl<'f, K: Operation> Request<'f, K> {
             // SAFETY: slots are readable on their owner's thread, and this one is ours until it is
             // issued.
             let cancel = unsafe {
-                (*slot.0.as_ptr()).operation = Some(TypeId::of::<K>());
+                (*slot.0.as_ptr()).operation = Some(TypeId::of::<K>);
                 Cancel::of(core, slot)
             };
             let route = Route::Port(port.clone(), key);
@@ -257,7 +257,7 @@ impl<'f, K: Operation> Request<'f, K> {
             };
             // SAFETY: as in `post`.
             let cancel = unsafe {
-                (*slot.0.as_ptr()).operation = Some(TypeId::of::<K>());
+                (*slot.0.as_ptr()).operation = Some(TypeId::of::<K>);
                 Cancel::of(core, slot)
             };
             let route = Route::Associated { value, admitted };

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// What can be turned into socket addresses: the types that `std::net::ToSocketAddrs` takes. A name
 /// is looked up on a blocking thread.
@@ -24,7 +24,7 @@ macro_rules! at_once {
     )*};
 }
 
-at_once!(SocketAddr, SocketAddrV4, SocketAddrV6, (IpAddr, u16));
+at_once!(SocketAddr, SocketAddrV4, SocketAddrV6, (IpAddr, u16), (Ipv4Addr, u16), (Ipv6Addr, u16));
 
 async fn look_up(
     name: impl std::net::ToSocketAddrs<Iter = std::vec::IntoIter<SocketAddr>> + Send + 'static,

@@ -14,8 +14,8 @@ use overlapped_iomgr::{FileHandle, Request};
 /// Most bytes taken from one `poll_write`.
 const MOST: usize = 64 * 1024;
 
-/// A TCP stream as `futures::io::{AsyncRead, AsyncBufRead, AsyncWrite}`; see
-/// [`TcpStream::compat`](super::TcpStream::compat).
+/// A stream as `futures::io::{AsyncRead, AsyncBufRead, AsyncWrite}`; see
+/// [`TcpStream::compat`](super::TcpStream::compat) and its like.
 ///
 /// Reading receives into leased pool buffers and copies once, or not at all through `AsyncBufRead`.
 /// Writing copies into a buffer of its own; an error of a write is reported by the next write,
@@ -32,7 +32,7 @@ pub struct Compat {
 type Outgoing = overlapped_iomgr::buf::Slice<Vec<u8>>;
 
 impl Compat {
-    pub(super) fn new(handle: FileHandle) -> Compat {
+    pub(crate) fn new(handle: FileHandle) -> Compat {
         Compat {
             handle,
             receiving: None,

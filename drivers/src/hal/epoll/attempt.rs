@@ -21,6 +21,8 @@ pub(super) enum Tried {
     Received(Lease),
     /// Not ready.
     Wait,
+    /// Ready, but only a call that might block can tell how much there is.
+    Block,
 }
 
 /// What one call moved, and whether the operation goes on.
@@ -61,6 +63,18 @@ pub(super) unsafe fn attempt(op: &Op, progress: &mut u32, buffers: &mut Buffers)
                     return tried;
                 }
             }
+        }
+        Op::ReadStream { fd, buf, len, own } => {
+            // SAFETY: as above.
+            match unsafe { sys::read_stream(fd, buf, len, own) } {
+                // A FIFO that has had no writer yet: not its end, and to io_uring neither.
+                Some(0) if pool::poll(fd, libc::POLLIN, 0) == 0 => Tried::Wait,
+                result => stream(fd, libc::POLLIN, result),
+            }
+        }
+        Op::WriteStream { fd, buf, len, own } => {
+            // SAFETY: as above.
+            stream(fd, libc::POLLOUT, unsafe { sys::write_stream(fd, buf, len, own) })
         }
         Op::RecvPooled { fd, len } => match buffers.receive(fd, len) {
             Ok(lease) => Tried::Received(lease),
@@ -105,6 +119,15 @@ pub(super) unsafe fn attempt(op: &Op, progress: &mut u32, buffers: &mut Buffers)
         Op::Accept { fd } => once(sys::accept(fd)),
         // No other operation waits for readiness.
         _ => Tried::Done(-libc::ENOSYS),
+    }
+}
+
+/// What a try on a stream came to that had to promise not to wait. `None`: it could not promise.
+fn stream(fd: c_int, events: i16, result: Option<i32>) -> Tried {
+    match result {
+        Some(result) => once(result),
+        None if pool::poll(fd, events, 0) == 0 => Tried::Wait,
+        None => Tried::Block,
     }
 }
 

@@ -7,6 +7,7 @@ use overlapped_iomgr::hal::Completion;
 use super::EpollHal;
 use super::attempt::{Tried, attempt};
 use super::table::Side;
+use crate::hal::pool::Job;
 
 impl EpollHal {
     /// Serves a descriptor that is, or may be, ready. An event may be late: the number may have
@@ -43,6 +44,13 @@ impl EpollHal {
         let (result, lease) = match unsafe { attempt(&op, &mut entry.progress, &mut self.buffers) }
         {
             Tried::Wait => return false,
+            Tried::Block => {
+                self.table.remove(index);
+                self.pooled += 1;
+                // SAFETY: as above; its completion is handed over once it has been drained.
+                unsafe { self.pool.submit(Job { token, op, reply: self.reply.clone() }) };
+                return true;
+            }
             Tried::Done(result) => (result, None),
             Tried::Received(lease) => (lease.len() as i32, Some(lease)),
         };

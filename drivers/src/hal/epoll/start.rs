@@ -27,9 +27,21 @@ impl EpollHal {
         // SAFETY, of all calls below: the caller keeps `op`'s memory valid until the final
         // completion, and each call either finishes the operation or keeps it until then.
         match op {
+            Op::RecvMsg { fd, msg, flags } if flags & libc::MSG_DONTWAIT != 0 => {
+                // SAFETY: as above.
+                Some(unsafe { sys::recvmsg(fd, msg, flags) })
+            }
             Op::Recv { fd, .. } | Op::RecvPooled { fd, .. } | Op::RecvMsg { fd, .. } => {
                 // SAFETY: as above.
                 unsafe { self.start_socket(token, op, fd, Side::Read) }
+            }
+            Op::ReadStream { fd, .. } => {
+                // SAFETY: as above.
+                unsafe { self.start_socket(token, op, fd, Side::Read) }
+            }
+            Op::WriteStream { fd, .. } => {
+                // SAFETY: as above.
+                unsafe { self.start_socket(token, op, fd, Side::Write) }
             }
             Op::Send { fd, .. } | Op::SendMsg { fd, .. } => {
                 // SAFETY: as above.
@@ -102,7 +114,18 @@ impl EpollHal {
                 self.queue.push_back(Completion { token, result, lease: Some(lease) });
                 None
             }
-            Tried::Wait => self.park(fd, side, entry),
+            Tried::Wait => match op {
+                // A file: epoll tells nothing of it, and it waits for nobody else.
+                Op::ReadStream { .. } | Op::WriteStream { .. }
+                    if self.watch(fd) == Err(libc::EPERM) =>
+                {
+                    // SAFETY: as for this function.
+                    unsafe { self.start_pooled(token, op) }
+                }
+                _ => self.park(fd, side, entry),
+            },
+            // SAFETY: as for this function.
+            Tried::Block => unsafe { self.start_pooled(token, op) },
         }
     }
 

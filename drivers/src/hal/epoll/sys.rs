@@ -99,6 +99,49 @@ pub(super) unsafe fn sendmsg_rest(fd: c_int, msg: *const c_void, flags: c_int, s
     unsafe { sendmsg(fd, (&raw const header).cast(), flags) }
 }
 
+/// One segment, moved at the file's position by a call that may not wait; `None` where the kernel or
+/// the file knows no such call.
+fn without_waiting(call: impl Fn() -> isize) -> Option<i32> {
+    match again(call) {
+        unknown if [libc::EOPNOTSUPP, libc::ENOSYS, libc::EPERM].contains(&-unknown) => None,
+        result => Some(result),
+    }
+}
+
+/// Makes the open file non-blocking for good, if that is nobody else's affair, and does the call.
+fn own_way(fd: c_int, own: bool, call: impl FnMut() -> isize) -> Option<i32> {
+    match own.then(|| set_nonblocking(fd, true))? {
+        error @ ..0 => Some(error),
+        _ => Some(again(call)),
+    }
+}
+
+/// Reads what a stream has. `None`: only a call that may block can tell.
+///
+/// # Safety
+/// `len` bytes at `buf` may be written.
+pub(super) unsafe fn read_stream(fd: c_int, buf: *mut u8, len: u32, own: bool) -> Option<i32> {
+    let iov = libc::iovec { iov_base: buf.cast(), iov_len: len.min(MOST) as usize };
+    // SAFETY: one element, which lives through the call.
+    without_waiting(|| unsafe { libc::preadv2(fd, &iov, 1, -1, libc::RWF_NOWAIT) }).or_else(|| {
+        // SAFETY: the caller vouches for the memory.
+        own_way(fd, own, || unsafe { libc::read(fd, iov.iov_base, iov.iov_len) })
+    })
+}
+
+/// Writes what a stream takes. `None`: only a call that may block can tell.
+///
+/// # Safety
+/// `len` bytes at `buf` are valid.
+pub(super) unsafe fn write_stream(fd: c_int, buf: *const u8, len: u32, own: bool) -> Option<i32> {
+    let iov = libc::iovec { iov_base: buf.cast_mut().cast(), iov_len: len.min(MOST) as usize };
+    // SAFETY: one element, which lives through the call.
+    without_waiting(|| unsafe { libc::pwritev2(fd, &iov, 1, -1, libc::RWF_NOWAIT) }).or_else(|| {
+        // SAFETY: the caller vouches for the memory.
+        own_way(fd, own, || unsafe { libc::write(fd, iov.iov_base, iov.iov_len) })
+    })
+}
+
 /// Accepts one connection: its descriptor, blocking and close-on-exec.
 pub(super) fn accept(fd: c_int) -> i32 {
     let (none, no_length) = (std::ptr::null_mut(), std::ptr::null_mut());

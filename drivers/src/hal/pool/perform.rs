@@ -134,6 +134,14 @@ pub unsafe fn perform(op: &Op) -> i32 {
                 _ => unsafe { pwritev(fd, iov, count, offset as i64) },
             })
         }
+        Op::ReadStream { fd, buf, len, .. } => waiting(fd, libc::POLLIN, || {
+            // SAFETY: as above.
+            unsafe { libc::read(fd, buf.cast(), len as usize) }
+        }),
+        Op::WriteStream { fd, buf, len, .. } => waiting(fd, libc::POLLOUT, || {
+            // SAFETY: as above.
+            unsafe { libc::write(fd, buf.cast(), len as usize) }
+        }),
         Op::Recv { fd, buf, len, flags } => waiting(fd, libc::POLLIN, || {
             // SAFETY: as above.
             unsafe { libc::recv(fd, buf.cast(), len as usize, flags) }

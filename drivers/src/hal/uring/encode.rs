@@ -1,7 +1,7 @@
 //! Operations as submission queue entries.
 //!
 //! **Non-blocking descriptors.** io_uring takes `O_NONBLOCK` at its word for [`Op::Read`],
-//! [`Op::Write`] and their vectored kin: such an operation on a pipe or socket that is not ready
+//! [`Op::Write`] and their kin: such an operation on a pipe or socket that is not ready
 //! completes with `-EAGAIN`. An entry is all that is left of an operation here, so it cannot be
 //! tried again from here: the bottom driver submits [`Op::Poll`] and then the operation once more.
 //!
@@ -54,6 +54,12 @@ pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
     // Socket flags are a C int; the opcodes take them as u32.
     let nosignal = |flags: c_int| (flags | libc::MSG_NOSIGNAL) as u32;
     let entry = match *op {
+        Op::ReadStream { fd, buf, len, .. } => {
+            opcode::Read::new(Fd(fd), buf, len).offset(u64::MAX).build()
+        }
+        Op::WriteStream { fd, buf, len, .. } => {
+            opcode::Write::new(Fd(fd), buf, len).offset(u64::MAX).build()
+        }
         Op::ReadV { fd, iov, count, offset } => {
             opcode::Readv::new(Fd(fd), iov.cast(), count).offset(offset).build()
         }

@@ -9,10 +9,12 @@
 //! buffer, so that the ring can do it from the start. That is why operations at the file's own
 //! position are not read here: a short read would have moved it.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::io;
 
 use overlapped_iomgr::hal::Op;
+
+use crate::hal::pool::outcome;
 
 /// Longest read tried on the spot. Beyond, copying dominates and the ring costs little more.
 const MAX_READ: u32 = 64 * 1024;
@@ -111,5 +113,19 @@ unsafe fn write(fd: c_int, buf: *const u8, len: usize, offset: u64) -> Option<i3
         // Nothing was written; the ring can wait.
         libc::EINTR | libc::EAGAIN => None,
         errno => Some(-errno),
+    }
+}
+
+/// A `recvmsg` that does not wait.
+///
+/// # Safety
+/// `msg` is a valid `msghdr`, whose memory may be written.
+pub(super) unsafe fn receive(fd: c_int, msg: *mut c_void, flags: c_int) -> i32 {
+    loop {
+        // SAFETY: promised by the caller.
+        match outcome(unsafe { libc::recvmsg(fd, msg.cast(), flags) }) {
+            interrupted if interrupted == -libc::EINTR => {}
+            result => return result,
+        }
     }
 }
