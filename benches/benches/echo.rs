@@ -59,6 +59,9 @@ fn contestants(settings: &Settings, kind: Kind) -> Vec<Contestant> {
     let ours = |name, more: &[&str]| {
         settings.ours(name, "echo", &[&["--backend", "io_uring"], more].concat())
     };
+    let sockets = |name, backend| {
+        Contestant::new(name, env!("CARGO_BIN_EXE_echo-sockets"), &["--runtime", backend])
+    };
     let filters = ["--filters", "4", "--filter-kind", "routine"];
     let leased = ["--buffers", "leased"];
     let two = ["--workers", "2"];
@@ -86,12 +89,19 @@ fn contestants(settings: &Settings, kind: Kind) -> Vec<Contestant> {
             ours("leased", &[&two[..], &leased].concat()),
             settings.ours("epoll", "echo", &["--backend", "epoll", "--workers", "2"]),
         ],
-        Udp => vec![peer("tokio", "tokio", &[]), peer("tokio-mt", "tokio-mt", &[])],
+        Udp => vec![
+            peer("tokio", "tokio", &[]),
+            peer("tokio-mt", "tokio-mt", &[]),
+            sockets("owned", "io_uring"),
+            sockets("epoll", "epoll"),
+        ],
         Unix => vec![
             peer("tokio", "tokio", &[]),
             peer("tokio-mt", "tokio-mt", &[]),
             other("monoio"),
             other("compio"),
+            sockets("owned", "io_uring"),
+            sockets("epoll", "epoll"),
         ],
     })
 }
