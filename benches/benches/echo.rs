@@ -59,8 +59,9 @@ fn contestants(settings: &Settings, kind: Kind) -> Vec<Contestant> {
     let ours = |name, more: &[&str]| {
         settings.ours(name, "echo", &[&["--backend", "io_uring"], more].concat())
     };
-    let sockets = |name, backend| {
-        Contestant::new(name, env!("CARGO_BIN_EXE_echo-sockets"), &["--runtime", backend])
+    let sockets = |name, backend, more: &[&str]| {
+        let runtime = ["--runtime", backend];
+        Contestant::new(name, env!("CARGO_BIN_EXE_echo-sockets"), &[&runtime, more].concat())
     };
     let filters = ["--filters", "4", "--filter-kind", "routine"];
     let leased = ["--buffers", "leased"];
@@ -92,16 +93,17 @@ fn contestants(settings: &Settings, kind: Kind) -> Vec<Contestant> {
         Udp => vec![
             peer("tokio", "tokio", &[]),
             peer("tokio-mt", "tokio-mt", &[]),
-            sockets("owned", "io_uring"),
-            sockets("epoll", "epoll"),
+            sockets("owned", "io_uring", &[]),
+            sockets("owned x16", "io_uring", &["--workers", "16"]),
+            sockets("epoll", "epoll", &[]),
         ],
         Unix => vec![
             peer("tokio", "tokio", &[]),
             peer("tokio-mt", "tokio-mt", &[]),
             other("monoio"),
             other("compio"),
-            sockets("owned", "io_uring"),
-            sockets("epoll", "epoll"),
+            sockets("owned", "io_uring", &[]),
+            sockets("epoll", "epoll", &[]),
         ],
     })
 }

@@ -1,7 +1,9 @@
 //! Our own echo server for datagrams and for Unix sockets.
 //!
-//! `echo-sockets --runtime io_uring|epoll --listen udp:HOST:PORT|unix:PATH [--buf BYTES]`
+//! `echo-sockets --runtime io_uring|epoll --listen udp:HOST:PORT|unix:PATH [--buf BYTES]
+//! [--workers N]`
 //!
+//! There is one thread; at a UDP socket, that many tasks receive at a time.
 //! First and last line are those of the example `echo`, which serves TCP.
 
 use std::io;
@@ -31,7 +33,15 @@ fn main() -> io::Result<()> {
     let size = options.buffer.unwrap_or(OWNED);
     overlapped::Builder::new().backend(backend).build_local()?.block_on(async move {
         match listener {
-            Listener::Udp(socket) => datagrams(UdpSocket::from_std(socket)?, &totals, size).await,
+            Listener::Udp(socket) => {
+                let socket = Arc::new(UdpSocket::from_std(socket)?);
+                let serve = |_| overlapped::spawn(datagrams(socket.clone(), totals.clone(), size));
+                let tasks: Vec<_> = (0..options.workers).map(serve).collect();
+                for task in tasks {
+                    task.await.map_err(|error| io::Error::other(error.to_string()))??;
+                }
+                Ok(())
+            }
             Listener::Unix(listener) => {
                 let listener = UnixListener::from_std(listener)?;
                 loop {
@@ -66,8 +76,8 @@ async fn echo(stream: UnixStream, totals: Arc<Totals>, size: usize) {
     }
 }
 
-/// One task, which sends each back before it receives the next.
-async fn datagrams(socket: UdpSocket, totals: &Totals, size: usize) -> io::Result<()> {
+/// Sends each back before it receives the next.
+async fn datagrams(socket: Arc<UdpSocket>, totals: Arc<Totals>, size: usize) -> io::Result<()> {
     let mut buf = Vec::with_capacity(size);
     loop {
         let (message, from);
