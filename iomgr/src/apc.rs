@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::irp::finish;
@@ -29,14 +30,42 @@ struct Inner {
     ended: bool,
 }
 
+/// APCs of one thread that are queued or will be, at most: beyond it requests and calls are refused.
+const LIMIT: usize = 1 << 20;
+
 /// A thread's queue.
 #[derive(Default)]
-pub(crate) struct Queue(Mutex<Inner>);
+pub(crate) struct Queue {
+    inner: Mutex<Inner>,
+    /// See [`Admitted`].
+    outstanding: AtomicUsize,
+}
+
+/// One APC that is queued, or will be; taken off the count when dropped.
+pub(crate) struct Admitted(Arc<Queue>);
+
+impl Admitted {
+    pub(crate) fn new(queue: Arc<Queue>) -> Result<Admitted, Status> {
+        let before = queue.outstanding.fetch_add(1, Ordering::Relaxed);
+        let admitted = Admitted(queue);
+        if before < LIMIT { Ok(admitted) } else { Err(Status::QUOTA_EXCEEDED) }
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.0
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, entry: Entry<Call>) -> Result<(), Entry<Call>> {
@@ -230,8 +259,14 @@ impl IoThread {
     /// before.
     ///
     /// # Errors
-    /// [`Status::NOT_FOUND`]: the thread has ended.
+    /// [`Status::NOT_FOUND`]: the thread has ended. [`Status::QUOTA_EXCEEDED`]: about a million APCs of
+    /// it have not run.
     pub fn queue(&self, call: impl FnOnce() + Send + 'static) -> Result<(), Status> {
+        let admitted = Admitted::new(self.0.clone())?;
+        let call = move || {
+            drop(admitted);
+            call();
+        };
         let own = Entry::Own(Own::new(Box::new(call) as Call));
         self.0.push(own).map_err(|_| Status::NOT_FOUND)
     }

@@ -57,6 +57,6 @@ pub use port::{CompletionPort, Next, NoPacket, Packet, PortOptions, Rights, Wait
 pub use processor::{Processor, ProcessorHandle, ShutdownReport, TimerId, was_ready_at_once};
 pub use related::RelatedFile;
 pub use request::{Block, Cancel, Done, Issued, Operation, Request, Setup};
-pub use scope::IssuerScope;
+pub use scope::{IssuerScope, Limits};
 pub use stack::{Device, Stack, StackError};
 pub use status::{Class as StatusClass, Status, StatusError};

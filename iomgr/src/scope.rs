@@ -14,7 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::irp::View;
 use crate::irp::slot::{SlotPtr, flags};
+use crate::major::{Major, minor};
 use crate::processor::{Core, Remote};
 use crate::status::Status;
 use crate::wait::Event;
@@ -23,6 +25,9 @@ use crate::wait::Event;
 pub(crate) struct Inner {
     /// Requests whose driver side is not finished.
     live: AtomicUsize,
+    /// Bytes of their data.
+    bytes: AtomicUsize,
+    limits: Limits,
     closed: AtomicBool,
     /// Requests enter under a read lock; closing takes it for writing, and finds those it must wait
     /// for counted.
@@ -38,8 +43,21 @@ impl Inner {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Status::CANCELLED);
         }
-        self.live.fetch_add(1, Ordering::Relaxed);
+        if self.live.fetch_add(1, Ordering::Relaxed) >= self.limits.requests {
+            self.leave();
+            return Err(Status::QUOTA_EXCEEDED);
+        }
         Ok(())
+    }
+
+    /// Charges a request's data. `false`: too many bytes are in flight already.
+    fn charge(&self, bytes: usize) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let admitted = bytes == 0 || before.saturating_add(bytes) <= self.limits.bytes;
+        if !admitted {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        admitted
     }
 
     /// It is done, or was not issued after all.
@@ -77,6 +95,22 @@ impl Drop for Entered {
     }
 }
 
+/// What the requests of a scope may take at a time; those beyond it are refused at issue with
+/// [`Status::QUOTA_EXCEEDED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests in flight.
+    pub requests: usize,
+    /// Bytes of data of requests in flight: their buffers' room for reads, their contents for writes. A
+    /// pooled receive has none.
+    pub bytes: usize,
+}
+
+impl Limits {
+    /// No limits.
+    pub const NONE: Limits = Limits { requests: usize::MAX, bytes: usize::MAX };
+}
+
 /// A scope of requests; see the module's header. Clones are the same scope. Dropping it changes
 /// nothing for its requests: close it.
 ///
@@ -94,8 +128,22 @@ pub struct IssuerScope(Arc<Inner>);
 impl IssuerScope {
     /// An empty scope.
     pub fn new() -> IssuerScope {
+        IssuerScope::with_limits(Limits::NONE)
+    }
+
+    /// An empty scope whose requests have limits.
+    ///
+    /// ```
+    /// use overlapped_iomgr::{IssuerScope, Limits};
+    ///
+    /// let scope = IssuerScope::with_limits(Limits { requests: 64, bytes: 1 << 20 });
+    /// assert_eq!((scope.live(), scope.bytes()), (0, 0));
+    /// ```
+    pub fn with_limits(limits: Limits) -> IssuerScope {
         IssuerScope(Arc::new(Inner {
             live: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            limits,
             closed: AtomicBool::new(false),
             gate: RwLock::new(()),
             empty: Event::manual(false),
@@ -119,6 +167,11 @@ impl IssuerScope {
     /// Requests of the scope that are in flight.
     pub fn live(&self) -> usize {
         self.0.live.load(Ordering::Acquire)
+    }
+
+    /// Bytes of data of the scope's requests that are in flight.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
     /// Asks for an early end of all its requests, on every processor. Does not wait, and does not
@@ -205,7 +258,31 @@ pub(crate) unsafe fn left(slot: SlotPtr) {
     unsafe {
         if let Some(scope) = (*slot.0.as_ptr()).scope.take() {
             (*slot.0.as_ptr()).flags.clear(flags::SCOPED);
+            let charge = std::mem::take(&mut (*slot.0.as_ptr()).charge);
+            scope.bytes.fetch_sub(charge as usize, Ordering::Relaxed);
             scope.leave();
         }
+    }
+}
+
+/// Charges a prepared request to its scope. `false`: it is refused.
+///
+/// # Safety
+/// The slot is the caller's, filled and not issued.
+#[cold]
+pub(crate) unsafe fn admits(slot: SlotPtr) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let Some(scope) = &(*slot.0.as_ptr()).scope else { return true };
+        let view = View::of(&slot);
+        // A pooled receive has no memory yet.
+        let pooled = view.major() == Major::Read && view.minor() == minor::POOLED;
+        let bytes = if pooled { 0 } else { view.len() };
+        let charge = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let admitted = scope.charge(charge as usize);
+        if admitted {
+            (*slot.0.as_ptr()).charge = charge;
+        }
+        admitted
     }
 }

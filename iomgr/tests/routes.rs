@@ -142,6 +142,31 @@ fn c4_apcs() {
     });
 }
 
+/// Nothing grows without bound when a thread never waits alertably.
+#[test]
+fn c4_apcs_have_a_limit() {
+    plain_thread(|| {
+        let here = IoThread::current().unwrap();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let mut queued = 0;
+        let refused = loop {
+            let ran = ran.clone();
+            match here.queue(move || _ = ran.fetch_add(1, SeqCst)) {
+                Ok(()) => queued += 1,
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(refused, Status::QUOTA_EXCEEDED);
+        let file = file();
+        let refused = read(&file, 1, 0).queue_apc(|_| ()).unwrap_err().unwrap_err();
+        assert_eq!(refused.status(), Status::QUOTA_EXCEEDED);
+        assert_eq!(sleep(None, Alertable::Yes), Ok(Waited::Apc));
+        assert_eq!(ran.load(SeqCst), queued);
+        read(&file, 1, 0).queue_apc(|_| ()).unwrap();
+        here.queue(|| ()).unwrap();
+    });
+}
+
 /// C-4, I-44: only the issuing thread runs it; one that ends runs nothing more, and nothing is lost.
 #[test]
 fn c4_apcs_of_a_thread_that_ends() {

@@ -5,15 +5,17 @@ mod support;
 
 use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::{Arc, mpsc};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use futures_util::future;
 use overlapped::apc::IoThread;
+use overlapped::fs::File;
 use overlapped::net::{TcpListener, TcpStream};
 use overlapped::wait::Event;
-use overlapped::{CompletionPort, IssuerScope, Status};
-use support::{BACKENDS, alone, both, local, poll_once, status, until_blocking};
+use overlapped::{CompletionPort, IssuerScope, Limits, Status};
+use support::{BACKENDS, Dir, alone, both, local, pattern, poll_once, status, until_blocking};
 
 fn pair() -> (TcpStream, StdStream) {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -198,4 +200,48 @@ fn d4_cancel_and_nesting() {
             assert_eq!(outer.live(), 0);
         });
     }
+}
+
+/// Limits of a scope: what goes beyond is refused at issue, with its buffer; what ends makes room.
+#[test]
+fn d4_limits_of_a_scope() {
+    both(async |_| {
+        let dir = Dir::new();
+        let file = File::open(dir.file("f", pattern(4096))).await.unwrap();
+        let (listener, address) = listen().await;
+        let (client, server) = future::join(TcpStream::connect(address), listener.accept()).await;
+        let (client, server) = (client.unwrap(), server.unwrap().0);
+        let scope = IssuerScope::with_limits(Limits { requests: 3, bytes: 1000 });
+        let read = |n: usize| scope.wrap(file.read_at(Vec::with_capacity(n), 0));
+        assert_eq!(read(1000).await.unwrap().0, 1000);
+        let refused = read(1001).await.unwrap_err();
+        assert_eq!(
+            (refused.status(), refused.into_buf().capacity()),
+            (Status::QUOTA_EXCEEDED, 1001)
+        );
+        let mut one = client.read(Vec::with_capacity(600));
+        let mut two = server.read(Vec::with_capacity(400));
+        scope.run(|| {
+            assert!(poll_once(&mut one).is_pending());
+            assert!(poll_once(&mut two).is_pending());
+        });
+        assert_eq!((scope.live(), scope.bytes()), (2, 1000));
+        assert_eq!(status(read(1).await), Status::QUOTA_EXCEEDED);
+        // Requests without data are counted too, as requests.
+        let mut three = listener.accept();
+        scope.run(|| assert!(poll_once(&mut three).is_pending()));
+        let four = scope.run(|| poll_once(&mut listener.accept()));
+        assert!(
+            matches!(four, Poll::Ready(Err(error)) if Status::from(&error) == Status::QUOTA_EXCEEDED)
+        );
+        drop(three);
+        client.write_all(vec![1]).await.unwrap();
+        assert_eq!(two.await.unwrap().0, 1);
+        support::until(|| scope.live() == 1).await;
+        assert_eq!(scope.bytes(), 600);
+        assert_eq!(read(400).await.unwrap().0, 400);
+        drop(one);
+        support::until(|| scope.live() == 0).await;
+        assert_eq!(scope.bytes(), 0);
+    });
 }

@@ -84,6 +84,19 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
     }
 }
 
+/// Ends a prepared request that is not issued after all, inside the issuing call.
+///
+/// # Safety
+/// The caller made the slot and owns both sides of it; it has been filled.
+#[cold]
+pub(crate) unsafe fn refuse(slot: SlotPtr, status: Status) {
+    // SAFETY: the caller's.
+    unsafe {
+        (*slot.0.as_ptr()).result = IoStatus { status, info: 0 };
+        finalize(slot, true);
+    }
+}
+
 /// Tells the bottom that a request it asked this for has its final result, or is disposed of.
 unsafe fn settle(slot: SlotPtr) {
     // SAFETY: not freed and not counted off its file before the caller goes on.

@@ -132,6 +132,7 @@ impl Slab {
                     parking: None,
                     resume: Resume::Complete,
                     children: 0,
+                    charge: 0,
                     operation: None,
                     event: None,
                     scope: None,

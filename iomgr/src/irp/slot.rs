@@ -233,6 +233,8 @@ pub(crate) struct Slot {
     pub resume: Resume,
     /// Children not finished, plus one while the parent still makes them.
     pub children: u32,
+    /// Bytes charged to the issuer scope.
+    pub charge: u32,
     /// What was posted, for the packet's reader. A function, which is a third of its result's size.
     pub operation: Option<fn() -> TypeId>,
     /// Set when the request is done (C-3).

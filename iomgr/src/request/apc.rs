@@ -4,20 +4,20 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::{Cancel, Operation, Request, admit, collect, launch};
-use crate::apc::{Callback, Queue, mine};
+use crate::apc::{Admitted, Callback, Queue, mine};
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::Core;
 use crate::status::Status;
 
 struct Call<K, F> {
-    queue: Arc<Queue>,
+    admitted: Admitted,
     run: F,
     operation: PhantomData<fn() -> K>,
 }
 
 impl<K: Operation, F: FnOnce(K::Output) + Send> Callback for Call<K, F> {
     fn queue(&self) -> &Arc<Queue> {
-        &self.queue
+        self.admitted.queue()
     }
 
     unsafe fn run(self: Box<Self>, slot: SlotPtr) {
@@ -36,6 +36,7 @@ impl<K: Operation + 'static> Request<'_, K> {
     /// # Errors
     /// A request that fails at once runs nothing (I-31): its result is the `Err`. So is
     /// [`Status::INVALID_PARAMETER`] on a file that is associated with a port (C-6);
+    /// [`Status::QUOTA_EXCEEDED`] when about a million APCs of this thread have not run;
     /// [`Status::SHUTDOWN_IN_PROGRESS`] while this thread ends.
     ///
     /// # Panics
@@ -47,10 +48,10 @@ impl<K: Operation + 'static> Request<'_, K> {
         let (file, mut operation, extras) = self.unissued("given an APC")?;
         let refused = match mine() {
             _ if file.port().is_some() => Err(Status::INVALID_PARAMETER),
-            queue => queue,
+            queue => queue.and_then(Admitted::new),
         };
-        let queue = match refused {
-            Ok(queue) => queue,
+        let admitted = match refused {
+            Ok(admitted) => admitted,
             Err(status) => return Err(operation.take().expect("there").refuse(status)),
         };
         let outcome = Core::with_or_create(|core| {
@@ -61,7 +62,8 @@ impl<K: Operation + 'static> Request<'_, K> {
             };
             // SAFETY: the slot is ours until it is issued.
             let cancel = unsafe { Cancel::of(core, slot) };
-            let call = Call { queue: queue.clone(), run, operation: PhantomData::<fn() -> K> };
+            let queue = admitted.queue().clone();
+            let call = Call { admitted, run, operation: PhantomData::<fn() -> K> };
             let route = Route::Apc(Box::new(call));
             if !launch(core, slot, &file, operation, route, extras) {
                 return Ok(cancel);

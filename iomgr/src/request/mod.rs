@@ -453,6 +453,10 @@ fn launch<K: Operation>(
         operation.prepare(&mut Setup { location, payload, companion: &mut companion, major });
         std::mem::forget(undo);
         slot.set_companion(companion);
+        if (*slot.0.as_ptr()).flags.has(flags::SCOPED) && !scope::admits(slot) {
+            finish::refuse(slot, Status::QUOTA_EXCEEDED);
+            return true;
+        }
         if let Some(deadline) = extras.deadline {
             core.set_deadline(slot, deadline);
         }
