@@ -630,3 +630,19 @@ fn a_runtime_is_shared_by_threads() {
         assert_eq!(sum, 3);
     }
 }
+
+/// An empty segment hid those behind it from completion routines.
+#[test]
+fn empty_segments_hide_nothing_from_filters() {
+    both(async |_| {
+        let dir = Dir::new();
+        let options = fs::OpenOptions::new().read(true).write(true).filter(Arc::new(Xor(1)));
+        let file = options.open(dir.file("f", "idmmn")).await.unwrap();
+        let buffers = vec![Vec::new(), Vec::with_capacity(2), Vec::new(), Vec::with_capacity(3)];
+        let (n, buffers) = file.read_vectored_at(buffers, 0).await.unwrap();
+        assert_eq!((n, &buffers.concat()[..]), (5, &b"hello"[..]));
+        let parts = vec!["", "HE", "", "LLO"];
+        assert_eq!(file.write_vectored_at(parts, 0).await.unwrap().0, 5);
+        assert_eq!(std::fs::read(dir.path("f")).unwrap(), b"IDMMN");
+    });
+}

@@ -2,7 +2,7 @@
 
 use overlapped_iomgr::buf::Lease;
 use overlapped_iomgr::hal::{Completion, Op};
-use overlapped_iomgr::{Disposition, FileObject, Irp, Major, Status, minor};
+use overlapped_iomgr::{Companion, Disposition, FileObject, Irp, Major, Status, minor};
 
 use crate::class::{Envelope, Receiver, Stashed, Turn};
 
@@ -96,6 +96,10 @@ pub(super) fn received<D: Receives>(mut irp: Irp<'_>, done: Completion) -> Dispo
         }
         irp.set_position(position);
     }
+    if result >= 0 && irp.file().has_late() {
+        // The end, or what a peek has seen, comes after what is kept above.
+        return above(irp);
+    }
     if irp.minor() == minor::POOLED {
         if let Some(lease) = done.lease {
             return irp.complete_with_lease(lease);
@@ -133,19 +137,29 @@ fn stash<D: Receives>(
     } else {
         irp.received(n).flatten().copied().collect()
     };
-    let companion = match irp.companion_mut::<Envelope>() {
-        // The request keeps one: it may be sent down again.
-        Some(envelope) => {
-            let mut fresh = Box::<Envelope>::default();
-            fresh.most_descriptors = envelope.most_descriptors;
-            fresh.wants_segment_size = envelope.wants_segment_size;
-            irp.set_companion(Some(fresh))
-        }
-        None => None,
-    };
+    let companion = take_envelope(&mut irp);
     D::receiver(irp.file()).stash(Stashed { position, bytes, companion, status });
     let cancelled = irp.is_cancelled();
     irp.complete(if cancelled { Status::CANCELLED } else { Status::DATA_ABOVE }, 0)
+}
+
+/// What the message came in, if the request cares. It keeps an empty one: it may be sent down again.
+fn take_envelope(irp: &mut Irp<'_>) -> Option<Box<dyn Companion>> {
+    let envelope = irp.companion_mut::<Envelope>()?;
+    let mut fresh = Box::<Envelope>::default();
+    fresh.most_descriptors = envelope.most_descriptors;
+    fresh.wants_segment_size = envelope.wants_segment_size;
+    irp.set_companion(Some(fresh))
+}
+
+/// The receive has brought nothing of its own, and older bytes are kept above.
+#[cold]
+fn above(mut irp: Irp<'_>) -> Disposition {
+    if irp.minor() == minor::POOLED {
+        irp.set_payload(());
+    }
+    drop(take_envelope(&mut irp));
+    irp.complete(Status::DATA_ABOVE, 0)
 }
 
 /// The receive was taken back because late bytes turned up (see [`Receiver::abandoned`]).

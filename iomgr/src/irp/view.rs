@@ -116,7 +116,7 @@ impl View {
     /// writes; the first `limit` bytes are initialised.
     pub(crate) unsafe fn segments_mut(&self, limit: usize) -> impl Iterator<Item = &mut [u8]> {
         let mut left = limit;
-        self.raw_segments().map_while(move |s| {
+        self.raw_segments().filter_map(move |s| {
             let n = s.len.min(left);
             left -= n;
             // SAFETY: the memory belongs to the request; segments do not overlap; the rest is the
