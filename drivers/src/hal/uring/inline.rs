@@ -1,9 +1,10 @@
-//! Short file operations done on the spot, when that is cheaper and delays nobody.
+//! Short operations done on the spot, when that is cheaper and delays nobody.
 //!
 //! A ring costs a submission, a completion and often a task switch, which only a batch repays. So
 //! when a thread has nothing else to run and nothing in flight, a small read is tried against the
 //! page cache first (`RWF_NOWAIT`), and a small buffered write is simply made: the ring would hand
-//! it to a kernel thread, at many times the cost.
+//! it to a kernel thread, at many times the cost. Messages too: a server that answers the messages of
+//! one socket one by one has no batch, and what it sends is taken at once.
 //!
 //! **Invariant.** An operation tried here either is finished, or has changed nothing but its own
 //! buffer, so that the ring can do it from the start. That is why operations at the file's own
@@ -24,12 +25,37 @@ const MAX_WRITE: u32 = 64 * 1024;
 const MISSES: u32 = 8;
 const PAUSE: u32 = 32;
 
-/// Tries operations on the spot, and reads less eagerly where the page cache has been of no help.
+/// Tries operations on the spot, and less eagerly those that have been of no help.
 #[derive(Default)]
 pub(super) struct Inline {
+    reads: Eager,
+    receives: Eager,
+}
+
+/// Whether a kind of operation is tried.
+#[derive(Default)]
+struct Eager {
     misses: u32,
-    /// Reads still to pass on without a try.
+    /// Operations still to pass on without a try.
     skip: u32,
+}
+
+impl Eager {
+    fn tries(&mut self) -> bool {
+        self.skip = self.skip.saturating_sub(1);
+        self.skip == 0
+    }
+
+    fn hit(&mut self) {
+        self.misses = 0;
+    }
+
+    fn miss(&mut self) {
+        self.misses += 1;
+        if self.misses >= MISSES {
+            self.skip = PAUSE << (self.misses - MISSES).min(5);
+        }
+    }
 }
 
 impl Inline {
@@ -50,6 +76,26 @@ impl Inline {
                 // SAFETY: promised by the caller.
                 unsafe { write(fd, buf, len as usize, offset) }
             }
+            // One that wants all to be sent may have to wait in the middle.
+            Op::SendMsg { fd, msg, flags } if flags & libc::MSG_WAITALL == 0 => {
+                let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+                // SAFETY: promised by the caller.
+                let result = outcome(unsafe { libc::sendmsg(fd, msg.cast(), flags) });
+                (result != -libc::EAGAIN && result != -libc::EINTR).then_some(result)
+            }
+            Op::RecvMsg { fd, msg, flags } if self.receives.tries() => {
+                // SAFETY: promised by the caller.
+                match unsafe { receive(fd, msg, flags | libc::MSG_DONTWAIT) } {
+                    none if none == -libc::EAGAIN => {
+                        self.receives.miss();
+                        None
+                    }
+                    result => {
+                        self.receives.hit();
+                        Some(result)
+                    }
+                }
+            }
             _ => None,
         }
     }
@@ -63,8 +109,7 @@ impl Inline {
         len: usize,
         offset: libc::off_t,
     ) -> Option<i32> {
-        if self.skip > 0 {
-            self.skip -= 1;
+        if !self.reads.tries() {
             return None;
         }
         let mut filled = 0;
@@ -75,22 +120,15 @@ impl Inline {
                 libc::preadv2(fd, &raw const iov, 1, offset + filled as i64, libc::RWF_NOWAIT)
             };
             if n < 0 {
-                self.miss();
+                self.reads.miss();
                 return None;
             }
             filled += n as usize;
             // A short read may end where the cache does, or the file: only 0 tells them apart.
             if n == 0 || filled == len {
-                self.misses = 0;
+                self.reads.hit();
                 return Some(filled as i32);
             }
-        }
-    }
-
-    fn miss(&mut self) {
-        self.misses += 1;
-        if self.misses >= MISSES {
-            self.skip = PAUSE << (self.misses - MISSES).min(5);
         }
     }
 }

@@ -254,7 +254,11 @@ unsafe impl Hal for UringHal {
     }
 
     unsafe fn submit(&mut self, token: Token, op: Op, alone: bool) -> Option<i32> {
-        if alone && self.in_flight == 0 && matches!(op, Op::Read { .. } | Op::Write { .. }) {
+        let short = matches!(
+            op,
+            Op::Read { .. } | Op::Write { .. } | Op::SendMsg { .. } | Op::RecvMsg { .. }
+        );
+        if alone && self.in_flight == 0 && short {
             // SAFETY: promised by the caller.
             if let Some(result) = unsafe { self.inline.attempt(&op) } {
                 return Some(result);
