@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -123,7 +124,12 @@ fn discard(mut list: Fifo<Call>) {
         match entry {
             // SAFETY: the queue's reference.
             Entry::Irp(slot) => unsafe { finish::release(slot) },
-            Entry::Own(call) => drop(call),
+            // Foreign code, in a thread's end.
+            Entry::Own(call) => {
+                if catch_unwind(AssertUnwindSafe(|| drop(call))).is_err() {
+                    tracing::error!("an APC that had not run panicked while it was dropped");
+                }
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ mod serial;
 pub mod stack;
 mod status;
 pub mod wait;
+mod wake;
 mod wheel;
 
 pub use census::{Census, LiveRequest, live_requests};

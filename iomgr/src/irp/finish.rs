@@ -175,10 +175,7 @@ unsafe fn notify(slot: SlotPtr) {
         let header = slot.0.as_ptr();
         match mem::replace(&mut (*header).route, Route::None) {
             Route::Future(Some(waker)) => {
-                // A waker is foreign code.
-                if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                    tracing::error!("a waker panicked");
-                }
+                crate::wake::wake(waker);
             }
             Route::Port(port, key) => {
                 leave_file(slot);

@@ -87,12 +87,22 @@ fn remember(port: &Arc<Shared>) {
             Some(here) if ptr::eq(here.port.as_ptr(), Arc::as_ptr(port)) => {
                 here.counted = true;
             }
-            _ => *place = Some(Place { port: Arc::downgrade(port), counted: true }),
+            _ => {
+                let here = Place { port: Arc::downgrade(port), counted: true };
+                return place.replace(here);
+            }
         }
+        None
     });
-    if remembered.is_err() {
+    // The place before is left outside the borrow: that may wake somebody.
+    if remembered.map(drop).is_err() {
         // The thread ends.
-        port.lock().stops();
+        let mut inner = port.lock();
+        inner.stops();
+        let released = inner.release();
+        port.show(&inner);
+        drop(inner);
+        released.tell();
     }
 }
 
@@ -122,8 +132,17 @@ pub(crate) fn blocked() -> Blocked {
 impl Drop for Blocked {
     fn drop(&mut self) {
         let Some(port) = self.0.take().and_then(|port| port.upgrade()) else { return };
-        // It runs again, whether or not there is room: those who run may be too many for a while.
-        port.lock().runs();
-        remember(&port);
+        let counts = PLACE.try_with(|place| match &mut *place.borrow_mut() {
+            // Unless it has removed from a port meanwhile: then it is counted already, or is elsewhere.
+            Some(here) if ptr::eq(here.port.as_ptr(), Arc::as_ptr(&port)) && !here.counted => {
+                here.counted = true;
+                true
+            }
+            _ => false,
+        });
+        if counts.unwrap_or(false) {
+            // Whether or not there is room: those who run may be too many for a while.
+            port.lock().runs();
+        }
     }
 }

@@ -30,6 +30,7 @@ pub use wait_packet::WaitPacket;
 use crate::apc;
 use crate::file::FileObject;
 use crate::irp::slot::IoStatus;
+use crate::processor::{Core, Driven};
 use crate::status::Status;
 use crate::wait::sleeper::{self, Limit};
 use crate::wait::{Alertable, Object, Signal};
@@ -345,6 +346,17 @@ impl CompletionPort {
             return Ok(0);
         }
         let port = self.shared();
+        let is_task = |core: &Core| core.driven() == Driven::Loop || core.is_inside_turn();
+        if Core::with_current(is_task) == Some(true) {
+            // A task, or a driver's or a waker's code: not counted.
+            let taken = port.pop_many(&mut port.lock(), &mut give, most);
+            return match taken {
+                0 if port.lock().closed => Err(NoPacket::Closed),
+                0 if timeout == Some(Duration::ZERO) => Err(NoPacket::TimedOut),
+                0 => Err(NoPacket::WouldDeadlock),
+                taken => Ok(taken),
+            };
+        }
         let belonged = alertable == Alertable::No || association::belongs(port);
         // C-21: it does not run any more.
         let counted = association::ask(port);

@@ -5,6 +5,7 @@
 //! it asks for the next, blocks, goes to another port or ends. A packet that was handed to a waiter
 //! is in `handed` until the waiter fetches it; one that leaves without fetching gives it back.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
@@ -71,7 +72,7 @@ impl Released {
     pub(super) fn tell(self) {
         match self.0 {
             Some(Who::Thread(sleeper)) => sleeper.tell(),
-            Some(Who::Task(waker)) => waker.wake(),
+            Some(Who::Task(waker)) => crate::wake::wake(waker),
             None => {}
         }
     }
@@ -254,8 +255,12 @@ impl Shared {
         if inner.closed {
             drop(inner);
             self.reaped();
-            // C-30: nobody can reach it.
-            return drop(Packet::of_irp(slot));
+            // C-30: nobody can reach it. Its buffer is foreign code to drop.
+            let gone = AssertUnwindSafe(|| drop(Packet::of_irp(slot)));
+            if catch_unwind(gone).is_err() {
+                tracing::error!("a buffer or result panicked while it was dropped");
+            }
+            return;
         }
         let released = match inner.next_waiter().filter(|_| inner.packets.is_empty()) {
             Some(at) => inner.hand(at, Packet::of_irp(slot)),
@@ -281,16 +286,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Queues a packet whatever the limit says: there are not more of these than their makers. The
-    /// number it has among those queued.
-    pub(super) fn post_always(&self, mut posted: Posted) -> u64 {
-        let mut inner = self.lock();
-        let tag = inner.new_id();
-        posted.tag = tag;
+    /// Queues a packet whatever the limit says: there are not more of these than their makers.
+    pub(super) fn post_always(&self, posted: Posted) {
+        let inner = self.lock();
         if !inner.closed {
             self.queue(inner, posted);
         }
-        tag
     }
 
     /// Takes a packet off the queue; `false`: it is not there any more.
@@ -360,10 +361,11 @@ impl Shared {
     pub(super) fn show(&self, inner: &Inner) {
         self.depth.store(inner.packets.len(), Ordering::Relaxed);
         if inner.watched {
-            if inner.packets.is_empty() {
-                self.signal.reset()
-            } else {
+            let on = inner.closed || !inner.packets.is_empty();
+            if on {
                 self.signal.set()
+            } else {
+                self.signal.reset()
             };
         }
     }

@@ -42,8 +42,11 @@ impl Reporter for Inner {
         let mut state = self.lock();
         if let State::Armed { port, key, value, .. } = std::mem::take(&mut *state) {
             let result = IoStatus { status: Status::SUCCESS, info: 0 };
-            let tag = port.post_always(Posted { key, value, result, tag: 0 });
-            *state = State::Queued { port, tag };
+            let tag = port.lock().new_id();
+            *state = State::Queued { port: port.clone(), tag };
+            drop(state);
+            // It may wake a task, whose waker may look here.
+            port.post_always(Posted { key, value, result, tag });
         }
     }
 }
@@ -110,10 +113,14 @@ impl WaitPacket {
         let mut state = self.0.lock();
         match std::mem::take(&mut *state) {
             State::Idle => true,
-            State::Armed { event, waiter, .. } => {
-                drop(state);
-                event.signal().forget(waiter);
-                true
+            armed @ State::Armed { .. } => {
+                let State::Armed { event, waiter, .. } = &armed else { unreachable!("just seen") };
+                let taken_back = event.signal().forget(*waiter);
+                if !taken_back {
+                    // The signal has been taken for it: the report is on its way.
+                    *state = armed;
+                }
+                taken_back
             }
             State::Queued { port, tag } => {
                 let removed = remove_queued && port.remove_tagged(tag);

@@ -7,6 +7,7 @@
 //! still away it submits what was queued, reaps, and from then on watches the hardware's descriptor
 //! ([`crate::hal::Hal::watch`]) and the next timer. With nobody away it sleeps.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -23,6 +24,7 @@ use crate::major::{Major, MajorSet};
 use crate::request::{Done, Operation, Request, Setup};
 use crate::stack::Stack;
 use crate::status::Status;
+use crate::wake;
 
 /// How long a thread may be away before the keeper steps in, and then some of it.
 const TICK: Duration = Duration::from_millis(1);
@@ -103,7 +105,12 @@ fn run() {
         wards.extend(new.into_iter().map(Ward::new));
         let mut again = false;
         wards.retain_mut(|ward| {
-            again |= ward.look(&stack);
+            // Code of drivers and of the user's runs in there.
+            let look = AssertUnwindSafe(|| ward.look(&stack));
+            again |= catch_unwind(look).unwrap_or_else(|_| {
+                tracing::error!("a panic reached the keeper of plain threads");
+                true
+            });
             ward.remote.presence().0 != State::Gone
         });
         quiet = if again { 0 } else { quiet.saturating_add(1) };
@@ -111,7 +118,8 @@ fn run() {
             Wait::For(TICK)
         } else {
             AWAKE.store(false, Ordering::SeqCst);
-            if wards.iter().any(Ward::needs_a_look) {
+            let new = !NEW.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+            if new || wards.iter().any(Ward::needs_a_look) {
                 AWAKE.store(true, Ordering::SeqCst);
                 Wait::No
             } else {
@@ -191,6 +199,10 @@ impl Ward {
 
     /// Turns the processor in its thread's place. `true`: there is more to do.
     fn attend(&mut self, stack: &Arc<Stack>, watch: bool) -> bool {
+        wake::deferred(|| self.attend_now(stack, watch)).0
+    }
+
+    fn attend_now(&mut self, stack: &Arc<Stack>, watch: bool) -> bool {
         let Some(_lock) = self.remote.try_enter() else {
             // Its thread is back, and says so when it leaves.
             return false;
@@ -219,26 +231,29 @@ impl Ward {
             core.kept.set(descriptor.is_some());
             descriptor.is_none()
         });
+        let mut more = more;
         if let Some(fd) = descriptor.filter(|_| self.poll.is_none()) {
-            self.watch(stack, fd);
+            // Readable already, or not to be watched: it is looked at in the next tick.
+            self.fired = !self.watch(stack, fd);
+            more |= self.fired;
         }
         self.since = Some(self.remote.presence().1);
         more
     }
 
-    fn watch(&mut self, stack: &Arc<Stack>, fd: i32) {
+    /// `false`: nothing will come of it.
+    fn watch(&mut self, stack: &Arc<Stack>, fd: i32) -> bool {
         if self.file.is_none() {
-            let Ok(file) = FileObject::new(stack.clone(), "", Box::new(())) else { return };
+            let Ok(file) = FileObject::new(stack.clone(), "", Box::new(())) else { return false };
             // SAFETY: `Watch` does not close it, and it is not used after the processor is gone.
             unsafe { file.set_fd(fd) };
             self.file = Some(file);
         }
         let file = self.file.clone().expect("just made");
         let mut poll = Request::owned(file, Readable);
-        self.fired = Pin::new(&mut poll).poll(&mut Context::from_waker(Waker::noop())).is_ready();
-        if !self.fired {
-            self.poll = Some(poll);
-        }
+        let waits = Pin::new(&mut poll).poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        self.poll = waits.then_some(poll);
+        waits
     }
 }
 

@@ -13,7 +13,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::gate::{Gate, State};
@@ -148,6 +148,8 @@ impl Remote {
         let mut head = self.slots.load(Ordering::Relaxed);
         loop {
             if head == closed() {
+                // What the teardown has done to the slot's memory happened before.
+                fence(Ordering::Acquire);
                 return false;
             }
             // SAFETY: whoever set the `MAIL` bit, and nobody else, writes the link until the owner

@@ -131,10 +131,7 @@ impl Core {
             match timer {
                 None => return fired,
                 Some(Timer::Wake(waker)) => {
-                    let wake = std::panic::AssertUnwindSafe(|| waker.wake());
-                    if std::panic::catch_unwind(wake).is_err() {
-                        tracing::error!("a waker panicked");
-                    }
+                    crate::wake::wake(waker);
                 }
                 // SAFETY: a deadline is taken off when its request completes, so this one has not.
                 Some(Timer::Deadline(slot)) => unsafe {

@@ -86,8 +86,7 @@ impl Signal {
         drop(state);
         for waiter in others {
             match waiter {
-                // Foreign code.
-                Waiter::Task(waker) => waker.wake(),
+                Waiter::Task(waker) => crate::wake::wake(waker),
                 Waiter::Report(reporter) => reporter.report(),
                 Waiter::Thread(_) => {}
             }
@@ -113,14 +112,14 @@ impl Signal {
         Some(id)
     }
 
-    /// Takes a waiter off.
-    pub(crate) fn forget(&self, id: u64) {
+    /// Takes a waiter off. Whether it was still waiting.
+    pub(crate) fn forget(&self, id: u64) -> bool {
         let mut state = self.lock();
         let waiter = state.waiters.iter().position(|(other, _)| *other == id);
         let waiter = waiter.map(|at| state.waiters.swap_remove(at));
         drop(state);
-        // Foreign code, if it is a waker.
-        drop(waiter);
+        // Dropping it is foreign code, if it is a waker.
+        waiter.is_some()
     }
 }
 
@@ -247,7 +246,7 @@ fn wait_for(
     let limit = Limit::new(timeout);
     let mut left = Left(Vec::new());
     let apcs = (alertable == Alertable::Yes).then(apc::listen);
-    let _blocked = (!limit.is_poll()).then(port::blocked);
+    let blocked = (!limit.is_poll()).then(port::blocked);
     let waited = sleeper::wait(
         limit,
         || true,
@@ -268,7 +267,7 @@ fn wait_for(
             apc::is_queued().then_some(Waited::Apc)
         },
     )?;
-    drop((left, apcs));
+    drop((left, apcs, blocked));
     let waited = waited.unwrap_or(Waited::TimedOut);
     if waited == Waited::Apc {
         // Without anything locked, or registered.

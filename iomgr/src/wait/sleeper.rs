@@ -57,8 +57,19 @@ impl Sleeper {
             let place = Place::Processor(ProcessorHandle::new(core.remote().clone()));
             Arc::new(Sleeper { told: AtomicBool::new(false), place })
         };
-        MINE.try_with(|mine| mine.borrow_mut().get_or_insert_with(make).clone())
-            .unwrap_or_else(|_| make())
+        MINE.try_with(|mine| {
+            let mut mine = mine.borrow_mut();
+            // A loop that the thread has driven had a processor of its own.
+            let is_here = |sleeper: &Arc<Sleeper>| match &sleeper.place {
+                Place::Processor(processor) => processor.id() == core.remote().id(),
+                Place::Thread(_) => false,
+            };
+            match mine.as_ref().filter(|sleeper| is_here(sleeper)) {
+                Some(sleeper) => sleeper.clone(),
+                None => mine.insert(make()).clone(),
+            }
+        })
+        .unwrap_or_else(|_| make())
     }
 }
 
