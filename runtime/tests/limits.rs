@@ -361,3 +361,32 @@ fn a_nonsensical_backend_is_an_error_that_names_it() {
     }
     assert!("iouring".parse::<Backend>().unwrap_err().to_string().contains("io_uring or epoll"));
 }
+
+/// Resident bytes of this process.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+/// The buffers of pooled receives cost memory as they are used: not the whole pool at once.
+#[test]
+fn a_pool_costs_what_is_used_of_it() {
+    alone("a_pool_costs_what_is_used_of_it", |backend| {
+        let mut config = HardwareConfig::default();
+        config.backend = Some(backend);
+        let pool = usize::from(config.uring.pool_buffers) * config.uring.pool_buffer_size as usize;
+        assert!(pool >= 32 << 20, "large enough to be seen");
+        let runtime = Builder::new().hardware(config).build_local().unwrap();
+        runtime.block_on(async {
+            let (a, b) = pair().await;
+            let before = resident();
+            for _ in 0..100 {
+                a.write_all(vec![7; 1000]).await.unwrap();
+                assert_eq!(b.read_lease().await.unwrap()[..], [7; 1000]);
+            }
+            let grown = resident().saturating_sub(before);
+            assert!(grown < pool / 4, "{grown} bytes for a pool of {pool}");
+        });
+    });
+}

@@ -26,10 +26,16 @@ const NIL: u32 = u32::MAX;
 /// messages touch, would share a few sets of the cache.
 const GAP: usize = 64;
 
+/// A cache line: where the first buffer begins.
+const LINE: usize = 64;
+
 /// What pool and leases share.
 struct Shared {
-    memory: NonNull<u8>,
+    /// As it was allocated, with `layout`.
+    allocated: NonNull<u8>,
     layout: Layout,
+    /// The first buffer, inside of it.
+    memory: NonNull<u8>,
     size: u32,
     /// Head of the list of returned ids; `next[id]` links it. Pushed from anywhere, taken whole by
     /// the owner, so there is no ABA.
@@ -46,7 +52,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // SAFETY: allocated in `BufferPool::new` with this layout; the last `Arc` is gone, so no
         // lease points into it, and the hardware gave its ids up before the pool was dropped.
-        unsafe { dealloc(self.memory.as_ptr(), self.layout) };
+        unsafe { dealloc(self.allocated.as_ptr(), self.layout) };
     }
 }
 
@@ -67,12 +73,18 @@ impl BufferPool {
         assert!(count > 0 && size > 0, "a pool needs buffers");
         let stride = (size as usize).checked_add(GAP).expect("pool size overflows");
         let bytes = usize::from(count).checked_mul(stride).expect("pool size overflows");
-        let layout = Layout::from_size_align(bytes, 4096).expect("pool size overflows");
+        // Aligned by hand: of an allocator that is asked for more than its natural alignment, Rust's
+        // `alloc_zeroed` takes plain memory and clears it, which touches every page.
+        let room = bytes.checked_add(LINE).expect("pool size overflows");
+        let layout = Layout::from_size_align(room, 16).expect("pool size overflows");
         // SAFETY: the layout has a size that is not zero (both factors were checked above).
-        let memory = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let skipped = allocated.as_ptr().align_offset(LINE).min(LINE);
+        // SAFETY: at most `LINE`, which `room` has beyond the buffers.
+        let memory = unsafe { allocated.add(skipped) };
         let next = (0..count).map(|_| AtomicU32::new(NIL)).collect();
         let returned = AtomicU32::new(NIL);
-        let shared = Arc::new(Shared { memory, layout, size, returned, next });
+        let shared = Arc::new(Shared { allocated, layout, memory, size, returned, next });
         Some(BufferPool { shared, home: NIL })
     }
 
