@@ -167,7 +167,8 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Bottom drivers: the hardware has finished the operation given to [`Irp::submit`]. The
     /// default turns the result into a status: negative is an errno, anything else is the number
-    /// of bytes.
+    /// of bytes. A driver whose requests may outlive their thread submits again what is
+    /// [given back](Irp::is_given_back).
     fn hardware(&self, irp: Irp<'_>, done: hal::Completion) -> Disposition {
         irp.complete(done.status(), done.info())
     }

@@ -83,7 +83,7 @@ fn names_only(file: &FileObject) -> bool {
 ///
 /// # Errors
 /// It is closed.
-fn start(file: &FileObject) -> Result<i32, Status> {
+fn directory(file: &FileObject) -> Result<i32, Status> {
     let context = file.context::<FileContext>();
     match context.and_then(|c| c.related.as_deref()).map(FileObject::fd) {
         None => Ok(libc::AT_FDCWD),
@@ -96,6 +96,53 @@ fn start(file: &FileObject) -> Result<i32, Status> {
 #[inline]
 fn inline(file: &FileObject, fd: i32) -> bool {
     file.context::<FileContext>().is_some_and(|c| !c.direct && c.is_regular(fd))
+}
+
+/// Hands a request to the hardware, or ends it.
+#[inline]
+fn start(mut irp: Irp<'_>) -> Disposition {
+    let fd = irp.file().fd();
+    let (data, len) = irp.raw_data();
+    let offset = irp.offset();
+    let op = match (irp.major(), irp.minor()) {
+        // The one that is open would be lost.
+        (Major::Create, _) if fd >= 0 => return irp.complete(Status::INVALID_PARAMETER, 0),
+        (Major::Create, _) => {
+            let mode = irp.arg() as u32;
+            let at = match directory(irp.file()) {
+                Ok(at) => at,
+                Err(status) => return irp.complete(status, 0),
+            };
+            let create = irp.payload_mut::<Create>().expect("put there by the operation");
+            Op::Open { at, path: create.path.as_ptr(), flags: create.flags, mode }
+        }
+        (Major::Close, _) => return close(irp, false),
+        _ if fd < 0 && !names_only(irp.file()) => return irp.complete(Status::FILE_CLOSED, 0),
+        (Major::Read, minor::NONE) => {
+            Op::Read { fd, buf: data, len, offset, inline: inline(irp.file(), fd) }
+        }
+        (Major::Read, minor::VECTORED) => Op::ReadV { fd, iov: data.cast(), count: len, offset },
+        (Major::Write, minor::NONE | minor::ALL) => {
+            Op::Write { fd, buf: data, len, offset, inline: inline(irp.file(), fd) }
+        }
+        (Major::Write, minor::VECTORED) => Op::WriteV { fd, iov: data.cast(), count: len, offset },
+        (Major::Flush, minor) => Op::Sync { fd, data_only: minor == minor::DATA_ONLY },
+        (Major::SetInformation, minor::NONE) => Op::SetLength { fd, len: irp.arg() },
+        (Major::QueryInformation, minor::NONE) => {
+            let out = irp.payload_mut::<Metadata>().expect("put there by the operation");
+            Op::Stat { fd, out: out.as_mut_ptr().cast() }
+        }
+        _ => {
+            let at = if fd < 0 { libc::AT_FDCWD } else { fd };
+            match names::operation(&mut irp, at) {
+                Ok(op) => op,
+                Err(status) => return irp.complete(status, 0),
+            }
+        }
+    };
+    // SAFETY: data, paths, attributes and the arguments of calls belong to this request's
+    // payload (or were lent by a driver above, whose location keeps them), until it completes.
+    unsafe { irp.submit(op) }
 }
 
 impl Driver for FileDriver {
@@ -119,53 +166,8 @@ impl Driver for FileDriver {
     }
 
     #[inline]
-    fn dispatch(&self, mut irp: Irp<'_>, _: Lower<'_>) -> Disposition {
-        let fd = irp.file().fd();
-        let (data, len) = irp.raw_data();
-        let offset = irp.offset();
-        let op = match (irp.major(), irp.minor()) {
-            // The one that is open would be lost.
-            (Major::Create, _) if fd >= 0 => return irp.complete(Status::INVALID_PARAMETER, 0),
-            (Major::Create, _) => {
-                let mode = irp.arg() as u32;
-                let at = match start(irp.file()) {
-                    Ok(at) => at,
-                    Err(status) => return irp.complete(status, 0),
-                };
-                let create = irp.payload_mut::<Create>().expect("put there by the operation");
-                Op::Open { at, path: create.path.as_ptr(), flags: create.flags, mode }
-            }
-            (Major::Close, _) => return close(irp, false),
-            _ if fd < 0 && !names_only(irp.file()) => return irp.complete(Status::FILE_CLOSED, 0),
-            (Major::Read, minor::NONE) => {
-                Op::Read { fd, buf: data, len, offset, inline: inline(irp.file(), fd) }
-            }
-            (Major::Read, minor::VECTORED) => {
-                Op::ReadV { fd, iov: data.cast(), count: len, offset }
-            }
-            (Major::Write, minor::NONE | minor::ALL) => {
-                Op::Write { fd, buf: data, len, offset, inline: inline(irp.file(), fd) }
-            }
-            (Major::Write, minor::VECTORED) => {
-                Op::WriteV { fd, iov: data.cast(), count: len, offset }
-            }
-            (Major::Flush, minor) => Op::Sync { fd, data_only: minor == minor::DATA_ONLY },
-            (Major::SetInformation, minor::NONE) => Op::SetLength { fd, len: irp.arg() },
-            (Major::QueryInformation, minor::NONE) => {
-                let out = irp.payload_mut::<Metadata>().expect("put there by the operation");
-                Op::Stat { fd, out: out.as_mut_ptr().cast() }
-            }
-            _ => {
-                let at = if fd < 0 { libc::AT_FDCWD } else { fd };
-                match names::operation(&mut irp, at) {
-                    Ok(op) => op,
-                    Err(status) => return irp.complete(status, 0),
-                }
-            }
-        };
-        // SAFETY: data, paths, attributes and the arguments of calls belong to this request's
-        // payload (or were lent by a driver above, whose location keeps them), until it completes.
-        unsafe { irp.submit(op) }
+    fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
+        start(irp)
     }
 
     #[inline]
@@ -182,6 +184,7 @@ impl Driver for FileDriver {
             }
             // A ring cancels what a thread of the kernel does by a signal.
             _ if result == -libc::EINTR && irp.is_cancelled() => irp.complete(Status::CANCELLED, 0),
+            _ if irp.is_given_back(&done) => start(irp),
             _ => irp.complete(done.status(), done.info()),
         }
     }

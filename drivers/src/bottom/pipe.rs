@@ -69,6 +69,30 @@ impl Receives for PipeDriver {
     }
 }
 
+/// Hands a request to the hardware, or ends it.
+#[inline]
+fn start(irp: Irp<'_>) -> Disposition {
+    let fd = irp.file().fd();
+    if irp.major() == Major::Close {
+        return close(irp, true);
+    }
+    if fd < 0 {
+        return irp.complete(Status::FILE_CLOSED, 0);
+    }
+    match (irp.major(), irp.minor()) {
+        (Major::Read, _) => receive::<PipeDriver>(irp, fd),
+        (Major::Write, minor::NONE | minor::ALL) => write(irp, fd),
+        (Major::Poll, _) => {
+            let events = irp.arg() as u32;
+            // SAFETY: the operation names no memory.
+            unsafe { irp.submit(Op::Poll { fd, events }) }
+        }
+        // Nothing is kept back; and it has no direction to end but by closing it.
+        (Major::Flush | Major::Shutdown, _) => irp.complete(Status::SUCCESS, 0),
+        _ => irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
+    }
+}
+
 impl Driver for PipeDriver {
     fn name(&self) -> &str {
         "pipe"
@@ -87,25 +111,7 @@ impl Driver for PipeDriver {
 
     #[inline]
     fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
-        let fd = irp.file().fd();
-        if irp.major() == Major::Close {
-            return close(irp, true);
-        }
-        if fd < 0 {
-            return irp.complete(Status::FILE_CLOSED, 0);
-        }
-        match (irp.major(), irp.minor()) {
-            (Major::Read, _) => receive::<Self>(irp, fd),
-            (Major::Write, minor::NONE | minor::ALL) => write(irp, fd),
-            (Major::Poll, _) => {
-                let events = irp.arg() as u32;
-                // SAFETY: the operation names no memory.
-                unsafe { irp.submit(Op::Poll { fd, events }) }
-            }
-            // Nothing is kept back; and it has no direction to end but by closing it.
-            (Major::Flush | Major::Shutdown, _) => irp.complete(Status::SUCCESS, 0),
-            _ => irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
-        }
+        start(irp)
     }
 
     fn hardware(&self, mut irp: Irp<'_>, done: Completion) -> Disposition {
@@ -123,10 +129,11 @@ impl Driver for PipeDriver {
             // SAFETY: the operation names no memory.
             return unsafe { irp.submit(Op::Poll { fd, events }) };
         }
-        if major == Major::Read {
-            return received::<Self>(irp, done);
+        match major {
+            Major::Read => received::<Self>(irp, done),
+            Major::Write | Major::Poll if irp.is_given_back(&done) => start(irp),
+            _ => irp.complete(done.status(), done.info()),
         }
-        irp.complete(done.status(), done.info())
     }
 
     fn abandoned(&self, file: &FileObject, late: Late<'_>) {

@@ -76,7 +76,7 @@ fn take_turn<D: Receives>(turn: Turn, mut irp: Irp<'_>, fd: i32) -> Disposition 
 #[inline]
 pub(super) fn received<D: Receives>(mut irp: Irp<'_>, done: Completion) -> Disposition {
     let (result, mut status) = (done.result, done.status());
-    if status == Status::CANCELLED && !irp.is_cancelled() {
+    if irp.is_given_back(&done) {
         return interrupted::<D>(irp);
     }
     if result >= 0

@@ -67,6 +67,45 @@ impl Receives for StreamDriver {
     }
 }
 
+/// Hands a stream's or a datagram socket's request to the hardware, or ends it.
+#[inline]
+fn start(mut irp: Irp<'_>) -> Disposition {
+    let fd = irp.file().fd();
+    if irp.major() == Major::Close {
+        return close(irp, true);
+    }
+    if fd < 0 {
+        return irp.complete(Status::FILE_CLOSED, 0);
+    }
+    let (data, len) = irp.raw_data();
+    let minor = irp.minor();
+    let op = match (irp.major(), minor) {
+        (Major::Read | Major::ReceiveFrom, _) => return receive::<StreamDriver>(irp, fd),
+        (Major::Write, minor::NONE) if !irp.has_companion() => {
+            Op::Send { fd, buf: data, len, flags: 0 }
+        }
+        (Major::Write, minor::ALL) if !irp.has_companion() => {
+            Op::Send { fd, buf: data, len, flags: libc::MSG_WAITALL }
+        }
+        (Major::Write | Major::SendTo, minor::NONE | minor::ALL | minor::VECTORED) => {
+            let msg = Envelope::send(&mut irp);
+            Op::SendMsg { fd, msg, flags: 0 }
+        }
+        // Nothing is kept back that could be flushed.
+        (Major::Flush, _) => return irp.complete(Status::SUCCESS, 0),
+        (Major::Shutdown, _) => Op::Shutdown { fd, how: irp.arg() as i32 },
+        (Major::Poll, _) => Op::Poll { fd, events: irp.arg() as u32 },
+        (Major::Connect, _) => {
+            let address =
+                irp.payload_mut::<Box<socket2::SockAddr>>().expect("put there by the operation");
+            Op::Connect { fd, addr: address.as_ptr().cast(), len: address.len() }
+        }
+        _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
+    };
+    // SAFETY: data, envelope and address belong to the request until it completes.
+    unsafe { irp.submit(op) }
+}
+
 impl Driver for StreamDriver {
     fn name(&self) -> &str {
         "stream"
@@ -85,48 +124,18 @@ impl Driver for StreamDriver {
     }
 
     #[inline]
-    fn dispatch(&self, mut irp: Irp<'_>, _: Lower<'_>) -> Disposition {
-        let fd = irp.file().fd();
-        if irp.major() == Major::Close {
-            return close(irp, true);
-        }
-        if fd < 0 {
-            return irp.complete(Status::FILE_CLOSED, 0);
-        }
-        let (data, len) = irp.raw_data();
-        let minor = irp.minor();
-        let op = match (irp.major(), minor) {
-            (Major::Read | Major::ReceiveFrom, _) => return receive::<Self>(irp, fd),
-            (Major::Write, minor::NONE) if !irp.has_companion() => {
-                Op::Send { fd, buf: data, len, flags: 0 }
-            }
-            (Major::Write, minor::ALL) if !irp.has_companion() => {
-                Op::Send { fd, buf: data, len, flags: libc::MSG_WAITALL }
-            }
-            (Major::Write | Major::SendTo, minor::NONE | minor::ALL | minor::VECTORED) => {
-                let msg = Envelope::send(&mut irp);
-                Op::SendMsg { fd, msg, flags: 0 }
-            }
-            // Nothing is kept back that could be flushed.
-            (Major::Flush, _) => return irp.complete(Status::SUCCESS, 0),
-            (Major::Shutdown, _) => Op::Shutdown { fd, how: irp.arg() as i32 },
-            (Major::Poll, _) => Op::Poll { fd, events: irp.arg() as u32 },
-            (Major::Connect, _) => {
-                let address = irp
-                    .payload_mut::<Box<socket2::SockAddr>>()
-                    .expect("put there by the operation");
-                Op::Connect { fd, addr: address.as_ptr().cast(), len: address.len() }
-            }
-            _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
-        };
-        // SAFETY: data, envelope and address belong to the request until it completes.
-        unsafe { irp.submit(op) }
+    fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
+        start(irp)
     }
 
     #[inline]
     fn hardware(&self, irp: Irp<'_>, done: Completion) -> Disposition {
         if is_receive(irp.major()) {
             return received::<Self>(irp, done);
+        }
+        // Half a connect cannot be begun anew.
+        if irp.is_given_back(&done) && irp.major() != Major::Connect {
+            return start(irp);
         }
         irp.complete(done.status(), done.info())
     }
@@ -266,6 +275,21 @@ impl ListenerContext {
 }
 
 impl ListenerDriver {
+    fn start(irp: Irp<'_>) -> Disposition {
+        let fd = irp.file().fd();
+        match irp.major() {
+            Major::Close => close(irp, true),
+            _ if fd < 0 => irp.complete(Status::FILE_CLOSED, 0),
+            Major::Accept => Self::accept(irp),
+            Major::Poll => {
+                let events = irp.arg() as u32;
+                // SAFETY: the operation names no memory.
+                unsafe { irp.submit(Op::Poll { fd, events }) }
+            }
+            _ => irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
+        }
+    }
+
     fn accept(mut irp: Irp<'_>) -> Disposition {
         if irp.is_cancelled() {
             return irp.complete(Status::CANCELLED, 0);
@@ -307,7 +331,7 @@ impl ListenerDriver {
             _ => done.status(),
         };
         let others = listener(irp.file()).pending.fetch_sub(1, Ordering::SeqCst) > 1;
-        if status == Status::CANCELLED && !irp.is_cancelled() {
+        if irp.is_given_back(&done) {
             return Self::accept(irp);
         }
         if status.is_error() && others && crate::hal::is_readable(irp.file().fd()) {
@@ -329,23 +353,13 @@ impl Driver for ListenerDriver {
     }
 
     fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
-        let fd = irp.file().fd();
-        match irp.major() {
-            Major::Close => close(irp, true),
-            _ if fd < 0 => irp.complete(Status::FILE_CLOSED, 0),
-            Major::Accept => Self::accept(irp),
-            Major::Poll => {
-                let events = irp.arg() as u32;
-                // SAFETY: the operation names no memory.
-                unsafe { irp.submit(Op::Poll { fd, events }) }
-            }
-            _ => irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
-        }
+        Self::start(irp)
     }
 
     fn hardware(&self, irp: Irp<'_>, done: Completion) -> Disposition {
         match irp.major() {
             Major::Accept => Self::accepted(irp, done),
+            _ if irp.is_given_back(&done) => Self::start(irp),
             _ => irp.complete(done.status(), done.info()),
         }
     }

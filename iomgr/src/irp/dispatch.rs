@@ -255,9 +255,12 @@ unsafe fn note_result(slot: SlotPtr, done: &hal::Completion) {
 }
 
 /// The hardware reports.
-pub(crate) unsafe fn hardware_done(slot: SlotPtr, done: hal::Completion) {
+pub(crate) unsafe fn hardware_done(slot: SlotPtr, mut done: hal::Completion) {
     // SAFETY: the token names a slot whose driver side the hardware had, and gives back.
     unsafe {
+        if (*slot.0.as_ptr()).flags.has(flags::BEQUEATHED) {
+            crate::processor::bequest::translate(slot, &mut done);
+        }
         note_result(slot, &done);
         let device = slot.device();
         let run = || {

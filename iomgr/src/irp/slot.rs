@@ -170,6 +170,8 @@ pub(crate) mod flags {
     pub const SCOPED: u16 = 512;
     /// It has its synchronous file object.
     pub const SERIAL: u16 = 1024;
+    /// The hardware got it from a thread that has ended since; see `processor::bequest`.
+    pub const BEQUEATHED: u16 = 2048;
 }
 
 /// The marks: written by the owner alone, read by a [`super::Held`] elsewhere too.

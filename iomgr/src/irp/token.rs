@@ -150,6 +150,15 @@ impl<'a> Irp<'a> {
         unsafe { dispatch::to_hardware(slot, op) }
     }
 
+    /// Bottom drivers, in [`Driver::hardware`](crate::Driver::hardware): whether the hardware gives the
+    /// operation back undone, although nobody has cancelled the request: it was
+    /// [interrupted](crate::FileObject::interrupt), or the thread that had submitted it has ended
+    /// . It is then to be submitted again.
+    #[inline]
+    pub fn is_given_back(&self, done: &crate::hal::Completion) -> bool {
+        done.status() == Status::CANCELLED && !self.is_cancelled()
+    }
+
     /// The parameters that the next driver down will see: a copy of this driver's (I-8), to be
     /// changed as wanted. Takes effect with [`Lower::forward`].
     #[expect(clippy::should_implement_trait, reason = "NT's word: the next stack location")]

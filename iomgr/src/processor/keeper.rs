@@ -220,6 +220,9 @@ impl Ward {
                     return true;
                 }
             }
+            if core.end_bequest() {
+                return false;
+            }
             self.due = core.next_timer();
             if !core.is_outstanding() {
                 return false;

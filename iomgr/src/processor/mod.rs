@@ -6,7 +6,8 @@
 //!
 //! Runtime workers make their processors themselves. A plain thread gets one when it first issues
 //! or waits (`thread.rs`), which is torn down when the thread ends. The thread drives it while
-//! it waits; while it does something else, the keeper does (`keeper.rs`). Such a processor belongs to
+//! it waits; while it does something else, the keeper does (`keeper.rs`), and goes on with what outlives
+//! the thread (`bequest.rs`). Such a processor belongs to
 //! whoever holds its lock (`gate.rs`): where this module speaks of a processor's thread, that one is
 //! meant.
 //!
@@ -15,6 +16,7 @@
 //! is: refuse new requests, cancel all, reap to zero, close the mailbox, and only then drop the
 //! hardware. Past its deadline everything the hardware may still write to is leaked, never freed.
 
+pub(crate) mod bequest;
 mod gate;
 mod keeper;
 mod remote;
@@ -71,6 +73,8 @@ pub(crate) struct Core {
     kept: Cell<bool>,
     /// The keeper is wanted as soon as the thread is away.
     asked: Cell<bool>,
+    /// The thread has ended; the keeper ends the processor when the last request has.
+    bequeathed: Cell<bool>,
     /// `None` once torn down.
     hal: RefCell<Option<Box<dyn Hal>>>,
     slab: RefCell<Slab>,
@@ -551,6 +555,7 @@ impl Processor {
             gated,
             kept: Cell::new(false),
             asked: Cell::new(false),
+            bequeathed: Cell::new(false),
             hal: RefCell::new(Some(hal)),
             slab: RefCell::new(Slab::new()),
             wheel: RefCell::new(Wheel::new()),

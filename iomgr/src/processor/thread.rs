@@ -1,11 +1,11 @@
 //! Processors of plain threads: made at the first request, driven by the thread while it waits and
-//! by the keeper otherwise, torn down when the thread ends.
+//! by the keeper otherwise, torn down when the thread ends, or left to the keeper.
 
 use std::cell::RefCell;
 use std::io;
 use std::sync::OnceLock;
 
-use super::{Driven, Processor};
+use super::{Driven, Processor, bequest};
 use crate::hal::Hal;
 use crate::status::Status;
 
@@ -29,8 +29,19 @@ pub(super) fn hardware() -> io::Result<Factory> {
     FACTORY.get().copied().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, missing))
 }
 
+/// The thread's own, until it ends.
+struct Own(Option<Processor>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(processor) = self.0.take() {
+            bequest::end_of_thread(processor);
+        }
+    }
+}
+
 thread_local! {
-    static OWN: RefCell<Option<Processor>> = const { RefCell::new(None) };
+    static OWN: RefCell<Own> = const { RefCell::new(Own(None)) };
 }
 
 #[cold]
@@ -38,7 +49,7 @@ pub(super) fn create() -> Result<(), Status> {
     let factory = FACTORY.get().ok_or(Status::DEVICE_NOT_READY)?;
     let processor =
         Processor::with_driver(factory, Driven::Thread).map_err(|error| Status::from(&error))?;
-    OWN.try_with(|own| *own.borrow_mut() = Some(processor)).map_err(|_| {
+    OWN.try_with(|own| own.borrow_mut().0 = Some(processor)).map_err(|_| {
         // The thread is ending: the processor was dropped with the closure.
         Status::SHUTDOWN_IN_PROGRESS
     })

@@ -174,7 +174,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
 
 impl Core {
     /// Requests whose driver side is not finished.
-    fn unfinished(&self) -> usize {
+    pub(super) fn unfinished(&self) -> usize {
         let mut n = 0;
         self.slab.borrow().for_each_live(|slot| {
             // SAFETY: live slots of this thread's slab.
