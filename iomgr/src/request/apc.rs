@@ -3,7 +3,8 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{Cancel, Operation, Request, admit, collect, launch};
+use super::issue::{admit, collect, launch};
+use super::{Cancel, Operation, Request};
 use crate::apc::{Admitted, Callback, Queue, mine};
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::Core;

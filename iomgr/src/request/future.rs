@@ -13,7 +13,8 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{Operation, Request, State, admit, collect, launch};
+use super::issue::{admit, collect, launch};
+use super::{Operation, Request, State};
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::Core;

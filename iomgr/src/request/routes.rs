@@ -2,7 +2,8 @@
 
 use std::any::TypeId;
 
-use super::{Extras, Operation, Request, State, Target as FileRef, admit, collect, launch};
+use super::issue::{admit, collect, launch};
+use super::{Extras, Operation, Request, State, Target as FileRef};
 use crate::apc;
 use crate::hal::Wait;
 use crate::irp::finish;

@@ -1,0 +1,204 @@
+//! How a request becomes an IRP: it is admitted, filled in and issued; and how its result is taken.
+
+use std::ptr::NonNull;
+
+use super::{Done, Extras, Operation, Setup};
+use crate::file::{self, FileObject};
+use crate::irp::dispatch;
+use crate::irp::finish;
+use crate::irp::slot::{IoStatus, Phase, Route, SlotPtr, flags};
+use crate::major::{Major, minor};
+use crate::processor::Core;
+use crate::scope;
+use crate::status::Status;
+use crate::wait::Event;
+
+/// Checks everything that can refuse a request, and takes a slot for it.
+#[inline]
+pub(super) fn admit<K: Operation>(
+    core: &Core,
+    file: &FileObject,
+    operation: &K,
+) -> Result<SlotPtr, Status> {
+    let checked = operation.check();
+    if checked != Status::SUCCESS {
+        return Err(checked);
+    }
+    core.check_running()?;
+    let scope = scope::current();
+    if let Some(scope) = &scope {
+        scope.enter()?;
+    }
+    let major = operation.major();
+    let slot = core.alloc_slot(file.stack().route(major).len());
+    let Some(slot) = slot else {
+        if let Some(scope) = scope {
+            scope.leave();
+        }
+        return Err(Status::INSUFFICIENT_RESOURCES);
+    };
+    // SAFETY: new and ours. `launch` takes it from here, so that slot and route fit whatever the
+    // operation would answer next time.
+    unsafe {
+        (*slot.0.as_ptr()).major = major;
+        if scope.is_some() {
+            (*slot.0.as_ptr()).scope = scope;
+            (*slot.0.as_ptr()).flags.set(flags::SCOPED);
+        }
+    }
+    Ok(slot)
+}
+
+/// Moves the operation into an admitted slot and issues it. `true`: complete already (I-27), and
+/// nobody was told.
+#[inline]
+pub(super) fn launch<K: Operation>(
+    core: &Core,
+    slot: SlotPtr,
+    file: &FileObject,
+    operation: K,
+    route: Route,
+    extras: Extras,
+) -> bool {
+    // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
+    unsafe {
+        let major = (*slot.0.as_ptr()).major;
+        fill(core, slot, file.address(), major, route);
+        let location = &mut *slot.location(0);
+        let payload = &mut (*slot.0.as_ptr()).payload;
+        let undo = Undo(slot);
+        let mut companion = None;
+        operation.prepare(&mut Setup { location, payload, companion: &mut companion, major });
+        std::mem::forget(undo);
+        slot.set_companion(companion);
+        if (*slot.0.as_ptr()).flags.has(flags::SCOPED) && !scope::admits(slot) {
+            finish::refuse(slot, Status::QUOTA_EXCEEDED);
+            return true;
+        }
+        if let Some(deadline) = extras.deadline {
+            core.set_deadline(slot, deadline);
+        }
+        if extras.event.is_some() || file.is_watched() {
+            expect_signal(slot, file, extras.event);
+        }
+        if let Some(serial) = file.serial()
+            && !serial.enter(slot)
+        {
+            return false;
+        }
+        dispatch::issue(slot)
+    }
+}
+
+/// C-3, C-7: what will be signalled is reset.
+#[cold]
+unsafe fn expect_signal(slot: SlotPtr, file: &FileObject, event: Option<Event>) {
+    match &event {
+        Some(event) => _ = event.reset(),
+        None => file.reset_signal(),
+    }
+    // SAFETY: the caller's: not issued yet, so ours.
+    unsafe {
+        (*slot.0.as_ptr()).event = event;
+        (*slot.0.as_ptr()).flags.set(flags::SIGNAL);
+    }
+}
+
+/// Frees a filled slot whose operation panics before it is issued.
+struct Undo(SlotPtr);
+
+impl Drop for Undo {
+    #[cold]
+    fn drop(&mut self) {
+        // SAFETY: both sides are the issuer's; nobody else knows the slot.
+        unsafe {
+            let header = self.0.0.as_ptr();
+            (*header).phase = Phase::Final;
+            scope::left(self.0);
+            (*header).state.complete_inline();
+            (*header).flags.set(flags::TAKEN);
+            finish::release(self.0);
+        }
+    }
+}
+
+/// Fills a new slot's header and its top location.
+///
+/// # Safety
+/// The slot is new and the caller's; the file is alive.
+#[inline]
+unsafe fn fill(core: &Core, slot: SlotPtr, file: NonNull<FileObject>, major: Major, route: Route) {
+    // SAFETY: the caller's.
+    unsafe {
+        let object = file.as_ref();
+        let devices = object.stack().route(major);
+        let header = &mut *slot.0.as_ptr();
+        header.phase = Phase::Driver;
+        header.major = major;
+        header.cursor = 0;
+        header.depth = devices.len() as u8;
+        header.result = IoStatus { status: Status::SUCCESS, info: 0 };
+        header.file = Some(file);
+        header.stack = Some(NonNull::from(&**object.stack()));
+        header.devices = devices.as_ptr();
+        if matches!(route, Route::Future(_)) {
+            header.flags.set(flags::FUTURE);
+        }
+        header.route = route;
+        if file::enter(object, core) {
+            header.flags.set(flags::LOCAL_USE);
+        }
+        let top = slot.location(0);
+        (*top).minor = minor::NONE;
+        (*top).control = 0;
+        (*top).level = 0;
+        (*top).len = 0;
+        (*top).data = std::ptr::null_mut();
+        (*top).offset = 0;
+        (*top).arg = 0;
+    }
+}
+
+/// Takes the result of a slot that is `DONE`, and lets go of it.
+///
+/// # Safety
+/// The caller is the slot's requester and gives its reference up.
+#[inline]
+pub(super) unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
+    /// Lets go even if `finish` panics.
+    struct Release(SlotPtr);
+    impl Drop for Release {
+        fn drop(&mut self) {
+            // SAFETY: the requester's reference ends here.
+            unsafe {
+                (*self.0.0.as_ptr()).flags.set(flags::TAKEN);
+                finish::release(self.0);
+            }
+        }
+    }
+    let release = Release(slot);
+    // SAFETY: a `DONE` slot's result and payload are the requester's.
+    let mut done = unsafe { Done::new(slot, &mut (*release.0.0.as_ptr()).payload) };
+    K::finish(&mut done)
+}
+
+/// Issues a request that nobody waits for, on the file's home, from its top. `false`: refused; the
+/// file is untouched. Otherwise the file may be gone when this returns.
+pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
+    Core::with_current(|core| {
+        if core.check_running().is_err() {
+            return false;
+        }
+        // SAFETY: the caller says that the file is alive; it is counted as soon as it is filled in.
+        unsafe {
+            let depth = file.as_ref().stack().route(major).len();
+            let Some(slot) = core.alloc_slot(depth) else { return false };
+            fill(core, slot, file, major, Route::None);
+            dispatch::issue(slot);
+            finish::forget(slot);
+        }
+        core.pass_on();
+        true
+    })
+    .unwrap_or(false)
+}
