@@ -65,9 +65,9 @@ pub mod operation {
     pub use overlapped_drivers::class::{
         Accept, AddCount, Allocate, Close, Connect, CopyRange, Create, Delete, Entries, Entry,
         Flush, Hint, Link, MakeDirectory, Name, NormalizeName, PassDescriptors, PollEvents,
-        QueryAttributes, QueryDirectory, QueryInformation, Read, ReadLink, ReadVectored,
-        ReceiveLease, ReceiveMessage, Rename, SendMessage, SetLength, SetSecurity, Shutdown,
-        SymbolicLink, TakeCount, Write, WriteVectored, ZeroData,
+        QueryAttributes, QueryDirectory, QueryInformation, QueryPosition, Read, ReadLink,
+        ReadVectored, ReceiveLease, ReceiveMessage, Rename, SendMessage, SetLength, SetPosition,
+        SetSecurity, Shutdown, SymbolicLink, TakeCount, Write, WriteVectored, ZeroData,
     };
 }
 

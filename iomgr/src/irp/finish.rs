@@ -97,6 +97,16 @@ pub(crate) unsafe fn refuse(slot: SlotPtr, status: Status) {
     }
 }
 
+/// Ends a prepared request that the I/O manager has answered, inside the issuing call.
+///
+/// # Safety
+/// As [`refuse`]; its result is there.
+#[cold]
+pub(crate) unsafe fn answer(slot: SlotPtr) {
+    // SAFETY: the caller's.
+    unsafe { finalize(slot, true) };
+}
+
 /// Tells the bottom that a request it asked this for has its final result, or is disposed of.
 unsafe fn settle(slot: SlotPtr) {
     // SAFETY: not freed and not counted off its file before the caller goes on.

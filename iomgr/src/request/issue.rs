@@ -10,6 +10,7 @@ use crate::irp::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use crate::major::{Major, minor};
 use crate::processor::Core;
 use crate::scope;
+use crate::serial::{CURRENT, Turn};
 use crate::status::Status;
 use crate::wait::Event;
 
@@ -75,6 +76,11 @@ pub(super) fn launch<K: Operation>(
             finish::refuse(slot, Status::QUOTA_EXCEEDED);
             return true;
         }
+        // Offsets that are negative, as NT sees them (I-36).
+        if ((*slot.location(0)).offset as i64) < 0 && !may_have(file, slot) {
+            finish::refuse(slot, Status::INVALID_PARAMETER);
+            return true;
+        }
         if let Some(deadline) = extras.deadline {
             core.set_deadline(slot, deadline);
         }
@@ -82,11 +88,36 @@ pub(super) fn launch<K: Operation>(
             expect_signal(slot, file, extras.event);
         }
         if let Some(serial) = file.serial()
-            && !serial.enter(slot)
+            && major != Major::Close
         {
-            return false;
+            match serial.enter(slot) {
+                Turn::Now => {}
+                Turn::Later => return false,
+                Turn::Answered => {
+                    finish::answer(slot);
+                    return true;
+                }
+            }
         }
         dispatch::issue(slot)
+    }
+}
+
+/// I-36: whether a request may have the negative offset that it has: none, which means the current one,
+/// where there is one or where there are no offsets at all.
+///
+/// # Safety
+/// The slot is filled, and the caller's.
+#[inline]
+unsafe fn may_have(file: &FileObject, slot: SlotPtr) -> bool {
+    // SAFETY: the caller's.
+    let (major, offset) = unsafe { ((*slot.0.as_ptr()).major, (*slot.location(0)).offset) };
+    match major {
+        Major::Read | Major::Write if offset != CURRENT => false,
+        Major::Read => !file.is_seekable() || file.is_synchronous(),
+        Major::Write => !file.is_seekable() || file.appends() || file.is_synchronous(),
+        // Not an offset, as far as this module knows.
+        _ => true,
     }
 }
 
