@@ -390,6 +390,11 @@ impl FileObject {
         }
     }
 
+    /// Whether it has been closed, or is being closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.uses.load(Ordering::Relaxed) & CLOSING != 0
+    }
+
     fn has_foreign(&self) -> bool {
         self.uses.load(Ordering::Relaxed) & !CLOSING >= FOREIGN
     }

@@ -98,6 +98,7 @@ impl Slab {
     fn grow(&mut self, class: usize, core: NonNull<Core>) -> Option<()> {
         let of_class = self.pages.iter().filter(|p| usize::from(p.class) == class).count();
         let slots = if class == 2 { 4 } else { (FIRST_PAGE << of_class.min(8)).min(MAX_PAGE) };
+        self.pages.try_reserve(1).ok()?;
         // SAFETY: the layout's size is not zero.
         let memory = NonNull::new(unsafe { alloc(page_layout(class, slots)) })?;
         self.pages.push(Page { memory, slots, class: class as u8 });

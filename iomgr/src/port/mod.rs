@@ -424,7 +424,7 @@ impl CompletionPort {
                     return Some(Err(NoPacket::Closed));
                 }
                 if !inner.is_waiting(id) {
-                    inner.waiting.push(Waiter { id, who: Who::Thread(sleeper.clone()) });
+                    inner.wait(Waiter { id, who: Who::Thread(sleeper.clone()) });
                 }
                 drop(inner);
                 apcs.as_ref()?.at(sleeper);

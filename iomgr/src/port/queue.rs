@@ -153,6 +153,12 @@ impl Inner {
         })
     }
 
+    /// Somebody waits. Handing them a packet will need no memory (I-1).
+    pub(super) fn wait(&mut self, waiter: Waiter) {
+        self.waiting.push(waiter);
+        self.handed.reserve(self.waiting.len());
+    }
+
     pub(super) fn is_waiting(&self, id: u64) -> bool {
         self.waiting.iter().any(|waiter| waiter.id == id)
     }

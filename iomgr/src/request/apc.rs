@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::issue::{admit, collect, launch};
 use super::{Cancel, Operation, Request};
 use crate::apc::{Admitted, Callback, Queue, mine};
+use crate::file::FileObject;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::Core;
 use crate::status::Status;
@@ -46,12 +47,12 @@ impl<K: Operation + 'static> Request<'_, K> {
         mut self,
         run: impl FnOnce(K::Output) + Send + 'static,
     ) -> Result<Cancel, K::Output> {
-        let (file, mut operation, extras) = self.unissued("given an APC")?;
-        let refused = match mine() {
-            _ if file.port().is_some() => Err(Status::INVALID_PARAMETER),
-            queue => queue.and_then(Admitted::new),
+        let no_port = |file: &FileObject| match file.port() {
+            Some(_) => Err(Status::INVALID_PARAMETER),
+            None => Ok(()),
         };
-        let admitted = match refused {
+        let (file, mut operation, extras) = self.unissued_if("given an APC", no_port)?;
+        let admitted = match mine().and_then(Admitted::new) {
             Ok(admitted) => admitted,
             Err(status) => return Err(operation.take().expect("there").refuse(status)),
         };

@@ -13,7 +13,7 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::issue::{admit, collect, launch};
+use super::issue::{admit, begin, collect, launch};
 use super::{Operation, Request, State};
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
@@ -38,9 +38,18 @@ impl<K: Operation> Future for Request<'_, K> {
         else {
             panic!("a request was polled after it had completed");
         };
+        let begun = file.made().and_then(|file| {
+            begin(&file, &extras)?;
+            Ok(file)
+        });
+        let file = match begun {
+            Ok(file) => file,
+            Err(status) => return Poll::Ready(operation.refuse(status)),
+        };
         let mut operation = Some(operation);
         let launched = Core::with_or_create(|core| {
-            let file = file.made()?;
+            // Its handle goes in here.
+            let file = file;
             let slot = admit(core, &file, operation.as_ref().expect("not taken"))?;
             let operation = operation.take().expect("not taken");
             let left = core.inline_left();

@@ -14,6 +14,25 @@ use crate::serial::{CURRENT, Turn};
 use crate::status::Status;
 use crate::wait::Event;
 
+/// The first steps of every route: whatever fails from here on leaves the request's event reset, but on
+/// a file object that has been closed it is left alone (I-6, I-39).
+#[inline]
+pub(super) fn begin(file: &FileObject, extras: &Extras) -> Result<(), Status> {
+    match &extras.event {
+        Some(event) => reset(file, event),
+        None => Ok(()),
+    }
+}
+
+#[cold]
+fn reset(file: &FileObject, event: &Event) -> Result<(), Status> {
+    if file.is_closing() {
+        return Err(Status::FILE_CLOSED);
+    }
+    event.reset();
+    Ok(())
+}
+
 /// Checks everything that can refuse a request, and takes a slot for it.
 #[inline]
 pub(super) fn admit<K: Operation>(
@@ -121,12 +140,11 @@ unsafe fn may_have(file: &FileObject, slot: SlotPtr) -> bool {
     }
 }
 
-/// C-3, C-7: what will be signalled is reset.
+/// C-3, C-7: what will be signalled is noted, and reset if that is the file object.
 #[cold]
 unsafe fn expect_signal(slot: SlotPtr, file: &FileObject, event: Option<Event>) {
-    match &event {
-        Some(event) => _ = event.reset(),
-        None => file.reset_signal(),
+    if event.is_none() {
+        file.reset_signal();
     }
     // SAFETY: the caller's: not issued yet, so ours.
     unsafe {

@@ -2,9 +2,10 @@
 
 use std::any::TypeId;
 
-use super::issue::{admit, collect, launch};
+use super::issue::{admit, begin, collect, launch};
 use super::{Extras, Operation, Request, State, Target as FileRef};
 use crate::apc;
+use crate::file::FileObject;
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
@@ -80,17 +81,32 @@ pub enum Issued<T> {
 }
 
 impl<'f, K: Operation> Request<'f, K> {
-    /// The parts of a request that has not been issued, its file object made. One that has been stays
-    /// as it is: its drop lets go of it.
+    /// The parts of a request that has not been issued, its file object made and its event reset. One
+    /// that has been issued stays as it is: its drop lets go of it.
     ///
     /// # Errors
-    /// The file object cannot be made: the request's result.
+    /// The file object cannot be made, or is closed: the request's result.
     pub(super) fn unissued(
         &mut self,
         use_: &str,
     ) -> Result<(FileRef<'f>, Option<K>, Extras), K::Output> {
+        self.unissued_if(use_, |_| Ok(()))
+    }
+
+    /// As [`Request::unissued`], for a route that not every file object has (I-39: refused before the
+    /// event is reset).
+    pub(super) fn unissued_if(
+        &mut self,
+        use_: &str,
+        may: impl FnOnce(&FileObject) -> Result<(), Status>,
+    ) -> Result<(FileRef<'f>, Option<K>, Extras), K::Output> {
         let (file, operation, extras) = self.parts(use_);
-        match file.made() {
+        let made = file.made().and_then(|file| {
+            may(&file)?;
+            begin(&file, &extras)?;
+            Ok(file)
+        });
+        match made {
             Ok(file) => Ok((file, Some(operation), extras)),
             Err(status) => Err(operation.refuse(status)),
         }
