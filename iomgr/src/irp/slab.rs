@@ -135,7 +135,7 @@ impl Slab {
                     children: 0,
                     charge: 0,
                     operation: None,
-                    event: None,
+                    tell: None,
                     scope: None,
                     companion: None,
                 });

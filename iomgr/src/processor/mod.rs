@@ -461,7 +461,7 @@ impl Core {
             drop(slot.set_companion(None));
             header.parking = None;
             header.route = Route::None;
-            header.event = None;
+            header.tell = None;
             if let Some(file) = header.file.take() {
                 // If it was local, it has been adopted out.
                 crate::file::leave(file, false, false);

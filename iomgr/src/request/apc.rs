@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::issue::{admit, collect, launch};
-use super::{Cancel, Operation, Request};
+use super::{Cancel, Extras, Operation, Request, Tell};
 use crate::apc::{Admitted, Callback, Queue, mine};
 use crate::file::FileObject;
 use crate::irp::slot::{Route, SlotPtr};
@@ -37,7 +37,8 @@ impl<K: Operation + 'static> Request<'_, K> {
     ///
     /// # Errors
     /// A request that fails at once runs nothing (I-31): its result is the `Err`. So is
-    /// [`Status::INVALID_PARAMETER`] on a file that is associated with a port (C-6);
+    /// [`Status::INVALID_PARAMETER`] on a file that is associated with a port, and with
+    /// [`Request::tee`] (C-6);
     /// [`Status::QUOTA_EXCEEDED`] when about a million APCs of this thread have not run;
     /// [`Status::SHUTDOWN_IN_PROGRESS`] while this thread ends.
     ///
@@ -47,9 +48,9 @@ impl<K: Operation + 'static> Request<'_, K> {
         mut self,
         run: impl FnOnce(K::Output) + Send + 'static,
     ) -> Result<Cancel, K::Output> {
-        let no_port = |file: &FileObject| match file.port() {
-            Some(_) => Err(Status::INVALID_PARAMETER),
-            None => Ok(()),
+        let no_port = |file: &FileObject, extras: &Extras| {
+            let port = file.port().is_some() || extras.tell.as_ref().is_some_and(Tell::has_port);
+            if port { Err(Status::INVALID_PARAMETER) } else { Ok(()) }
         };
         let (file, mut operation, extras) = self.unissued_if("given an APC", no_port)?;
         let admitted = match mine().and_then(Admitted::new) {

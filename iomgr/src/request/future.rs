@@ -34,12 +34,13 @@ impl<K: Operation> Future for Request<'_, K> {
                 return Poll::Ready(collect::<K>(slot));
             }
         }
-        let State::Ready(file, operation, extras) = std::mem::replace(&mut self.state, State::Done)
+        let State::Ready(file, operation, mut extras) =
+            std::mem::replace(&mut self.state, State::Done)
         else {
             panic!("a request was polled after it had completed");
         };
         let begun = file.made().and_then(|file| {
-            begin(&file, &extras)?;
+            begin(&file, &mut extras)?;
             Ok(file)
         });
         let file = match begun {

@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use super::{Done, Extras, Operation, Setup};
+use super::{Done, Extras, Operation, Setup, Tell};
 use crate::file::{self, FileObject};
 use crate::irp::dispatch;
 use crate::irp::finish;
@@ -12,25 +12,21 @@ use crate::processor::Core;
 use crate::scope;
 use crate::serial::{CURRENT, Turn};
 use crate::status::Status;
-use crate::wait::Event;
 
 /// The first steps of every route: whatever fails from here on leaves the request's event reset, but on
-/// a file object that has been closed it is left alone (I-6, I-39).
+/// a file object that has been closed it is left alone (I-6, I-39). A port that gets a copy must have
+/// room for it.
 #[inline]
-pub(super) fn begin(file: &FileObject, extras: &Extras) -> Result<(), Status> {
-    match &extras.event {
-        Some(event) => reset(file, event),
+pub(super) fn begin(file: &FileObject, extras: &mut Extras) -> Result<(), Status> {
+    match &mut extras.tell {
+        Some(tell) => begin_telling(file, tell),
         None => Ok(()),
     }
 }
 
 #[cold]
-fn reset(file: &FileObject, event: &Event) -> Result<(), Status> {
-    if file.is_closing() {
-        return Err(Status::FILE_CLOSED);
-    }
-    event.reset();
-    Ok(())
+fn begin_telling(file: &FileObject, tell: &mut Tell) -> Result<(), Status> {
+    if file.is_closing() { Err(Status::FILE_CLOSED) } else { tell.begin() }
 }
 
 /// Checks everything that can refuse a request, and takes a slot for it.
@@ -103,8 +99,8 @@ pub(super) fn launch<K: Operation>(
         if let Some(deadline) = extras.deadline {
             core.set_deadline(slot, deadline);
         }
-        if extras.event.is_some() || file.is_watched() {
-            expect_signal(slot, file, extras.event);
+        if extras.tell.is_some() || file.is_watched() {
+            expect_signal(slot, file, extras.tell);
         }
         if let Some(serial) = file.serial()
             && major != Major::Close
@@ -142,13 +138,13 @@ unsafe fn may_have(file: &FileObject, slot: SlotPtr) -> bool {
 
 /// C-3, C-7: what will be signalled is noted, and reset if that is the file object.
 #[cold]
-unsafe fn expect_signal(slot: SlotPtr, file: &FileObject, event: Option<Event>) {
-    if event.is_none() {
+unsafe fn expect_signal(slot: SlotPtr, file: &FileObject, tell: Option<Tell>) {
+    if !tell.as_ref().is_some_and(Tell::has_event) {
         file.reset_signal();
     }
     // SAFETY: the caller's: not issued yet, so ours.
     unsafe {
-        (*slot.0.as_ptr()).event = event;
+        (*slot.0.as_ptr()).tell = tell;
         (*slot.0.as_ptr()).flags.set(flags::SIGNAL);
     }
 }

@@ -14,6 +14,7 @@ mod future;
 mod issue;
 mod operation;
 mod routes;
+mod tell;
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,11 @@ pub use block::Block;
 pub(crate) use issue::detached;
 pub use operation::{Done, Operation, Setup};
 pub use routes::{Cancel, Issued};
+pub(crate) use tell::Tell;
 
 use crate::file::{FileHandle, FileObject};
 use crate::irp::slot::SlotPtr;
+use crate::port::{CompletionPort, Rights};
 use crate::status::Status;
 use crate::wait::Event;
 
@@ -45,7 +48,7 @@ enum State<'f, K> {
 #[derive(Default)]
 struct Extras {
     deadline: Option<Instant>,
-    event: Option<Event>,
+    tell: Option<Tell>,
 }
 
 /// The file object of a request that is not issued; an issued one counts on it by itself.
@@ -158,12 +161,62 @@ impl<'f, K: Operation> Request<'f, K> {
 
     /// Has the event set when the request is done, whatever its route (C-3, C-6): it is reset when the
     /// request is issued, and set after the result is there and before packet or APC (I-28). The file
-    /// object is not signalled then (I-33). An error at once leaves it reset (I-31).
+    /// object is not signalled then (I-33). An error at once leaves it reset (I-31), as does a refusal; if
+    /// the file object itself cannot be made, or is closed, the event is left alone (I-39).
     ///
     /// Without effect on a request that has been issued.
     pub fn event(mut self, event: &Event) -> Self {
         if let State::Ready(_, _, extras) = &mut self.state {
-            extras.event = Some(event.clone());
+            extras.tell = Some(Tell::with_event(extras.tell.take(), event.clone()));
+        }
+        self
+    }
+
+    /// Has a copy of the result, status and information without the buffer, queued to a port as a packet
+    /// with `key`, beside the request's route (C-6, C-40): a log, a counter, a watcher. The copy comes once,
+    /// unless the request fails at once (I-31), after the event and before the route's own news (I-28);
+    /// it comes also if the requester has left. [`Packet::into_output`](crate::Packet::into_output) has
+    /// nothing to give of it.
+    ///
+    /// The port's limit counts it from the issue on: a request whose copy has no room is refused with
+    /// [`Status::QUOTA_EXCEEDED`], and with [`Status::ACCESS_DENIED`] if the handle of the port may not
+    /// be posted to. An APC and a port exclude each other all the same
+    /// ([`Request::queue_apc`], [`Status::INVALID_PARAMETER`]).
+    ///
+    /// Without effect on a request that has been issued. The last port counts.
+    ///
+    /// ```
+    /// # use overlapped_iomgr::{Done, FileObject, Major, Operation, Request, Setup, Stack, Status};
+    /// # struct Bottom;
+    /// # impl overlapped_iomgr::Driver for Bottom {
+    /// #     fn name(&self) -> &str { "bottom" }
+    /// #     fn hooks(&self) -> overlapped_iomgr::MajorSet { overlapped_iomgr::MajorSet::ALL }
+    /// #     fn dispatch(&self, irp: overlapped_iomgr::Irp<'_>, _: overlapped_iomgr::Lower<'_>)
+    /// #         -> overlapped_iomgr::Disposition { irp.complete(Status::SUCCESS, 0) }
+    /// # }
+    /// # struct Flush;
+    /// # impl Operation for Flush {
+    /// #     type Output = Status;
+    /// #     fn major(&self) -> Major { Major::Flush }
+    /// #     fn prepare(self, _: &mut Setup<'_>) {}
+    /// #     fn finish(done: &mut Done<'_>) -> Status { done.status() }
+    /// #     fn refuse(self, status: Status) -> Status { status }
+    /// # }
+    /// # let stack = Stack::new([], std::sync::Arc::new(Bottom)).unwrap();
+    /// # let request = Request::on_its_own(|| FileObject::new(stack, "", Box::new(())), Flush);
+    /// use overlapped_iomgr::CompletionPort;
+    ///
+    /// let watcher = CompletionPort::new();
+    /// let request = request.tee(&watcher, 7);
+    /// // No hardware here: no processor can be made.
+    /// assert_eq!(request.wait(), Status::DEVICE_NOT_READY);
+    /// assert_eq!(watcher.depth(), 0);
+    /// ```
+    pub fn tee(mut self, port: &CompletionPort, key: u64) -> Self {
+        if let State::Ready(_, _, extras) = &mut self.state {
+            let allowed = port.check(Rights::MODIFY);
+            let port = port.shared().clone();
+            extras.tell = Some(Tell::with_port(extras.tell.take(), port, key, allowed));
         }
         self
     }

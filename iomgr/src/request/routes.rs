@@ -9,7 +9,7 @@ use crate::file::FileObject;
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
-use crate::port::{self, CompletionPort};
+use crate::port::{self, CompletionPort, Rights};
 use crate::processor::{Core, Driven, ProcessorHandle};
 use crate::status::Status;
 use crate::wait::Alertable;
@@ -90,7 +90,7 @@ impl<'f, K: Operation> Request<'f, K> {
         &mut self,
         use_: &str,
     ) -> Result<(FileRef<'f>, Option<K>, Extras), K::Output> {
-        self.unissued_if(use_, |_| Ok(()))
+        self.unissued_if(use_, |_, _| Ok(()))
     }
 
     /// As [`Request::unissued`], for a route that not every file object has (I-39: refused before the
@@ -98,12 +98,12 @@ impl<'f, K: Operation> Request<'f, K> {
     pub(super) fn unissued_if(
         &mut self,
         use_: &str,
-        may: impl FnOnce(&FileObject) -> Result<(), Status>,
+        may: impl FnOnce(&FileObject, &Extras) -> Result<(), Status>,
     ) -> Result<(FileRef<'f>, Option<K>, Extras), K::Output> {
-        let (file, operation, extras) = self.parts(use_);
+        let (file, operation, mut extras) = self.parts(use_);
         let made = file.made().and_then(|file| {
-            may(&file)?;
-            begin(&file, &extras)?;
+            may(&file, &extras)?;
+            begin(&file, &mut extras)?;
             Ok(file)
         });
         match made {
@@ -195,7 +195,8 @@ impl<'f, K: Operation> Request<'f, K> {
     ///
     /// # Errors
     /// A request that fails at once yields no packet (I-31): its result, error and buffer, is the
-    /// `Err`. [`Status::QUOTA_EXCEEDED`]: too many packets of the port have not been taken.
+    /// `Err`. [`Status::QUOTA_EXCEEDED`]: too many packets of the port have not been taken;
+    /// [`Status::ACCESS_DENIED`]: the handle of the port may not be posted to.
     ///
     /// # Panics
     /// When the request has been polled.
@@ -204,8 +205,9 @@ impl<'f, K: Operation> Request<'f, K> {
         K: 'static,
     {
         let (file, mut operation, extras) = self.unissued("posted")?;
+        let allowed = port.check(Rights::MODIFY);
         let port = port.shared();
-        if let Err(status) = port.admit() {
+        if let Err(status) = allowed.and_then(|()| port.admit()) {
             return Err(operation.take().expect("there").refuse(status));
         }
         let outcome = Core::with_or_create(|core| {
