@@ -11,6 +11,7 @@ use super::held::Resume;
 use super::slot::{CLASS_LOCATIONS, Flags, IoStatus, Location, Phase, Route, Slot, SlotPtr, flags};
 use super::state::State;
 use crate::buf::Payload;
+use crate::counters::IrpCounts;
 use crate::major::Major;
 use crate::processor::Core;
 use crate::status::Status;
@@ -28,7 +29,7 @@ struct Page {
 pub(crate) struct Slab {
     free: [*mut Slot; 3],
     pages: Vec<Page>,
-    live: usize,
+    counts: IrpCounts,
 }
 
 fn slot_size(class: usize) -> usize {
@@ -45,12 +46,18 @@ fn page_layout(class: usize, slots: usize) -> Layout {
 
 impl Slab {
     pub(crate) fn new() -> Slab {
-        Slab { free: [ptr::null_mut(); 3], pages: Vec::new(), live: 0 }
+        Slab { free: [ptr::null_mut(); 3], pages: Vec::new(), counts: IrpCounts::default() }
     }
 
     /// Slots in use.
+    #[inline]
     pub(crate) fn live(&self) -> usize {
-        self.live
+        self.counts.in_use() as usize
+    }
+
+    /// What each class has given and got back (I-5).
+    pub(crate) fn counts(&self) -> IrpCounts {
+        self.counts
     }
 
     /// A slot with at least `depth` locations, its header reset; `None` when memory is short
@@ -63,6 +70,7 @@ impl Slab {
         };
         if self.free[class].is_null() {
             self.grow(class, core)?;
+            self.counts.class(class).misses += 1;
         }
         let slot = self.free[class];
         // SAFETY: the free list holds initialised slots of this slab that nobody else refers to.
@@ -71,7 +79,7 @@ impl Slab {
             (*slot).state.reset();
             (*slot).flags = Flags::new(flags::LIVE);
             (*slot).generation = (*slot).generation.wrapping_add(1);
-            self.live += 1;
+            self.counts.class(class).allocations += 1;
             Some(SlotPtr(NonNull::new_unchecked(slot)))
         }
     }
@@ -90,8 +98,8 @@ impl Slab {
             let class = usize::from((*slot).class);
             (*slot).link = self.free[class];
             self.free[class] = slot;
+            self.counts.class(class).frees += 1;
         }
-        self.live -= 1;
     }
 
     #[cold]
@@ -151,7 +159,10 @@ impl Slab {
 
     /// The requesters have let go of all slots without giving them back: their processor is gone.
     pub(crate) fn forget_live(&mut self) {
-        self.live = 0;
+        for class in 0..CLASS_LOCATIONS.len() {
+            let counts = self.counts.class(class);
+            counts.frees = counts.allocations;
+        }
     }
 
     /// Calls `f` for every slot in use.
@@ -176,7 +187,7 @@ impl Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        debug_assert_eq!(self.live, 0, "the processor frees its slab when the last slot is back");
+        debug_assert_eq!(self.live(), 0, "the processor frees its slab when the last slot is back");
         for page in &self.pages {
             // SAFETY: allocated in `grow` with this layout. Slots own nothing while free: payload,
             // route and scratch are emptied before `free`.

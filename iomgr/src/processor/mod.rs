@@ -37,7 +37,7 @@ pub(crate) use remote::Remote;
 pub use thread::set_hardware_factory;
 pub use timers::TimerId;
 
-use crate::counters::Counters;
+use crate::counters::{Counters, IrpCounts};
 use crate::file::FileObject;
 use crate::hal::{self, Hal, Op, Token, Wait};
 use crate::irp::finish;
@@ -443,6 +443,10 @@ impl Core {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(crate) fn irp_counts(&self) -> IrpCounts {
+        self.slab.borrow().counts()
     }
 
     pub(crate) fn now(&self) -> u64 {
