@@ -109,10 +109,13 @@ impl Default for IrpCounts {
 }
 
 impl IrpCounts {
-    /// The class with that index.
-    #[inline]
-    pub(crate) fn class(&mut self, class: usize) -> &mut SizeClass {
-        &mut self.0[class]
+    /// Of one processor: allocations, misses and frees of the class with that index.
+    pub(crate) fn new(of: impl Fn(usize) -> (u64, u64, u64)) -> IrpCounts {
+        let mut counts = IrpCounts::default();
+        for (index, class) in counts.0.iter_mut().enumerate() {
+            (class.allocations, class.misses, class.frees) = of(index);
+        }
+        counts
     }
 
     /// The classes, the smallest first.
@@ -130,7 +133,6 @@ impl IrpCounts {
     }
 
     /// IRPs in use, of all classes.
-    #[inline]
     pub fn in_use(&self) -> u64 {
         self.0.iter().map(SizeClass::in_use).sum()
     }

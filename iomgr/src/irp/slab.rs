@@ -29,7 +29,11 @@ struct Page {
 pub(crate) struct Slab {
     free: [*mut Slot; 3],
     pages: Vec<Page>,
-    counts: IrpCounts,
+    /// Per class; `live` is the difference of the sums of the first and the last.
+    allocations: [u64; 3],
+    misses: [u64; 3],
+    frees: [u64; 3],
+    live: usize,
 }
 
 fn slot_size(class: usize) -> usize {
@@ -46,18 +50,24 @@ fn page_layout(class: usize, slots: usize) -> Layout {
 
 impl Slab {
     pub(crate) fn new() -> Slab {
-        Slab { free: [ptr::null_mut(); 3], pages: Vec::new(), counts: IrpCounts::default() }
+        Slab {
+            free: [ptr::null_mut(); 3],
+            pages: Vec::new(),
+            allocations: [0; 3],
+            misses: [0; 3],
+            frees: [0; 3],
+            live: 0,
+        }
     }
 
     /// Slots in use.
-    #[inline]
     pub(crate) fn live(&self) -> usize {
-        self.counts.in_use() as usize
+        self.live
     }
 
     /// What each class has given and got back (I-5).
     pub(crate) fn counts(&self) -> IrpCounts {
-        self.counts
+        IrpCounts::new(|class| (self.allocations[class], self.misses[class], self.frees[class]))
     }
 
     /// A slot with at least `depth` locations, its header reset; `None` when memory is short
@@ -70,7 +80,7 @@ impl Slab {
         };
         if self.free[class].is_null() {
             self.grow(class, core)?;
-            self.counts.class(class).misses += 1;
+            self.misses[class] += 1;
         }
         let slot = self.free[class];
         // SAFETY: the free list holds initialised slots of this slab that nobody else refers to.
@@ -79,7 +89,8 @@ impl Slab {
             (*slot).state.reset();
             (*slot).flags = Flags::new(flags::LIVE);
             (*slot).generation = (*slot).generation.wrapping_add(1);
-            self.counts.class(class).allocations += 1;
+            self.allocations[class] += 1;
+            self.live += 1;
             Some(SlotPtr(NonNull::new_unchecked(slot)))
         }
     }
@@ -98,8 +109,9 @@ impl Slab {
             let class = usize::from((*slot).class);
             (*slot).link = self.free[class];
             self.free[class] = slot;
-            self.counts.class(class).frees += 1;
+            self.frees[class] += 1;
         }
+        self.live -= 1;
     }
 
     #[cold]
@@ -159,10 +171,7 @@ impl Slab {
 
     /// The requesters have let go of all slots without giving them back: their processor is gone.
     pub(crate) fn forget_live(&mut self) {
-        for class in 0..CLASS_LOCATIONS.len() {
-            let counts = self.counts.class(class);
-            counts.frees = counts.allocations;
-        }
+        self.live = 0;
     }
 
     /// Calls `f` for every slot in use.
@@ -187,7 +196,7 @@ impl Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        debug_assert_eq!(self.live(), 0, "the processor frees its slab when the last slot is back");
+        debug_assert_eq!(self.live, 0, "the processor frees its slab when the last slot is back");
         for page in &self.pages {
             // SAFETY: allocated in `grow` with this layout. Slots own nothing while free: payload,
             // route and scratch are emptied before `free`.

@@ -39,14 +39,13 @@ impl<K: Operation> Future for Request<'_, K> {
         else {
             panic!("a request was polled after it had completed");
         };
-        let begun = file.made().and_then(|file| {
-            begin(&file, &mut extras)?;
-            Ok(file)
-        });
-        let file = match begun {
+        let file = match file.made() {
             Ok(file) => file,
             Err(status) => return Poll::Ready(operation.refuse(status)),
         };
+        if let Err(status) = begin(&file, &mut extras) {
+            return Poll::Ready(operation.refuse(status));
+        }
         let mut operation = Some(operation);
         let launched = Core::with_or_create(|core| {
             // Its handle goes in here.
