@@ -115,7 +115,7 @@ impl Tell {
     }
 
     /// Whether there is an event.
-    pub(super) fn has_event(&self) -> bool {
+    pub(crate) fn has_event(&self) -> bool {
         // SAFETY: a box, if it is not an event.
         !self.is_box() || unsafe { self.copied() }.event.is_some()
     }
