@@ -34,10 +34,6 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
         if (*header).flags.has(flags::TIMED_OUT) && (*header).result.status == Status::CANCELLED {
             (*header).result.status = Status::IO_TIMEOUT;
         }
-        if (*header).result.status == Status::PENDING {
-            slot.device().report_bug("a request was completed as pending", false);
-            (*header).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
-        }
         clamp_information(slot);
         if (*header).flags.has(flags::SCOPED) {
             scope::left(slot);

@@ -68,7 +68,7 @@ impl Held {
         let slot = self.into_slot();
         // SAFETY: the only driver-side owner; `result` is ours until posted.
         unsafe {
-            (*slot.0.as_ptr()).result = IoStatus { status, info };
+            (*slot.0.as_ptr()).result = slot.of_driver(status, info);
             dispatch::resume(slot, Resume::Complete);
         }
     }

@@ -346,6 +346,21 @@ impl SlotPtr {
         }
     }
 
+    /// What the current location's driver says has come of the request (I-22): that it is pending is no
+    /// result.
+    ///
+    /// # Safety
+    /// The driver side is the caller's.
+    #[inline]
+    pub(crate) unsafe fn of_driver(self, status: Status, info: usize) -> IoStatus {
+        if status == Status::PENDING {
+            // SAFETY: the caller's.
+            unsafe { self.device() }.report_bug("a request was completed as pending", false);
+            return IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+        }
+        IoStatus { status, info }
+    }
+
     /// The device that owns the current location.
     ///
     /// # Safety
