@@ -301,8 +301,7 @@ fn bare() -> FileHandle {
 
 /// Takes IRPs until only `left` can be had without another page.
 fn take_all_but(file: &FileHandle, left: usize) -> Vec<overlapped_iomgr::Block<Read<Vec<u8>>>> {
-    let blocks = (0..FIRST - left).map(|_| read(file, 1, 0).start().unwrap()).collect();
-    blocks
+    (0..FIRST - left).map(|_| read(file, 1, 0).start().unwrap()).collect()
 }
 
 /// I-6: a request for which there is no IRP is refused, by each route: with the buffer, its event reset
