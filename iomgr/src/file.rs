@@ -300,12 +300,16 @@ impl FileObject {
     }
 
     /// Bottom drivers: says that the file's bytes have offsets, so that reads and writes must name one
-    /// unless the file object is synchronous (I-36); and whether every write goes to the end of the file
-    /// whatever offset it names. To be called when the file is opened. Streams, pipes and terminals have
-    /// no offsets.
-    pub fn set_seekable(&self, appends: bool) {
-        let appends = if appends { APPENDS } else { 0 };
-        self.modes.fetch_or(SEEKABLE | appends, Ordering::SeqCst);
+    /// unless the file object is synchronous (I-36). To be called when the file is opened. Streams,
+    /// pipes and terminals have none.
+    pub fn set_seekable(&self) {
+        self.modes.fetch_or(SEEKABLE, Ordering::SeqCst);
+    }
+
+    /// Bottom drivers: says that every write goes to the end of the file, whatever offset it names. To
+    /// be called when the file is opened.
+    pub fn set_appends(&self) {
+        self.modes.fetch_or(APPENDS, Ordering::SeqCst);
     }
 
     /// Whether the file's bytes have offsets ([`FileObject::set_seekable`]).
@@ -314,7 +318,7 @@ impl FileObject {
         self.modes.load(Ordering::Relaxed) & SEEKABLE != 0
     }
 
-    /// Whether every write goes to the end of the file ([`FileObject::set_seekable`]).
+    /// Whether every write goes to the end of the file ([`FileObject::set_appends`]).
     #[inline]
     pub fn appends(&self) -> bool {
         self.modes.load(Ordering::Relaxed) & APPENDS != 0

@@ -217,7 +217,7 @@ fn i1_completing_needs_no_memory() {
     }
     // The next one's turn at a synchronous file object.
     let serial = self::file();
-    serial.set_seekable(false);
+    serial.set_seekable();
     serial.make_synchronous(Alertable::No).unwrap();
     let mut both: Vec<_> = (0..2).map(|_| read(&serial, 4, u64::MAX)).collect();
     both.iter_mut().for_each(|request| assert!(poll(request).is_pending()));

@@ -24,7 +24,7 @@ const ZERO: Option<Duration> = Some(Duration::ZERO);
 
 fn synchronous(alertable: Alertable) -> FileHandle {
     let file = open(&stack(vec![], Bottom::default()), FD);
-    file.set_seekable(false);
+    file.set_seekable();
     file.make_synchronous(alertable).unwrap();
     file
 }
@@ -124,7 +124,8 @@ fn i35_without_offsets_and_appending() {
     assert_eq!(seen.take(), ["Read -1", "Write -1"]);
     assert_eq!(pipe.current_offset(), Some(0));
     let appending = open(&stack, FD);
-    appending.set_seekable(true);
+    appending.set_seekable();
+    appending.set_appends();
     appending.make_synchronous(Alertable::No).unwrap();
     now(&mut write(&appending, b"1234", CURRENT)).unwrap();
     assert_eq!(appending.current_offset(), Some(1000));
@@ -148,7 +149,10 @@ fn i36_offsets() {
     let file = |seekable: bool, appends: bool, synchronous: bool| {
         let file = open(&stack, FD);
         if seekable {
-            file.set_seekable(appends);
+            file.set_seekable();
+        }
+        if appends {
+            file.set_appends();
         }
         if synchronous {
             file.make_synchronous(Alertable::No).unwrap();
@@ -240,7 +244,7 @@ fn a_close_waits_for_no_turn() {
     let h = Harness::new();
     let stack = Stack::new([], Arc::new(Closing(Bottom::default()))).unwrap();
     let file = open(&stack, FD);
-    file.set_seekable(false);
+    file.set_seekable();
     file.make_synchronous(Alertable::No).unwrap();
     h.sim.script([Step::after(2)]);
     let mut before = read(&file, 1, CURRENT);

@@ -21,7 +21,8 @@
 //! - [`fs`], [`net`], [`io`], [`signal`], [`time`]: what applications use.
 //! - [`Request`]: one operation; await it, [wait](Request::wait) for it on a plain thread,
 //!   [post](Request::post) it to a [`CompletionPort`], have it [set an event](Request::signal) or
-//!   [call back](Request::queue_apc), or [look](Request::start) at it now and then.
+//!   [call back](Request::queue_apc), or [look](Request::start) at it now and then. A port may get a
+//!   [copy](Request::tee) of the result beside that.
 //! - [`wait`]: events, and waiting for one or several objects; [`apc`]: callbacks on one thread.
 //! - [`Builder`], [`Runtime`], [`LocalRuntime`], [`spawn`], [`block_on`]: the executor.
 //! - [`task`]: sets of tasks, task-local values, telling tasks to end.

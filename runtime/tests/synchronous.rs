@@ -196,6 +196,9 @@ fn i36_what_has_no_offsets() {
         let dir = Dir::new();
         let options = OpenOptions::new().read(true).write(true);
         let fifo = fifo(&dir);
+        let append = OpenOptions::new().read(true).append(true).open(&fifo).await.unwrap();
+        assert_eq!(append.write_at(b"123".to_vec(), 7).await.unwrap().0, 3, "whatever the offset");
+        assert_eq!(append.read(Vec::with_capacity(9)).await.unwrap().1, b"123");
         let master = Path::new("/dev/ptmx");
         for (path, answer) in [(&*fifo, true), (master, false)] {
             if !path.exists() {

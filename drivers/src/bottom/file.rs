@@ -186,9 +186,10 @@ impl Driver for FileDriver {
         match irp.major() {
             Major::Create if result >= 0 => {
                 if position(result).is_some() {
-                    let create = irp.payload::<Create>();
-                    let appends = create.is_some_and(|c| c.flags & libc::O_APPEND != 0);
-                    irp.file().set_seekable(appends);
+                    irp.file().set_seekable();
+                }
+                if irp.payload::<Create>().is_some_and(|c| c.flags & libc::O_APPEND != 0) {
+                    irp.file().set_appends();
                 }
                 // SAFETY: the hardware has just opened it for this request.
                 unsafe { irp.file().set_fd(result) };
