@@ -6,7 +6,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::counters::MajorCounts;
+use crate::counters::{IrpCounts, MajorCounts};
 use crate::irp::slot::{Route, SlotPtr, flags};
 use crate::major::Major;
 use crate::processor::{Core, Remote};
@@ -46,6 +46,8 @@ pub struct Census {
     pub silent: Vec<String>,
     /// Finished requests, by major.
     pub counts: MajorCounts,
+    /// IRPs, by size class (I-5).
+    pub irps: IrpCounts,
 }
 
 /// # Safety
@@ -108,13 +110,14 @@ pub fn live_requests(patience: Duration) -> Census {
             Core::with_current(|core| {
                 census.requests.extend(list(core));
                 census.counts.add(&core.counters().snapshot());
+                census.irps.add(&core.irp_counts());
             });
             continue;
         }
         let (send, receive) = mpsc::sync_channel(1);
         let answer = move |core: &Core| {
             // The asker may have lost its patience.
-            let _ = send.try_send((list(core), core.counters().snapshot()));
+            let _ = send.try_send((list(core), core.counters().snapshot(), core.irp_counts()));
         };
         if remote.run(Box::new(answer)).is_ok() {
             waiting.push((remote, receive));
@@ -123,9 +126,10 @@ pub fn live_requests(patience: Duration) -> Census {
     for (remote, receive) in waiting {
         let left = end.saturating_duration_since(Instant::now());
         match receive.recv_timeout(left) {
-            Ok((list, counts)) => {
+            Ok((list, counts, irps)) => {
                 census.requests.extend(list);
                 census.counts.add(&counts);
+                census.irps.add(&irps);
             }
             Err(_) => census.silent.push(remote.thread().to_owned()),
         }

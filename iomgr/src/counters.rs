@@ -1,7 +1,8 @@
-//! Counts of finished requests, per processor and per major.
+//! Counts of finished requests, per processor and per major; and of IRPs, per size class (I-5).
 
 use std::cell::Cell;
 
+use crate::irp::slot::CLASS_LOCATIONS;
 use crate::major::Major;
 use crate::status::Status;
 
@@ -73,5 +74,66 @@ impl MajorCounts {
             self.completed[i] += other.completed[i];
             self.failed[i] += other.failed[i];
         }
+    }
+}
+
+/// One size class of IRPs (I-5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SizeClass {
+    /// Drivers that a request of this class can pass.
+    pub locations: usize,
+    /// IRPs that were asked for and given.
+    pub allocations: u64,
+    /// Those for which the free list was empty, and more memory was taken.
+    pub misses: u64,
+    /// IRPs that were given back, all to the free list: their memory stays with their processor.
+    pub frees: u64,
+}
+
+impl SizeClass {
+    /// IRPs in use.
+    pub fn in_use(&self) -> u64 {
+        self.allocations - self.frees
+    }
+}
+
+/// The three size classes, the smallest first: of one processor, or of several together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IrpCounts([SizeClass; CLASS_LOCATIONS.len()]);
+
+impl Default for IrpCounts {
+    fn default() -> Self {
+        IrpCounts(CLASS_LOCATIONS.map(|locations| SizeClass { locations, ..SizeClass::default() }))
+    }
+}
+
+impl IrpCounts {
+    /// Of one processor: allocations, misses and frees of the class with that index.
+    pub(crate) fn new(of: impl Fn(usize) -> (u64, u64, u64)) -> IrpCounts {
+        let mut counts = IrpCounts::default();
+        for (index, class) in counts.0.iter_mut().enumerate() {
+            (class.allocations, class.misses, class.frees) = of(index);
+        }
+        counts
+    }
+
+    /// The classes, the smallest first.
+    pub fn classes(&self) -> &[SizeClass] {
+        &self.0
+    }
+
+    /// Adds another processor's counts.
+    pub fn add(&mut self, other: &IrpCounts) {
+        for (sum, class) in self.0.iter_mut().zip(&other.0) {
+            sum.allocations += class.allocations;
+            sum.misses += class.misses;
+            sum.frees += class.frees;
+        }
+    }
+
+    /// IRPs in use, of all classes.
+    pub fn in_use(&self) -> u64 {
+        self.0.iter().map(SizeClass::in_use).sum()
     }
 }

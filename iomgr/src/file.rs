@@ -37,7 +37,7 @@ use crate::request;
 use crate::serial::Serial;
 use crate::stack::Stack;
 use crate::status::Status;
-use crate::wait::{Alertable, Object, Signal};
+use crate::wait::{Object, Signal};
 
 /// In `uses`: one handle.
 const HANDLE: u64 = 1;
@@ -82,10 +82,10 @@ pub struct FileObject {
     port: OnceLock<(Arc<port::Shared>, u64)>,
     /// Made when somebody first waits for the object (C-7).
     signal: OnceLock<Signal>,
-    /// `SKIP_*` and `WATCHED`.
+    /// `SKIP_*`, `SEEKABLE`, `APPENDS` and `WATCHED`.
     modes: AtomicU8,
     /// Of a synchronous one (I-35).
-    serial: OnceLock<Box<Serial>>,
+    pub(crate) serial: OnceLock<Box<Serial>>,
 }
 
 /// In `modes`: there is a signal that requests keep up to date.
@@ -94,6 +94,11 @@ const WATCHED: u8 = 0x80;
 const SKIP_SET_EVENT: u8 = 2;
 /// In `modes`: no packet for immediate success (C-17).
 const SKIP_ON_SUCCESS: u8 = 1;
+
+/// In `modes`: its bytes have offsets.
+const SEEKABLE: u8 = 4;
+/// In `modes`: every write goes to the end.
+const APPENDS: u8 = 8;
 
 /// A close that was asked for.
 #[derive(Default)]
@@ -294,40 +299,29 @@ impl FileObject {
         &self.late
     }
 
-    /// Makes the file object a synchronous one (I-35): its requests go one at a time, in the order of
-    /// their arrival, and those that name no offset (`u64::MAX`) read and write at its current one,
-    /// which each request leaves behind its last byte. To be called before the first request.
-    ///
-    /// `alertable`: APCs of a thread that waits for one of its requests cancel that request; the call
-    /// returns when it is done (I-38).
-    ///
-    /// # Errors
-    /// [`Status::INVALID_PARAMETER`] when it is synchronous already, or associated with a port (C-10).
-    pub fn make_synchronous(&self, alertable: Alertable) -> Result<(), Status> {
-        if self.port.get().is_some() {
-            return Err(Status::INVALID_PARAMETER);
-        }
-        let serial = Box::new(Serial::new(alertable));
-        self.serial.set(serial).map_err(|_| Status::INVALID_PARAMETER)
+    /// Bottom drivers: says that the file's bytes have offsets, so that reads and writes must name one
+    /// unless the file object is synchronous (I-36). To be called when the file is opened. Streams,
+    /// pipes and terminals have none.
+    pub fn set_seekable(&self) {
+        self.modes.fetch_or(SEEKABLE, Ordering::SeqCst);
     }
 
-    /// The current byte offset of a synchronous file object; `None` of others (I-35).
-    pub fn current_offset(&self) -> Option<u64> {
-        self.serial().map(Serial::offset)
+    /// Bottom drivers: says that every write goes to the end of the file, whatever offset it names. To
+    /// be called when the file is opened.
+    pub fn set_appends(&self) {
+        self.modes.fetch_or(APPENDS, Ordering::SeqCst);
     }
 
-    /// Sets the current byte offset.
-    ///
-    /// # Errors
-    /// [`Status::INVALID_PARAMETER`] when the file object is not synchronous.
-    pub fn set_current_offset(&self, offset: u64) -> Result<(), Status> {
-        self.serial().ok_or(Status::INVALID_PARAMETER)?.set_offset(offset);
-        Ok(())
-    }
-
+    /// Whether the file's bytes have offsets ([`FileObject::set_seekable`]).
     #[inline]
-    pub(crate) fn serial(&self) -> Option<&Serial> {
-        self.serial.get().map(|serial| &**serial)
+    pub fn is_seekable(&self) -> bool {
+        self.modes.load(Ordering::Relaxed) & SEEKABLE != 0
+    }
+
+    /// Whether every write goes to the end of the file ([`FileObject::set_appends`]).
+    #[inline]
+    pub fn appends(&self) -> bool {
+        self.modes.load(Ordering::Relaxed) & APPENDS != 0
     }
 
     /// C-10.
@@ -398,6 +392,11 @@ impl FileObject {
         {
             signal.set();
         }
+    }
+
+    /// Whether it has been closed, or is being closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.uses.load(Ordering::Relaxed) & CLOSING != 0
     }
 
     fn has_foreign(&self) -> bool {

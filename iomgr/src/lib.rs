@@ -45,7 +45,7 @@ mod wheel;
 
 pub use census::{Census, LiveRequest, live_requests};
 pub use companion::{Companion, downcast as downcast_companion};
-pub use counters::MajorCounts;
+pub use counters::{IrpCounts, MajorCounts, SizeClass};
 pub use csq::CancelSafeQueue;
 pub use driver::{Class, Driver};
 pub use file::{FileHandle, FileObject};

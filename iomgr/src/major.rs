@@ -167,6 +167,9 @@ pub mod minor {
     /// Set information: takes a name away, and with the last one the file
     /// (FileDispositionInformation).
     pub const DISPOSITION: u8 = 13;
+    /// Query and set information: the current byte offset of a synchronous file object
+    /// (FilePositionInformation). The I/O manager answers these itself, in the request's turn (I-35).
+    pub const POSITION: u8 = 14;
     /// Set information: space for a range, to be written later (FileAllocationInformation).
     pub const ALLOCATION: u8 = 19;
     /// Query and set information: what a symbolic link stands for (FileReparsePointInformation).

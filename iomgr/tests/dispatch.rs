@@ -163,6 +163,44 @@ fn i22_bottom_to_top_and_status_changes() {
     h.finish();
 }
 
+/// I-22: pending is no result to complete with. The driver is reported, those above and the requester see
+/// an error, whichever way it was said.
+#[test]
+fn i22_pending_is_no_result() {
+    for how in 0..3 {
+        let h = Harness::new();
+        let log = Log::default();
+        let sees = log.clone();
+        let above =
+            Filter::new("above", |irp, lower| lower.forward(irp, On::ALL)).completed(move |irp| {
+                sees.add(format!("{} {}", irp.status().name().unwrap_or("?"), irp.info()));
+                irp.proceed()
+            });
+        let culprit = Filter::new("culprit", move |irp, lower| match how {
+            0 => irp.complete(Status::PENDING, 4),
+            1 => {
+                let (held, disposition) = irp.hold();
+                held.complete(Status::PENDING, 4);
+                disposition
+            }
+            _ => lower.forward(irp, On::ALL),
+        })
+        .completed(|mut irp| {
+            irp.set_result(Status::PENDING, 4);
+            irp.proceed()
+        });
+        let stack = stack(vec![above, culprit], Bottom::default());
+        let file = open(&stack, FD);
+        let error = h.block_on(read(&file, 4, 0)).unwrap_err();
+        assert_eq!(error.status(), Status::DRIVER_INTERNAL_ERROR, "{how}");
+        assert_eq!(log.take(), ["DRIVER_INTERNAL_ERROR 0"], "{how}");
+        assert_eq!(device(&stack, "culprit"), (false, 1), "{how}");
+        assert_eq!(device(&stack, "above"), (false, 0), "{how}");
+        drop(file);
+        h.finish();
+    }
+}
+
 /// I-24f: a routine takes the request back; the completion goes on above it when it says so, from
 /// this thread or from another.
 #[test]

@@ -10,17 +10,31 @@ use std::thread;
 use std::time::Duration;
 
 use overlapped_iomgr::apc::IoThread;
+use overlapped_iomgr::buf::BufError;
 use overlapped_iomgr::processor::set_hardware_factory;
 use overlapped_iomgr::wait::{Alertable, Event, Waited, wait_any};
-use overlapped_iomgr::{CompletionPort, FileHandle, Status};
+use overlapped_iomgr::{
+    CompletionPort, Disposition, Driver, FileHandle, FileObject, Irp, Lower, Major, MajorSet,
+    Request, Stack, Status,
+};
 use support::*;
 
 const CURRENT: u64 = u64::MAX;
+const ZERO: Option<Duration> = Some(Duration::ZERO);
 
 fn synchronous(alertable: Alertable) -> FileHandle {
     let file = open(&stack(vec![], Bottom::default()), FD);
+    file.set_seekable();
     file.make_synchronous(alertable).unwrap();
     file
+}
+
+fn set_position(file: &FileObject, offset: u64) -> Request<'_, Position> {
+    Request::new(file, Position(Some(offset)))
+}
+
+fn position(file: &FileObject) -> Request<'_, Position> {
+    Request::new(file, Position(None))
 }
 
 /// I-35: one at a time, in order, each where the one before ended.
@@ -44,9 +58,208 @@ fn i35_one_at_a_time_with_a_current_offset() {
     assert_eq!(file.current_offset(), Some(7));
     // An explicit offset moves the current one too.
     assert_eq!(now(&mut read(&file, 2, 100)).unwrap().1, [100, 101]);
-    file.set_current_offset(50).unwrap();
+    assert_eq!(now(&mut set_position(&file, 50)), (Status::SUCCESS, 0));
     assert_eq!(now(&mut read(&file, 1, CURRENT)).unwrap().1, [50]);
     drop(reads);
+    drop(file);
+    h.finish();
+}
+
+/// I-35: the offset is asked for and set in turn, by requests that no driver sees.
+#[test]
+fn i35_the_offset_in_turn() {
+    let h = Harness::new();
+    let file = synchronous(Alertable::No);
+    h.sim.script([Step::after(2), Step::after(1)]);
+    let mut first = read(&file, 3, CURRENT);
+    let mut asks = position(&file);
+    let mut sets = set_position(&file, 50);
+    let mut second = read(&file, 1, CURRENT);
+    for pended in [poll(&mut first).is_pending(), poll(&mut asks).is_pending()] {
+        assert!(pended);
+    }
+    assert!(poll(&mut sets).is_pending() && poll(&mut second).is_pending());
+    assert_eq!(file.current_offset(), Some(0), "not before its turn");
+    let submits = h.sim.submits();
+    h.turns(8);
+    assert_eq!(now(&mut first).unwrap().1, [0, 1, 2]);
+    assert_eq!(now(&mut asks), (Status::SUCCESS, 3));
+    assert_eq!(now(&mut sets), (Status::SUCCESS, 0));
+    assert_eq!(now(&mut second).unwrap().1, [50]);
+    assert_eq!(h.sim.submits(), submits + 1, "the second read alone");
+    // Nobody has the file: at once.
+    assert_eq!(now(&mut position(&file)), (Status::SUCCESS, 51));
+    // By the other routes too.
+    let block = position(&file).start().ok().unwrap();
+    assert_eq!((block.status(), block.info()), (Status::SUCCESS, 51));
+    let port = CompletionPort::new();
+    position(&file).post(&port, 1).ok().unwrap();
+    assert_eq!(port.remove(ZERO).unwrap().info(), 51);
+    drop((first, asks, sets, second, block));
+    drop(file);
+    h.finish();
+}
+
+/// I-35: what has no offsets keeps none: the bottom learns that none was named. Appending writes go to
+/// the end, wherever the current offset is; it is then where the driver says.
+#[test]
+fn i35_without_offsets_and_appending() {
+    let h = Harness::new();
+    let seen = Log::default();
+    let (log, appended) = (seen.clone(), Arc::new(AtomicUsize::new(0)));
+    let ends = appended.clone();
+    let end = move |irp: Irp<'_>, _: Lower<'_>| {
+        log.add(format!("{:?} {}", irp.major(), irp.offset() as i64));
+        if irp.major() == Major::Write && irp.file().appends() {
+            irp.file().appended_up_to(1000 + ends.fetch_add(1, SeqCst) as u64);
+        }
+        let written = if irp.major() == Major::Write { irp.len() } else { 0 };
+        irp.complete(Status::SUCCESS, written)
+    };
+    let stack = stack(vec![Filter::new("end", end)], Bottom::default());
+    let pipe = open(&stack, FD);
+    pipe.make_synchronous(Alertable::No).unwrap();
+    now(&mut read(&pipe, 4, CURRENT)).unwrap();
+    now(&mut write(&pipe, b"1234", CURRENT)).unwrap();
+    assert_eq!(seen.take(), ["Read -1", "Write -1"]);
+    assert_eq!(pipe.current_offset(), Some(0));
+    let appending = open(&stack, FD);
+    appending.set_seekable();
+    appending.set_appends();
+    appending.make_synchronous(Alertable::No).unwrap();
+    now(&mut write(&appending, b"1234", CURRENT)).unwrap();
+    assert_eq!(appending.current_offset(), Some(1000));
+    now(&mut read(&appending, 4, CURRENT)).unwrap();
+    now(&mut write(&appending, b"1234", 7)).unwrap();
+    assert_eq!(seen.take(), ["Write -1", "Read 1000", "Write 7"]);
+    assert_eq!(appending.current_offset(), Some(1001));
+    drop((pipe, appending));
+    h.finish();
+}
+
+/// I-36: a read or write of a file that has offsets must name one, unless the file object is synchronous
+/// or the write appends; what is negative as NT sees it, and not that value, is refused everywhere. No
+/// driver sees the request, the buffer comes back, the file object stays signalled (I-39), and a
+/// packet does not come (I-31).
+#[test]
+fn i36_offsets() {
+    let h = Harness::new();
+    let port = CompletionPort::new();
+    let stack = stack(vec![], Bottom::default());
+    let file = |seekable: bool, appends: bool, synchronous: bool| {
+        let file = open(&stack, FD);
+        if seekable {
+            file.set_seekable();
+        }
+        if appends {
+            file.set_appends();
+        }
+        if synchronous {
+            file.make_synchronous(Alertable::No).unwrap();
+        }
+        file
+    };
+    // What reaches the hardware fails there.
+    h.sim.default_step(Step::INLINE.result(-5));
+    for (seekable, appends, synchronous) in [
+        (true, false, false),
+        (true, true, false),
+        (true, false, true),
+        (true, true, true),
+        (false, false, false),
+        (false, false, true),
+    ] {
+        let file = file(seekable, appends, synchronous);
+        let what = format!("seekable {seekable}, appends {appends}, synchronous {synchronous}");
+        for negative in [CURRENT, CURRENT - 1, CURRENT - 2, 1 << 63] {
+            let none = negative == CURRENT && (!seekable || synchronous);
+            for write in [false, true] {
+                let legal = none || write && appends && negative == CURRENT;
+                let expected =
+                    if legal { Status::from_errno(5) } else { Status::INVALID_PARAMETER };
+                let result = |result: Result<(usize, Vec<u8>), BufError<Vec<u8>>>| {
+                    let error = result.unwrap_err();
+                    (error.status(), error.into_buf().capacity())
+                };
+                let submits = h.sim.submits();
+                let awaited = match write {
+                    false => result(now(&mut read(&file, 4, negative))),
+                    true => result(now(&mut self::write(&file, b"1234", negative))),
+                };
+                assert_eq!(awaited.0, expected, "{what}, write {write}, {negative:#x}");
+                assert!(awaited.1 >= 4, "the buffer comes back");
+                assert_eq!(h.sim.submits() - submits, usize::from(legal), "{what}, write {write}");
+            }
+            if !none {
+                assert_eq!(wait_any(&[&file], ZERO, Alertable::No), Ok(Waited::Object(0)));
+                let refused = read(&file, 4, negative).post(&port, 1).unwrap_err().unwrap_err();
+                assert_eq!(refused.status(), Status::INVALID_PARAMETER);
+                let refused = read(&file, 4, negative).start().unwrap_err().unwrap_err();
+                assert_eq!(refused.status(), Status::INVALID_PARAMETER);
+                assert_eq!(
+                    wait_any(&[&file], ZERO, Alertable::No),
+                    Ok(Waited::Object(0)),
+                    "I-39: checked before the file object's signal is reset"
+                );
+            }
+        }
+    }
+    assert_eq!((port.depth(), port.outstanding()), (0, 0));
+    h.finish();
+}
+
+/// Closes as real bottoms do: takes the descriptor away, and waits for the other requests.
+struct Closing(Bottom);
+
+impl Driver for Closing {
+    fn name(&self) -> &str {
+        "closing"
+    }
+    fn hooks(&self) -> MajorSet {
+        self.0.hooks()
+    }
+    fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
+        match irp.major() {
+            Major::Close => {
+                // SAFETY: numbers of the simulated hardware.
+                unsafe { irp.file().set_fd(-1) };
+                match irp.when_alone() {
+                    Ok(irp) => irp.complete(Status::SUCCESS, 0),
+                    Err(waits) => waits,
+                }
+            }
+            _ if irp.file().fd() < 0 => irp.complete(Status::FILE_CLOSED, 0),
+            _ => self.0.dispatch(irp, lower),
+        }
+    }
+    fn hardware(&self, irp: Irp<'_>, done: overlapped_iomgr::hal::Completion) -> Disposition {
+        self.0.hardware(irp, done)
+    }
+}
+
+/// X-33, I-35: a close waits for the requests that were issued before it and after it, and none of
+/// these waits for the close.
+#[test]
+fn a_close_waits_for_no_turn() {
+    let h = Harness::new();
+    let stack = Stack::new([], Arc::new(Closing(Bottom::default()))).unwrap();
+    let file = open(&stack, FD);
+    file.set_seekable();
+    file.make_synchronous(Alertable::No).unwrap();
+    h.sim.script([Step::after(2)]);
+    let mut before = read(&file, 1, CURRENT);
+    assert!(poll(&mut before).is_pending());
+    let mut close = plain(&file, Major::Close);
+    assert!(poll(&mut close).is_pending());
+    let mut after = read(&file, 1, CURRENT);
+    assert!(poll(&mut after).is_pending());
+    h.turns(3);
+    assert_eq!(now(&mut before).unwrap().0, 1);
+    h.turns(3);
+    assert_eq!(now(&mut after).unwrap_err().status(), Status::FILE_CLOSED);
+    h.turns(3);
+    assert_eq!(now(&mut close).0, Status::SUCCESS);
+    drop((before, after, close));
     drop(file);
     h.finish();
 }
@@ -103,7 +316,6 @@ fn what_a_synchronous_file_refuses() {
     assert_eq!(file.skip_signal(), invalid);
     assert_eq!(file.make_synchronous(Alertable::Yes), invalid);
     let other = open(&stack(vec![], Bottom::default()), FD);
-    assert_eq!(other.set_current_offset(1), invalid);
     assert_eq!(other.current_offset(), None);
     CompletionPort::new().associate(&other, 1).unwrap();
     assert_eq!(other.make_synchronous(Alertable::No), invalid);

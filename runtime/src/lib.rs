@@ -21,7 +21,8 @@
 //! - [`fs`], [`net`], [`io`], [`signal`], [`time`]: what applications use.
 //! - [`Request`]: one operation; await it, [wait](Request::wait) for it on a plain thread,
 //!   [post](Request::post) it to a [`CompletionPort`], have it [set an event](Request::signal) or
-//!   [call back](Request::queue_apc), or [look](Request::start) at it now and then.
+//!   [call back](Request::queue_apc), or [look](Request::start) at it now and then. A port may get a
+//!   [copy](Request::tee) of the result beside that.
 //! - [`wait`]: events, and waiting for one or several objects; [`apc`]: callbacks on one thread.
 //! - [`Builder`], [`Runtime`], [`LocalRuntime`], [`spawn`], [`block_on`]: the executor.
 //! - [`task`]: sets of tasks, task-local values, telling tasks to end.
@@ -41,9 +42,9 @@ pub use executor::{
 };
 pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};
 pub use overlapped_iomgr::{
-    Block, Cancel, Census, CompletionPort, Issued, IssuerScope, Limits, LiveRequest, MajorCounts,
-    Next, NoPacket, Operation, Packet, PortOptions, Request, Rights, Status, StatusClass,
-    StatusError, WaitPacket, live_requests,
+    Block, Cancel, Census, CompletionPort, IrpCounts, Issued, IssuerScope, Limits, LiveRequest,
+    MajorCounts, Next, NoPacket, Operation, Packet, PortOptions, Request, Rights, SizeClass,
+    Status, StatusClass, StatusError, WaitPacket, live_requests,
 };
 pub use overlapped_iomgr::{apc, buf, wait};
 pub use overlapped_macros::{main, test};
@@ -65,9 +66,9 @@ pub mod operation {
     pub use overlapped_drivers::class::{
         Accept, AddCount, Allocate, Close, Connect, CopyRange, Create, Delete, Entries, Entry,
         Flush, Hint, Link, MakeDirectory, Name, NormalizeName, PassDescriptors, PollEvents,
-        QueryAttributes, QueryDirectory, QueryInformation, Read, ReadLink, ReadVectored,
-        ReceiveLease, ReceiveMessage, Rename, SendMessage, SetLength, SetSecurity, Shutdown,
-        SymbolicLink, TakeCount, Write, WriteVectored, ZeroData,
+        QueryAttributes, QueryDirectory, QueryInformation, QueryPosition, Read, ReadLink,
+        ReadVectored, ReceiveLease, ReceiveMessage, Rename, SendMessage, SetLength, SetPosition,
+        SetSecurity, Shutdown, SymbolicLink, TakeCount, Write, WriteVectored, ZeroData,
     };
 }
 

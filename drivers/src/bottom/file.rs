@@ -92,6 +92,12 @@ fn directory(file: &FileObject) -> Result<i32, Status> {
     }
 }
 
+/// The system's own position in an open file; `None` of what has none, a pipe or a terminal.
+fn position(fd: i32) -> Option<u64> {
+    // SAFETY: takes no memory, and changes nothing.
+    u64::try_from(unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) }).ok()
+}
+
 /// Whether a short read or write may be done on the spot.
 #[inline]
 fn inline(file: &FileObject, fd: i32) -> bool {
@@ -128,6 +134,10 @@ fn start(mut irp: Irp<'_>) -> Disposition {
         (Major::Write, minor::VECTORED) => Op::WriteV { fd, iov: data.cast(), count: len, offset },
         (Major::Flush, minor) => Op::Sync { fd, data_only: minor == minor::DATA_ONLY },
         (Major::SetInformation, minor::NONE) => Op::SetLength { fd, len: irp.arg() },
+        // Of a synchronous file object the I/O manager answers.
+        (Major::QueryInformation | Major::SetInformation, minor::POSITION) => {
+            return irp.complete(Status::INVALID_PARAMETER, 0);
+        }
         (Major::QueryInformation, minor::NONE) => {
             let out = irp.payload_mut::<Metadata>().expect("put there by the operation");
             Op::Stat { fd, out: out.as_mut_ptr().cast() }
@@ -175,9 +185,22 @@ impl Driver for FileDriver {
         let result = done.result;
         match irp.major() {
             Major::Create if result >= 0 => {
+                if position(result).is_some() {
+                    irp.file().set_seekable();
+                }
+                if irp.payload::<Create>().is_some_and(|c| c.flags & libc::O_APPEND != 0) {
+                    irp.file().set_appends();
+                }
                 // SAFETY: the hardware has just opened it for this request.
                 unsafe { irp.file().set_fd(result) };
                 irp.complete(Status::SUCCESS, 0)
+            }
+            Major::Write if result > 0 && irp.file().appends() && irp.file().is_synchronous() => {
+                // Such a write goes by the system's own position, and leaves it where it has ended.
+                if let Some(end) = position(irp.file().fd()) {
+                    irp.file().appended_up_to(end);
+                }
+                irp.complete(done.status(), done.info())
             }
             Major::Read | Major::Write if result == -libc::EINVAL && direct(irp.file()) => {
                 irp.complete(Status::UNALIGNED, 0)

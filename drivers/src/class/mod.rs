@@ -21,8 +21,8 @@ pub use names::{
     SetSecurity, SymbolicLink,
 };
 pub use ops::{
-    Accept, Accepted, Close, Connect, Create, Flush, QueryInformation, Read, ReadVectored,
-    ReceiveLease, SetLength, Shutdown, Write, WriteVectored,
+    Accept, Accepted, Close, Connect, Create, Flush, QueryInformation, QueryPosition, Read,
+    ReadVectored, ReceiveLease, SetLength, SetPosition, Shutdown, Write, WriteVectored,
 };
 pub use receive::{Receiver, Stashed, Turn};
 pub use space::{Advice, Allocate, CopyRange, Hint, ZeroData};

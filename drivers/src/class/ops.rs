@@ -38,7 +38,7 @@ impl<B: IoBufMut> Read<B> {
         Read { buffer, offset, minor: minor::NONE }
     }
 
-    /// The next bytes of a stream.
+    /// The next bytes of a stream, or those at the current offset of a synchronous file object (I-35).
     pub fn next(buffer: B) -> Read<B> {
         Self::at(buffer, CURRENT)
     }
@@ -91,7 +91,8 @@ impl<B: IoBuf> Write<B> {
         Write { buffer, offset, minor: minor::NONE }
     }
 
-    /// To a stream, or at the end of an appending file.
+    /// To a stream, at the end of an appending file, or at the current offset of a synchronous file
+    /// object (I-35).
     pub fn next(buffer: B) -> Write<B> {
         Self::at(buffer, CURRENT)
     }
@@ -383,6 +384,54 @@ impl Operation for QueryInformation {
     fn finish(done: &mut Done<'_>) -> Self::Output {
         done.status().result(0)?;
         Ok(done.take())
+    }
+    fn refuse(self, status: Status) -> Self::Output {
+        Err(status.into())
+    }
+}
+
+/// Asks for the current offset of a synchronous file object, in turn with its other requests (I-35).
+#[derive(Debug)]
+pub struct QueryPosition;
+
+impl Operation for QueryPosition {
+    type Output = io::Result<u64>;
+
+    fn major(&self) -> Major {
+        Major::QueryInformation
+    }
+    fn prepare(self, setup: &mut Setup<'_>) {
+        setup.minor(minor::POSITION);
+    }
+    fn finish(done: &mut Done<'_>) -> Self::Output {
+        Ok(done.status().result(done.info())? as u64)
+    }
+    fn refuse(self, status: Status) -> Self::Output {
+        Err(status.into())
+    }
+}
+
+/// Sets the current offset of a synchronous file object, in turn with its other requests (I-35).
+#[derive(Debug)]
+pub struct SetPosition {
+    /// Bytes from the start; below 2^63.
+    pub offset: u64,
+}
+
+impl Operation for SetPosition {
+    type Output = io::Result<()>;
+
+    fn major(&self) -> Major {
+        Major::SetInformation
+    }
+    fn check(&self) -> Status {
+        if i64::try_from(self.offset).is_ok() { Status::SUCCESS } else { Status::OFFSET_OVERFLOW }
+    }
+    fn prepare(self, setup: &mut Setup<'_>) {
+        setup.minor(minor::POSITION).arg(self.offset);
+    }
+    fn finish(done: &mut Done<'_>) -> Self::Output {
+        unit(done)
     }
     fn refuse(self, status: Status) -> Self::Output {
         Err(status.into())

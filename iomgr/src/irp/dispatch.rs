@@ -23,6 +23,7 @@ use super::token::{Disposition, Irp, Lower, Next, Outcome, Unwinding};
 use crate::hal::{self, Op, Token};
 use crate::major::{Major, minor};
 use crate::processor::Core;
+use crate::serial::Turn;
 use crate::stack::Device;
 use crate::status::Status;
 
@@ -453,13 +454,15 @@ pub(crate) unsafe fn resume_here(slot: SlotPtr) {
             Resume::Dispatch => {
                 forget_lease(slot);
                 (*slot.0.as_ptr()).phase = Phase::Driver;
-                let file = (*slot.0.as_ptr()).file.expect("in flight").as_ref();
-                if let Some(serial) = file.serial()
-                    && !(*slot.0.as_ptr()).flags.has(flags::SERIAL)
-                {
-                    serial.begin(slot);
-                }
                 guarded(slot, || call(slot))
+            }
+            Resume::Turn => {
+                (*slot.0.as_ptr()).phase = Phase::Driver;
+                let file = (*slot.0.as_ptr()).file.expect("in flight").as_ref();
+                match file.serial().expect("parked there").begin(slot) {
+                    Turn::Answered => Outcome::Finished,
+                    Turn::Now | Turn::Later => guarded(slot, || call(slot)),
+                }
             }
             Resume::Park(queue) => {
                 crate::csq::park_here(slot, queue);

@@ -34,10 +34,6 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
         if (*header).flags.has(flags::TIMED_OUT) && (*header).result.status == Status::CANCELLED {
             (*header).result.status = Status::IO_TIMEOUT;
         }
-        if (*header).result.status == Status::PENDING {
-            slot.device().report_bug("a request was completed as pending", false);
-            (*header).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
-        }
         clamp_information(slot);
         if (*header).flags.has(flags::SCOPED) {
             scope::left(slot);
@@ -95,6 +91,16 @@ pub(crate) unsafe fn refuse(slot: SlotPtr, status: Status) {
         (*slot.0.as_ptr()).result = IoStatus { status, info: 0 };
         finalize(slot, true);
     }
+}
+
+/// Ends a prepared request that the I/O manager has answered, inside the issuing call.
+///
+/// # Safety
+/// As [`refuse`]; its result is there.
+#[cold]
+pub(crate) unsafe fn answer(slot: SlotPtr) {
+    // SAFETY: the caller's.
+    unsafe { finalize(slot, true) };
 }
 
 /// Tells the bottom that a request it asked this for has its final result, or is disposed of.
@@ -217,26 +223,17 @@ pub(crate) unsafe fn report(slot: SlotPtr, value: u64, admitted: bool) {
     }
 }
 
-/// I-28 step 5, I-33: the event, or without one the file object.
+/// I-28: whom the request tells beside its route, which comes after this.
 #[cold]
 unsafe fn signal(slot: SlotPtr) {
     // SAFETY: owner's thread; the request counts on its file.
     unsafe {
-        match (*slot.0.as_ptr()).event.take() {
-            Some(event) => {
-                event.set();
-                // A synchronous file object is signalled besides.
-                if let Some(file) = (*slot.0.as_ptr()).file
-                    && file.as_ref().serial().is_some()
-                {
-                    file.as_ref().set_signal();
-                }
-            }
-            None => {
-                if let Some(file) = (*slot.0.as_ptr()).file {
-                    file.as_ref().set_signal();
-                }
-            }
+        let header = slot.0.as_ptr();
+        let file = (*header).file.map(|file| file.as_ref());
+        match ((*header).tell.take(), file) {
+            (Some(tell), file) => tell.tell(file, (*header).result),
+            (None, Some(file)) => file.set_signal(),
+            (None, None) => {}
         }
     }
 }
@@ -359,7 +356,7 @@ unsafe fn free(slot: SlotPtr) {
         let companion = slot.set_companion(None);
         let route = mem::replace(&mut (*header).route, Route::None);
         (*header).parking = None;
-        (*header).event = None;
+        (*header).tell = None;
         leave_file(slot);
         core(slot).free_slot(slot);
         // Last, because dropping them may run code of the user's, which may panic.

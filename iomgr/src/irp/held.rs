@@ -18,6 +18,8 @@ pub(crate) enum Resume {
     Forward(u8),
     /// To the same driver's `dispatch` again.
     Dispatch,
+    /// Its turn at a synchronous file object has come.
+    Turn,
     /// Into this queue.
     Park(Parking),
 }
@@ -66,7 +68,7 @@ impl Held {
         let slot = self.into_slot();
         // SAFETY: the only driver-side owner; `result` is ours until posted.
         unsafe {
-            (*slot.0.as_ptr()).result = IoStatus { status, info };
+            (*slot.0.as_ptr()).result = slot.of_driver(status, info);
             dispatch::resume(slot, Resume::Complete);
         }
     }
@@ -92,11 +94,11 @@ impl Held {
         unsafe { dispatch::resume(self.into_slot(), Resume::Dispatch) };
     }
 
-    /// As [`Held::redispatch`], in the next turn of the request's processor: requests that let each
-    /// other go do not nest.
-    pub(crate) fn redispatch_later(self) {
+    /// The request's turn at its synchronous file object has come. It goes on in the next turn of its
+    /// processor: requests that let each other go do not nest.
+    pub(crate) fn turn_has_come(self) {
         // SAFETY: the only driver-side owner.
-        unsafe { dispatch::resume_later(self.into_slot(), Resume::Dispatch) };
+        unsafe { dispatch::resume_later(self.into_slot(), Resume::Turn) };
     }
 
     /// Passes the request on to the driver below, as [`crate::Lower::forward`].

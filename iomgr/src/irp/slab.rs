@@ -11,6 +11,7 @@ use super::held::Resume;
 use super::slot::{CLASS_LOCATIONS, Flags, IoStatus, Location, Phase, Route, Slot, SlotPtr, flags};
 use super::state::State;
 use crate::buf::Payload;
+use crate::counters::IrpCounts;
 use crate::major::Major;
 use crate::processor::Core;
 use crate::status::Status;
@@ -28,6 +29,10 @@ struct Page {
 pub(crate) struct Slab {
     free: [*mut Slot; 3],
     pages: Vec<Page>,
+    /// Per class; `live` is the difference of the sums of the first and the last.
+    allocations: [u64; 3],
+    misses: [u64; 3],
+    frees: [u64; 3],
     live: usize,
 }
 
@@ -45,12 +50,24 @@ fn page_layout(class: usize, slots: usize) -> Layout {
 
 impl Slab {
     pub(crate) fn new() -> Slab {
-        Slab { free: [ptr::null_mut(); 3], pages: Vec::new(), live: 0 }
+        Slab {
+            free: [ptr::null_mut(); 3],
+            pages: Vec::new(),
+            allocations: [0; 3],
+            misses: [0; 3],
+            frees: [0; 3],
+            live: 0,
+        }
     }
 
     /// Slots in use.
     pub(crate) fn live(&self) -> usize {
         self.live
+    }
+
+    /// What each class has given and got back (I-5).
+    pub(crate) fn counts(&self) -> IrpCounts {
+        IrpCounts::new(|class| (self.allocations[class], self.misses[class], self.frees[class]))
     }
 
     /// A slot with at least `depth` locations, its header reset; `None` when memory is short
@@ -63,6 +80,7 @@ impl Slab {
         };
         if self.free[class].is_null() {
             self.grow(class, core)?;
+            self.misses[class] += 1;
         }
         let slot = self.free[class];
         // SAFETY: the free list holds initialised slots of this slab that nobody else refers to.
@@ -71,6 +89,7 @@ impl Slab {
             (*slot).state.reset();
             (*slot).flags = Flags::new(flags::LIVE);
             (*slot).generation = (*slot).generation.wrapping_add(1);
+            self.allocations[class] += 1;
             self.live += 1;
             Some(SlotPtr(NonNull::new_unchecked(slot)))
         }
@@ -90,6 +109,7 @@ impl Slab {
             let class = usize::from((*slot).class);
             (*slot).link = self.free[class];
             self.free[class] = slot;
+            self.frees[class] += 1;
         }
         self.live -= 1;
     }
@@ -98,6 +118,7 @@ impl Slab {
     fn grow(&mut self, class: usize, core: NonNull<Core>) -> Option<()> {
         let of_class = self.pages.iter().filter(|p| usize::from(p.class) == class).count();
         let slots = if class == 2 { 4 } else { (FIRST_PAGE << of_class.min(8)).min(MAX_PAGE) };
+        self.pages.try_reserve(1).ok()?;
         // SAFETY: the layout's size is not zero.
         let memory = NonNull::new(unsafe { alloc(page_layout(class, slots)) })?;
         self.pages.push(Page { memory, slots, class: class as u8 });
@@ -134,7 +155,7 @@ impl Slab {
                     children: 0,
                     charge: 0,
                     operation: None,
-                    event: None,
+                    tell: None,
                     scope: None,
                     companion: None,
                 });

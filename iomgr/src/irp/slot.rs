@@ -24,10 +24,10 @@ use crate::file::FileObject;
 use crate::major::Major;
 use crate::port;
 use crate::processor::Core;
+use crate::request::Tell;
 use crate::scope;
 use crate::stack::{Device, Stack};
 use crate::status::Status;
-use crate::wait::Event;
 use crate::wheel::TimerKey;
 
 /// Locations that an IRP of each size class has (I-5): most requests are small.
@@ -164,7 +164,7 @@ pub(crate) mod flags {
     pub const TAKEN: u16 = 64;
     /// In use; clear while on the free list.
     pub const LIVE: u16 = 128;
-    /// An event of the request's own, or the file object, is signalled when it is done.
+    /// There is a `tell`, or the file object is signalled when it is done.
     pub const SIGNAL: u16 = 256;
     /// It belongs to an issuer scope.
     pub const SCOPED: u16 = 512;
@@ -239,8 +239,8 @@ pub(crate) struct Slot {
     pub charge: u32,
     /// What was posted, for the packet's reader. A function, which is a third of its result's size.
     pub operation: Option<fn() -> TypeId>,
-    /// Set when the request is done (C-3).
-    pub event: Option<Event>,
+    /// Whom it tells when it is done, beside its route (C-3, C-40).
+    pub tell: Option<Tell>,
     /// The issuer scope, until it is done.
     pub scope: Option<Arc<scope::Inner>>,
     /// See [`crate::companion`].
@@ -344,6 +344,21 @@ impl SlotPtr {
                 info
             }
         }
+    }
+
+    /// What the current location's driver says has come of the request (I-22): that it is pending is no
+    /// result.
+    ///
+    /// # Safety
+    /// The driver side is the caller's.
+    #[inline]
+    pub(crate) unsafe fn of_driver(self, status: Status, info: usize) -> IoStatus {
+        if status == Status::PENDING {
+            // SAFETY: the caller's.
+            unsafe { self.device() }.report_bug("a request was completed as pending", false);
+            return IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
+        }
+        IoStatus { status, info }
     }
 
     /// The device that owns the current location.

@@ -112,7 +112,7 @@ impl<'a> Irp<'a> {
         let slot = self.header();
         // SAFETY: as `header` says.
         unsafe {
-            (*slot).result = IoStatus { status, info };
+            (*slot).result = self.slot.of_driver(status, info);
             (*slot).phase = Phase::Finished;
         }
         self.into_slot();
@@ -452,7 +452,7 @@ impl Unwinding<'_> {
     /// Changes the result that the drivers above and the requester see.
     pub fn set_result(&mut self, status: Status, info: usize) {
         // SAFETY: as `header` says.
-        unsafe { (*self.header()).result = IoStatus { status, info } };
+        unsafe { (*self.header()).result = self.slot.of_driver(status, info) };
     }
 
     /// The bytes that were read, to be changed in place: one slice for each segment, together

@@ -15,6 +15,7 @@ mod names;
 mod next;
 mod packet;
 mod queue;
+mod tee;
 mod wait_packet;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub(crate) use association::blocked;
 pub use next::Next;
 pub use packet::Packet;
 pub(crate) use queue::Shared;
+pub(crate) use tee::Tee;
 pub use wait_packet::WaitPacket;
 
 use crate::apc;
@@ -229,7 +231,7 @@ impl CompletionPort {
         &self.handle.port
     }
 
-    fn check(&self, right: Rights) -> Result<(), Status> {
+    pub(crate) fn check(&self, right: Rights) -> Result<(), Status> {
         if self.rights.0 & right.0 == right.0 { Ok(()) } else { Err(Status::ACCESS_DENIED) }
     }
 
@@ -238,7 +240,8 @@ impl CompletionPort {
         self.shared().lock().depth()
     }
 
-    /// Requests that will be packets of this port or are, and have not been taken.
+    /// Requests that will be packets of this port or are, and have not been taken; copies of results
+    /// ([`crate::Request::tee`]) too.
     pub fn outstanding(&self) -> usize {
         self.shared().outstanding()
     }
@@ -250,7 +253,8 @@ impl CompletionPort {
     /// [`Status::INVALID_HANDLE`] when the port is closed, [`Status::ACCESS_DENIED`].
     pub fn post(&self, key: u64, value: u64, status: Status, info: usize) -> Result<(), Status> {
         self.check(Rights::MODIFY)?;
-        self.shared().post(Posted { key, value, result: IoStatus { status, info }, tag: 0 })
+        let result = IoStatus { status, info };
+        self.shared().post(Posted { key, value, result, tag: 0, admitted: false })
     }
 
     /// Associates a file object with this port, for the file's life (C-10): every request on it that
@@ -424,7 +428,7 @@ impl CompletionPort {
                     return Some(Err(NoPacket::Closed));
                 }
                 if !inner.is_waiting(id) {
-                    inner.waiting.push(Waiter { id, who: Who::Thread(sleeper.clone()) });
+                    inner.wait(Waiter { id, who: Who::Thread(sleeper.clone()) });
                 }
                 drop(inner);
                 apcs.as_ref()?.at(sleeper);

@@ -42,7 +42,7 @@ impl Future for Next<'_> {
             None if inner.closed => Poll::Ready(Err(NoPacket::Closed)),
             None => {
                 let id = self.id.unwrap_or_else(|| inner.new_id());
-                inner.waiting.push(Waiter { id, who: Who::Task(waker) });
+                inner.wait(Waiter { id, who: Who::Task(waker) });
                 self.id = Some(id);
                 Poll::Pending
             }

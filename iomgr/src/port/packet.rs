@@ -17,6 +17,8 @@ pub(super) struct Posted {
     pub(super) result: IoStatus,
     /// Names it among those queued; 0 for no name.
     pub(super) tag: u64,
+    /// It counts as outstanding until it is taken, as a request's own packet does.
+    pub(super) admitted: bool,
 }
 
 enum Content {
@@ -24,7 +26,8 @@ enum Content {
     Posted(Posted),
 }
 
-/// A finished request, or a posted packet, taken from a port.
+/// A finished request, the copy of a result ([`crate::Request::tee`]), or a posted packet, taken from a
+/// port.
 pub struct Packet(Content);
 
 // SAFETY: a packet is the requester of a `DONE` slot, which may sit on any thread.
@@ -49,8 +52,12 @@ impl Packet {
         entry
     }
 
-    pub(super) fn is_request(&self) -> bool {
-        matches!(self.0, Content::Irp(_))
+    /// Whether it counts as outstanding until it is taken.
+    pub(super) fn is_admitted(&self) -> bool {
+        match &self.0 {
+            Content::Irp(_) => true,
+            Content::Posted(posted) => posted.admitted,
+        }
     }
 
     fn result(&self) -> IoStatus {
@@ -79,7 +86,7 @@ impl Packet {
     }
 
     /// The value given to [`crate::Request::packet`] or [`crate::CompletionPort::post`]; 0 for requests
-    /// posted with [`crate::Request::post`].
+    /// posted with [`crate::Request::post`], and for copies.
     pub fn value(&self) -> u64 {
         self.key_and_value().1
     }
@@ -98,10 +105,13 @@ impl Packet {
     /// posted.
     ///
     /// # Panics
-    /// When the packet is of another operation, or was made by [`crate::CompletionPort::post`].
+    /// When the packet is of another operation, is the copy of a result, or was made by
+    /// [`crate::CompletionPort::post`].
     #[track_caller]
     pub fn into_output<K: Operation + 'static>(self) -> K::Output {
-        let Content::Irp(slot) = self.0 else { panic!("a posted packet has no request") };
+        let Content::Irp(slot) = self.0 else {
+            panic!("a posted packet, or a copy, has no request")
+        };
         // SAFETY: `DONE`, and we are the requester: result and payload are ours until `self` goes.
         unsafe {
             let header = slot.0.as_ptr();

@@ -153,6 +153,12 @@ impl Inner {
         })
     }
 
+    /// Somebody waits. Handing them a packet will need no memory (I-1).
+    pub(super) fn wait(&mut self, waiter: Waiter) {
+        self.waiting.push(waiter);
+        self.handed.reserve(self.waiting.len());
+    }
+
     pub(super) fn is_waiting(&self, id: u64) -> bool {
         self.waiting.iter().any(|waiter| waiter.id == id)
     }
@@ -240,7 +246,7 @@ impl Shared {
 
     #[inline]
     fn note_taken(&self, packet: &Packet) {
-        if packet.is_request() {
+        if packet.is_admitted() {
             self.reaped();
         }
     }
@@ -284,6 +290,48 @@ impl Shared {
         }
         self.queue(inner, posted);
         Ok(())
+    }
+
+    /// A packet to be queued later, for which neither room nor memory will be wanting then (I-1).
+    ///
+    /// # Errors
+    /// As [`Shared::admit`].
+    pub(super) fn reserve(&self, posted: Posted) -> Result<Box<Own<Posted>>, Status> {
+        self.admit()?;
+        let spare = self.lock().spare.pop();
+        Ok(match spare {
+            Some(mut own) => {
+                own.content = posted;
+                own
+            }
+            None => Own::new(posted),
+        })
+    }
+
+    /// Queues a reserved packet.
+    pub(super) fn insert_reserved(&self, own: Box<Own<Posted>>) {
+        let mut inner = self.lock();
+        if inner.closed {
+            drop(inner);
+            // C-30.
+            return self.reaped();
+        }
+        let released = match inner.next_waiter().filter(|_| inner.packets.is_empty()) {
+            Some(at) => {
+                let released = inner.hand(at, Packet::of_post(own.content));
+                if inner.spare.len() < inner.spare.capacity() {
+                    inner.spare.push(own);
+                }
+                released
+            }
+            None => {
+                inner.packets.push(Entry::Own(own));
+                self.show(&inner);
+                Released(None)
+            }
+        };
+        drop(inner);
+        released.tell();
     }
 
     /// Queues a packet whatever the limit says: there are not more of these than their makers.
@@ -337,7 +385,7 @@ impl Shared {
             drop(inner);
             return drop(packet);
         }
-        if packet.is_request() {
+        if packet.is_admitted() {
             self.admit_late();
         }
         let released = match inner.next_waiter() {

@@ -46,7 +46,7 @@ impl Reporter for Inner {
             *state = State::Queued { port: port.clone(), tag };
             drop(state);
             // It may wake a task, whose waker may look here.
-            port.post_always(Posted { key, value, result, tag });
+            port.post_always(Posted { key, value, result, tag, admitted: false });
         }
     }
 }

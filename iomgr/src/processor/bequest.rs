@@ -12,6 +12,7 @@ use super::{CURRENT, Core, Processor};
 use crate::hal::{self, Wait};
 use crate::irp::slot::{Phase, Route, SlotPtr, flags};
 use crate::major::Major;
+use crate::request::Tell;
 
 /// How long a thread that ends waits for the requests that it cancels.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -95,7 +96,7 @@ unsafe fn survives(slot: SlotPtr) -> bool {
             Route::Parent(parent) => return survives(*parent),
             _ => false,
         };
-        reports && (*header).event.is_none()
+        reports && !(*header).tell.as_ref().is_some_and(Tell::has_event)
     }
 }
 

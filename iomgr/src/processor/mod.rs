@@ -37,7 +37,7 @@ pub(crate) use remote::Remote;
 pub use thread::set_hardware_factory;
 pub use timers::TimerId;
 
-use crate::counters::Counters;
+use crate::counters::{Counters, IrpCounts};
 use crate::file::FileObject;
 use crate::hal::{self, Hal, Op, Token, Wait};
 use crate::irp::finish;
@@ -445,6 +445,10 @@ impl Core {
         &self.counters
     }
 
+    pub(crate) fn irp_counts(&self) -> IrpCounts {
+        self.slab.borrow().counts()
+    }
+
     pub(crate) fn now(&self) -> u64 {
         self.now.get()
     }
@@ -461,7 +465,7 @@ impl Core {
             drop(slot.set_companion(None));
             header.parking = None;
             header.route = Route::None;
-            header.event = None;
+            header.tell = None;
             if let Some(file) = header.file.take() {
                 // If it was local, it has been adopted out.
                 crate::file::leave(file, false, false);

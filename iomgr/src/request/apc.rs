@@ -3,8 +3,10 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{Cancel, Operation, Request, admit, collect, launch};
+use super::issue::{admit, collect, launch};
+use super::{Cancel, Extras, Operation, Request, Tell};
 use crate::apc::{Admitted, Callback, Queue, mine};
+use crate::file::FileObject;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::Core;
 use crate::status::Status;
@@ -35,7 +37,8 @@ impl<K: Operation + 'static> Request<'_, K> {
     ///
     /// # Errors
     /// A request that fails at once runs nothing (I-31): its result is the `Err`. So is
-    /// [`Status::INVALID_PARAMETER`] on a file that is associated with a port (C-6);
+    /// [`Status::INVALID_PARAMETER`] on a file that is associated with a port, and with
+    /// [`Request::tee`] (C-6);
     /// [`Status::QUOTA_EXCEEDED`] when about a million APCs of this thread have not run;
     /// [`Status::SHUTDOWN_IN_PROGRESS`] while this thread ends.
     ///
@@ -45,12 +48,12 @@ impl<K: Operation + 'static> Request<'_, K> {
         mut self,
         run: impl FnOnce(K::Output) + Send + 'static,
     ) -> Result<Cancel, K::Output> {
-        let (file, mut operation, extras) = self.unissued("given an APC")?;
-        let refused = match mine() {
-            _ if file.port().is_some() => Err(Status::INVALID_PARAMETER),
-            queue => queue.and_then(Admitted::new),
+        let no_port = |file: &FileObject, extras: &Extras| {
+            let port = file.port().is_some() || extras.tell.as_ref().is_some_and(Tell::has_port);
+            if port { Err(Status::INVALID_PARAMETER) } else { Ok(()) }
         };
-        let admitted = match refused {
+        let (file, mut operation, extras) = self.unissued_if("given an APC", no_port)?;
+        let admitted = match mine().and_then(Admitted::new) {
             Ok(admitted) => admitted,
             Err(status) => return Err(operation.take().expect("there").refuse(status)),
         };

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::{Cancel, Operation, Request, admit, collect, launch};
+use super::issue::{admit, collect, launch};
+use super::{Cancel, Operation, Request};
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};

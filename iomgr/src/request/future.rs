@@ -13,7 +13,8 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{Operation, Request, State, admit, collect, launch};
+use super::issue::{admit, begin, collect, launch};
+use super::{Operation, Request, State};
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::Core;
@@ -33,13 +34,22 @@ impl<K: Operation> Future for Request<'_, K> {
                 return Poll::Ready(collect::<K>(slot));
             }
         }
-        let State::Ready(file, operation, extras) = std::mem::replace(&mut self.state, State::Done)
+        let State::Ready(file, operation, mut extras) =
+            std::mem::replace(&mut self.state, State::Done)
         else {
             panic!("a request was polled after it had completed");
         };
+        let file = match file.made() {
+            Ok(file) => file,
+            Err(status) => return Poll::Ready(operation.refuse(status)),
+        };
+        if let Err(status) = begin(&file, &mut extras) {
+            return Poll::Ready(operation.refuse(status));
+        }
         let mut operation = Some(operation);
         let launched = Core::with_or_create(|core| {
-            let file = file.made()?;
+            // Its handle goes in here.
+            let file = file;
             let slot = admit(core, &file, operation.as_ref().expect("not taken"))?;
             let operation = operation.take().expect("not taken");
             let left = core.inline_left();

@@ -2,12 +2,14 @@
 
 use std::any::TypeId;
 
-use super::{Extras, Operation, Request, State, Target as FileRef, admit, collect, launch};
+use super::issue::{admit, begin, collect, launch};
+use super::{Extras, Operation, Request, State, Target as FileRef};
 use crate::apc;
+use crate::file::FileObject;
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
-use crate::port::{self, CompletionPort};
+use crate::port::{self, CompletionPort, Rights};
 use crate::processor::{Core, Driven, ProcessorHandle};
 use crate::status::Status;
 use crate::wait::Alertable;
@@ -79,17 +81,32 @@ pub enum Issued<T> {
 }
 
 impl<'f, K: Operation> Request<'f, K> {
-    /// The parts of a request that has not been issued, its file object made. One that has been stays
-    /// as it is: its drop lets go of it.
+    /// The parts of a request that has not been issued, its file object made and its event reset. One
+    /// that has been issued stays as it is: its drop lets go of it.
     ///
     /// # Errors
-    /// The file object cannot be made: the request's result.
+    /// The file object cannot be made, or is closed: the request's result.
     pub(super) fn unissued(
         &mut self,
         use_: &str,
     ) -> Result<(FileRef<'f>, Option<K>, Extras), K::Output> {
-        let (file, operation, extras) = self.parts(use_);
-        match file.made() {
+        self.unissued_if(use_, |_, _| Ok(()))
+    }
+
+    /// As [`Request::unissued`], for a route that not every file object has (I-39: refused before the
+    /// event is reset).
+    pub(super) fn unissued_if(
+        &mut self,
+        use_: &str,
+        may: impl FnOnce(&FileObject, &Extras) -> Result<(), Status>,
+    ) -> Result<(FileRef<'f>, Option<K>, Extras), K::Output> {
+        let (file, operation, mut extras) = self.parts(use_);
+        let made = file.made().and_then(|file| {
+            may(&file, &extras)?;
+            begin(&file, &mut extras)?;
+            Ok(file)
+        });
+        match made {
             Ok(file) => Ok((file, Some(operation), extras)),
             Err(status) => Err(operation.refuse(status)),
         }
@@ -178,7 +195,8 @@ impl<'f, K: Operation> Request<'f, K> {
     ///
     /// # Errors
     /// A request that fails at once yields no packet (I-31): its result, error and buffer, is the
-    /// `Err`. [`Status::QUOTA_EXCEEDED`]: too many packets of the port have not been taken.
+    /// `Err`. [`Status::QUOTA_EXCEEDED`]: too many packets of the port have not been taken;
+    /// [`Status::ACCESS_DENIED`]: the handle of the port may not be posted to.
     ///
     /// # Panics
     /// When the request has been polled.
@@ -187,8 +205,9 @@ impl<'f, K: Operation> Request<'f, K> {
         K: 'static,
     {
         let (file, mut operation, extras) = self.unissued("posted")?;
+        let allowed = port.check(Rights::MODIFY);
         let port = port.shared();
-        if let Err(status) = port.admit() {
+        if let Err(status) = allowed.and_then(|()| port.admit()) {
             return Err(operation.take().expect("there").refuse(status));
         }
         let outcome = Core::with_or_create(|core| {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -66,6 +67,22 @@ impl Event {
     /// Cancel-safe: a future that is dropped has taken no signal.
     pub fn signalled(&self) -> Signalled {
         Signalled { event: self.clone(), left: None }
+    }
+}
+
+impl Event {
+    /// Its address, which owns it.
+    pub(crate) fn into_raw(self) -> NonNull<Signal> {
+        NonNull::new(Arc::into_raw(self.0).cast_mut()).expect("an `Arc` is never null")
+    }
+
+    /// The event again.
+    ///
+    /// # Safety
+    /// The address is one of [`Event::into_raw`], which owns it no more.
+    pub(crate) unsafe fn from_raw(raw: NonNull<Signal>) -> Event {
+        // SAFETY: the caller's.
+        Event(unsafe { Arc::from_raw(raw.as_ptr()) })
     }
 }
 

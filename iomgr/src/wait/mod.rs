@@ -36,7 +36,40 @@ pub(crate) trait Reporter: Send + Sync {
 struct State {
     set: bool,
     next: u64,
-    waiters: Vec<(u64, Waiter)>,
+    /// Threads, which stay until they leave by themselves.
+    threads: Vec<(u64, Arc<Sleeper>)>,
+    /// The others, who are told once. The oldest first.
+    others: Vec<(u64, Waiter)>,
+    /// Room for as many as there are in `others`, so that setting it needs no memory (I-1).
+    spare: Vec<(u64, Waiter)>,
+}
+
+impl State {
+    fn leave(&mut self, waiter: Waiter) -> u64 {
+        self.next += 1;
+        match waiter {
+            Waiter::Thread(sleeper) => self.threads.push((self.next, sleeper)),
+            other => {
+                self.others.push((self.next, other));
+                self.spare.reserve(self.others.len());
+            }
+        }
+        self.next
+    }
+
+    /// Takes out those of `others` who learn that it is set: all, or, if it is `auto`, those up to the
+    /// first that takes it.
+    fn told(&mut self, auto: bool) -> Vec<(u64, Waiter)> {
+        let takes = |(_, waiter): &(u64, Waiter)| auto && matches!(waiter, Waiter::Report(_));
+        let taker = self.others.iter().position(takes);
+        let mut told = std::mem::take(&mut self.spare);
+        std::mem::swap(&mut told, &mut self.others);
+        if let Some(taker) = taker {
+            self.others.extend(told.drain(taker + 1..));
+            self.set = false;
+        }
+        told
+    }
 }
 
 /// What a wait looks at: on or off, and who waits for on.
@@ -60,36 +93,29 @@ impl Signal {
         self.lock().set
     }
 
-    /// Sets it. Whether it was set.
+    /// Sets it, for which no memory is needed (I-1). Whether it was set.
     pub(crate) fn set(&self) -> bool {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.set, true);
         // All of them: the first may want others too, and not be able to take this one.
-        let mut others = Vec::new();
-        let mut at = 0;
-        while let Some((_, waiter)) = state.waiters.get(at) {
-            match waiter {
-                Waiter::Thread(sleeper) => {
-                    sleeper.tell();
-                    at += 1;
-                }
-                Waiter::Task(_) => others.push(state.waiters.remove(at).1),
-                Waiter::Report(_) => {
-                    others.push(state.waiters.remove(at).1);
-                    if self.auto {
-                        state.set = false;
-                        break;
-                    }
-                }
-            }
+        for (_, sleeper) in &state.threads {
+            sleeper.tell();
         }
+        if state.others.is_empty() {
+            return before;
+        }
+        let mut told = state.told(self.auto);
         drop(state);
-        for waiter in others {
+        for (_, waiter) in told.drain(..) {
             match waiter {
                 Waiter::Task(waker) => crate::wake::wake(waker),
                 Waiter::Report(reporter) => reporter.report(),
-                Waiter::Thread(_) => {}
+                Waiter::Thread(sleeper) => sleeper.tell(),
             }
+        }
+        let mut state = self.lock();
+        if state.spare.capacity() < told.capacity() {
+            state.spare = told;
         }
         before
     }
@@ -106,17 +132,18 @@ impl Signal {
             state.set = !self.auto;
             return None;
         }
-        state.next += 1;
-        let id = state.next;
-        state.waiters.push((id, waiter()));
-        Some(id)
+        Some(state.leave(waiter()))
     }
 
     /// Takes a waiter off. Whether it was still waiting.
     pub(crate) fn forget(&self, id: u64) -> bool {
         let mut state = self.lock();
-        let waiter = state.waiters.iter().position(|(other, _)| *other == id);
-        let waiter = waiter.map(|at| state.waiters.swap_remove(at));
+        if let Some(at) = state.threads.iter().position(|(other, _)| *other == id) {
+            state.threads.swap_remove(at);
+            return true;
+        }
+        let waiter = state.others.iter().position(|(other, _)| *other == id);
+        let waiter = waiter.map(|at| state.others.remove(at));
         drop(state);
         // Dropping it is foreign code, if it is a waker.
         waiter.is_some()
@@ -253,10 +280,7 @@ fn wait_for(
         |sleeper| {
             if left.0.is_empty() {
                 for signal in &signals {
-                    let mut state = signal.lock();
-                    state.next += 1;
-                    let id = state.next;
-                    state.waiters.push((id, Waiter::Thread(sleeper.clone())));
+                    let id = signal.lock().leave(Waiter::Thread(sleeper.clone()));
                     left.0.push((signal, id));
                 }
             }

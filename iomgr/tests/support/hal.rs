@@ -39,6 +39,9 @@ impl Step {
     pub const fn limit(self, limit: u32) -> Step {
         Step { limit, ..self }
     }
+    pub fn is_inline(self) -> bool {
+        self.turns == Some(0)
+    }
     pub const fn deaf(self) -> Step {
         Step { honours_cancel: false, ..self }
     }

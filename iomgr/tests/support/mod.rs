@@ -139,6 +139,25 @@ impl Operation for Plain {
     }
 }
 
+/// Asks for, or sets, the current offset of a synchronous file object.
+pub struct Position(pub Option<u64>);
+
+impl Operation for Position {
+    type Output = (Status, usize);
+    fn major(&self) -> Major {
+        if self.0.is_some() { Major::SetInformation } else { Major::QueryInformation }
+    }
+    fn prepare(self, setup: &mut Setup<'_>) {
+        setup.minor(minor::POSITION).arg(self.0.unwrap_or(0));
+    }
+    fn finish(done: &mut Done<'_>) -> Self::Output {
+        (done.status(), done.info())
+    }
+    fn refuse(self, status: Status) -> Self::Output {
+        (status, 0)
+    }
+}
+
 /// An operation that carries a value there and back.
 pub struct Carry<T>(pub T);
 

@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use overlapped_drivers::class::{
-    Close, Flush, QueryInformation, Read, ReadVectored, SetLength, Write, WriteVectored,
+    Close, Flush, QueryInformation, QueryPosition, Read, ReadVectored, SetLength, SetPosition,
+    Write, WriteVectored,
 };
 use overlapped_iomgr::buf::{BufError, BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Status};
@@ -19,11 +20,12 @@ use super::{Compat, OpenOptions};
 ///
 /// Its methods build [`Request`]s: await them, wait for them on a plain thread, or post them to a
 /// port. A request that is dropped is cancelled; its buffer lives on until the system is done with
-/// it. Reads and writes at offsets have no state in common, so any number may be in flight.
+/// it. Reads and writes at offsets have no state in common, so any number may be in flight: this is
+/// what a file is for. A position that moves along is either one reader's or writer's own
+/// ([`File::cursor`]), or the file object's, shared by all who have it ([`OpenOptions::synchronous`]).
 #[derive(Debug)]
 pub struct File {
     pub(super) handle: FileHandle,
-    pub(super) append: bool,
 }
 
 /// Offsets of appending writes mean nothing.
@@ -36,8 +38,8 @@ pub(super) fn absolute(offset: u64) -> u64 {
 }
 
 impl File {
-    pub(super) fn new(handle: FileHandle, append: bool) -> File {
-        File { handle, append }
+    pub(super) fn new(handle: FileHandle) -> File {
+        File { handle }
     }
 
     /// Opens a file for reading.
@@ -82,7 +84,7 @@ impl File {
     /// As [`File::read_at`].
     #[inline]
     pub fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> Request<'_, Write<B>> {
-        let offset = if self.append { CURRENT } else { absolute(offset) };
+        let offset = if self.handle.appends() { CURRENT } else { absolute(offset) };
         Request::new(&self.handle, Write::at(buf, offset))
     }
 
@@ -101,8 +103,48 @@ impl File {
         buffers: Vec<B>,
         offset: u64,
     ) -> Request<'_, WriteVectored<B>> {
-        let offset = if self.append { CURRENT } else { absolute(offset) };
+        let offset = if self.handle.appends() { CURRENT } else { absolute(offset) };
         Request::new(&self.handle, WriteVectored { buffers, offset })
+    }
+
+    /// Reads the next bytes: at the current offset of a [synchronous](OpenOptions::synchronous) file,
+    /// which moves behind them; or of what has no offsets, a named pipe or a terminal.
+    ///
+    /// Cancel-safe on a file: a read that is dropped moves nothing.
+    ///
+    /// # Errors
+    /// [`Status::INVALID_PARAMETER`] on a file that has offsets and is not synchronous (I-36);
+    /// otherwise as [`File::read_at`].
+    pub fn read<B: IoBufMut>(&self, buf: B) -> Request<'_, Read<B>> {
+        Request::new(&self.handle, Read::next(buf))
+    }
+
+    /// Writes at the current offset of a [synchronous](OpenOptions::synchronous) file, which moves
+    /// behind what was written; at the end of an appending file; or to what has no offsets, a named
+    /// pipe or a terminal.
+    ///
+    /// # Errors
+    /// As [`File::read`].
+    pub fn write<B: IoBuf>(&self, buf: B) -> Request<'_, Write<B>> {
+        Request::new(&self.handle, Write::next(buf))
+    }
+
+    /// Asks for the current offset of a [synchronous](OpenOptions::synchronous) file, as it is when
+    /// the requests before are done.
+    ///
+    /// # Errors
+    /// [`Status::INVALID_PARAMETER`] when the file is not synchronous.
+    pub fn position(&self) -> Request<'_, QueryPosition> {
+        Request::new(&self.handle, QueryPosition)
+    }
+
+    /// Sets the current offset of a [synchronous](OpenOptions::synchronous) file, when the requests
+    /// before are done.
+    ///
+    /// # Errors
+    /// As [`File::position`]; [`Status::OFFSET_OVERFLOW`] from 2^63 on.
+    pub fn set_position(&self, offset: u64) -> Request<'_, SetPosition> {
+        Request::new(&self.handle, SetPosition { offset })
     }
 
     /// Reads until the buffer's capacity is full.
@@ -193,7 +235,9 @@ impl File {
         Request::new(&self.handle, unsafe { Close::new() }).wait()
     }
 
-    /// Reads and writes one after the other, from the position given on.
+    /// Reads and writes one after the other, from the position given on. The position is the cursor's
+    /// own; nothing else waits for its requests, or moves it. One that several share is that of a
+    /// [synchronous](OpenOptions::synchronous) file.
     pub fn cursor(self, position: u64) -> Cursor {
         Cursor { file: self, position }
     }
@@ -212,7 +256,7 @@ impl AsFd for File {
     }
 }
 
-/// A file with a position.
+/// A file with a position of one reader's or writer's own; see [`File::cursor`].
 #[derive(Debug)]
 pub struct Cursor {
     file: File,

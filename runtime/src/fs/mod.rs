@@ -1,8 +1,9 @@
 //! Files, directories and their names.
 //!
-//! [`File`] reads and writes at offsets, or along a cursor of its own; every method that does I/O
-//! gives its buffer back with the result, also with a failed one. Filters go on with
-//! [`OpenOptions::filter`].
+//! [`File`] reads and writes at offsets, any number of requests at a time. A position that moves along is
+//! a reader's or writer's own ([`Cursor`]), or one that all who have the file share, and whose requests
+//! go one after the other ([`OpenOptions::synchronous`]). Every method that does I/O gives its buffer
+//! back with the result, also with a failed one. Filters go on with [`OpenOptions::filter`].
 //!
 //! The functions on paths build [`Request`](crate::Request)s, as the methods of files do: await them,
 //! [wait](crate::Request::wait) for them on a plain thread, or [post](crate::Request::post) them to a

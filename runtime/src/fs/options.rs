@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use overlapped_drivers::bottom::{self, FileContext};
 use overlapped_drivers::class::Create;
+use overlapped_iomgr::wait::Alertable;
 use overlapped_iomgr::{Driver, FileHandle, Request, Status};
 
 use super::{File, Volume};
@@ -44,6 +45,7 @@ pub struct OpenOptions {
     custom: i32,
     filters: Vec<Arc<dyn Driver>>,
     volume: Volume,
+    synchronous: Option<Alertable>,
 }
 
 impl OpenOptions {
@@ -104,6 +106,38 @@ impl OpenOptions {
     /// More `O_*` flags. The access mode in them is ignored.
     pub fn custom_flags(mut self, flags: i32) -> Self {
         self.custom = flags & !libc::O_ACCMODE;
+        self
+    }
+
+    /// Opens a synchronous file object (I-35): its requests go one at a time, in the order in which they
+    /// are issued, and the file has a current offset, which [`File::read`] and [`File::write`] go by
+    /// and leave behind their last byte, and [`File::set_position`] moves. For a file whose position
+    /// several tasks or threads share: each gets the next part, or appends behind the others' parts.
+    /// One that has a position to itself is [`File::cursor`]; requests that name their offsets need
+    /// neither.
+    ///
+    /// Alertable or not: whether APCs that come for a thread while it waits for a request on the file
+    /// ([`Request::wait`]) end that wait, by cancelling the request (I-38).
+    ///
+    /// Such a file cannot be associated with a port (C-10).
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("overlapped-serial-{}", std::process::id()));
+    /// use overlapped::fs::OpenOptions;
+    /// use overlapped::wait::Alertable;
+    ///
+    /// let options = OpenOptions::new().read(true).write(true).create(true);
+    /// let file = options.synchronous(Alertable::No).open_wait(&path)?;
+    /// file.write(b"one, ".to_vec()).wait()?;
+    /// file.write(b"two".to_vec()).wait()?;
+    /// assert_eq!(file.position().wait()?, 8);
+    /// file.set_position(5).wait()?;
+    /// assert_eq!(file.read(Vec::with_capacity(9)).wait()?.1, b"two");
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn synchronous(mut self, alertable: Alertable) -> Self {
+        self.synchronous = Some(alertable);
         self
     }
 
@@ -170,10 +204,10 @@ impl OpenOptions {
     /// Those of the system; `InvalidInput` for options that contradict each other, for a path with
     /// a NUL byte, and for more filters than a stack holds.
     pub async fn open(self, path: impl AsRef<Path>) -> io::Result<File> {
-        let append = self.append;
+        let synchronous = self.synchronous;
         let (handle, create) = self.prepare(path.as_ref())?;
         Request::new(&handle, create).await?;
-        Ok(File::new(handle, append))
+        opened(handle, synchronous)
     }
 
     /// As [`OpenOptions::open`], for threads outside a runtime: waits for the file.
@@ -181,9 +215,17 @@ impl OpenOptions {
     /// # Errors
     /// As [`OpenOptions::open`].
     pub fn open_wait(self, path: impl AsRef<Path>) -> io::Result<File> {
-        let append = self.append;
+        let synchronous = self.synchronous;
         let (handle, create) = self.prepare(path.as_ref())?;
         Request::new(&handle, create).wait()?;
-        Ok(File::new(handle, append))
+        opened(handle, synchronous)
     }
+}
+
+/// The file, which no request but its create has seen.
+fn opened(handle: FileHandle, synchronous: Option<Alertable>) -> io::Result<File> {
+    if let Some(alertable) = synchronous {
+        handle.make_synchronous(alertable)?;
+    }
+    Ok(File::new(handle))
 }

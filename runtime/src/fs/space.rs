@@ -115,7 +115,7 @@ impl File {
         to_offset: u64,
         len: u64,
     ) -> io::Result<u64> {
-        if to.append {
+        if to.handle.appends() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "a file that appends cannot be copied into",

@@ -1,0 +1,249 @@
+//! How a request becomes an IRP: it is admitted, filled in and issued; and how its result is taken.
+
+use std::ptr::NonNull;
+
+use super::{Done, Extras, Operation, Setup, Tell};
+use crate::file::{self, FileObject};
+use crate::irp::dispatch;
+use crate::irp::finish;
+use crate::irp::slot::{IoStatus, Phase, Route, SlotPtr, flags};
+use crate::major::{Major, minor};
+use crate::processor::Core;
+use crate::scope;
+use crate::serial::{CURRENT, Turn};
+use crate::status::Status;
+
+/// The first steps of every route: whatever fails from here on leaves the request's event reset, but on
+/// a file object that has been closed it is left alone (I-6, I-39). A port that gets a copy must have
+/// room for it.
+#[inline]
+pub(super) fn begin(file: &FileObject, extras: &mut Extras) -> Result<(), Status> {
+    match &mut extras.tell {
+        Some(tell) => begin_telling(file, tell),
+        None => Ok(()),
+    }
+}
+
+#[cold]
+fn begin_telling(file: &FileObject, tell: &mut Tell) -> Result<(), Status> {
+    if file.is_closing() { Err(Status::FILE_CLOSED) } else { tell.begin() }
+}
+
+/// Checks everything that can refuse a request, and takes a slot for it.
+#[inline]
+pub(super) fn admit<K: Operation>(
+    core: &Core,
+    file: &FileObject,
+    operation: &K,
+) -> Result<SlotPtr, Status> {
+    let checked = operation.check();
+    if checked != Status::SUCCESS {
+        return Err(checked);
+    }
+    core.check_running()?;
+    let scope = scope::current();
+    if let Some(scope) = &scope {
+        scope.enter()?;
+    }
+    let major = operation.major();
+    let slot = core.alloc_slot(file.stack().route(major).len());
+    let Some(slot) = slot else {
+        if let Some(scope) = scope {
+            scope.leave();
+        }
+        return Err(Status::INSUFFICIENT_RESOURCES);
+    };
+    // SAFETY: new and ours. `launch` takes it from here, so that slot and route fit whatever the
+    // operation would answer next time.
+    unsafe {
+        (*slot.0.as_ptr()).major = major;
+        if scope.is_some() {
+            (*slot.0.as_ptr()).scope = scope;
+            (*slot.0.as_ptr()).flags.set(flags::SCOPED);
+        }
+    }
+    Ok(slot)
+}
+
+/// Moves the operation into an admitted slot and issues it. `true`: complete already (I-27), and
+/// nobody was told.
+#[inline]
+pub(super) fn launch<K: Operation>(
+    core: &Core,
+    slot: SlotPtr,
+    file: &FileObject,
+    operation: K,
+    route: Route,
+    extras: Extras,
+) -> bool {
+    // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
+    unsafe {
+        let major = (*slot.0.as_ptr()).major;
+        fill(core, slot, file.address(), major, route);
+        let location = &mut *slot.location(0);
+        let payload = &mut (*slot.0.as_ptr()).payload;
+        let undo = Undo(slot);
+        let mut companion = None;
+        operation.prepare(&mut Setup { location, payload, companion: &mut companion, major });
+        std::mem::forget(undo);
+        slot.set_companion(companion);
+        if (*slot.0.as_ptr()).flags.has(flags::SCOPED) && !scope::admits(slot) {
+            finish::refuse(slot, Status::QUOTA_EXCEEDED);
+            return true;
+        }
+        // Offsets that are negative, as NT sees them (I-36).
+        if ((*slot.location(0)).offset as i64) < 0 && !may_have(file, slot) {
+            finish::refuse(slot, Status::INVALID_PARAMETER);
+            return true;
+        }
+        if let Some(deadline) = extras.deadline {
+            core.set_deadline(slot, deadline);
+        }
+        if extras.tell.is_some() || file.is_watched() {
+            expect_signal(slot, file, extras.tell);
+        }
+        if let Some(serial) = file.serial()
+            && major != Major::Close
+        {
+            match serial.enter(slot) {
+                Turn::Now => {}
+                Turn::Later => return false,
+                Turn::Answered => {
+                    finish::answer(slot);
+                    return true;
+                }
+            }
+        }
+        dispatch::issue(slot)
+    }
+}
+
+/// I-36: whether a request may have the negative offset that it has: none, which means the current one,
+/// where there is one or where there are no offsets at all.
+///
+/// # Safety
+/// The slot is filled, and the caller's.
+#[inline]
+unsafe fn may_have(file: &FileObject, slot: SlotPtr) -> bool {
+    // SAFETY: the caller's.
+    let (major, offset) = unsafe { ((*slot.0.as_ptr()).major, (*slot.location(0)).offset) };
+    match major {
+        Major::Read | Major::Write if offset != CURRENT => false,
+        Major::Read => !file.is_seekable() || file.is_synchronous(),
+        Major::Write => !file.is_seekable() || file.appends() || file.is_synchronous(),
+        // Not an offset, as far as this module knows.
+        _ => true,
+    }
+}
+
+/// C-3, C-7: what will be signalled is noted, and reset if that is the file object.
+#[cold]
+unsafe fn expect_signal(slot: SlotPtr, file: &FileObject, tell: Option<Tell>) {
+    if !tell.as_ref().is_some_and(Tell::has_event) {
+        file.reset_signal();
+    }
+    // SAFETY: the caller's: not issued yet, so ours.
+    unsafe {
+        (*slot.0.as_ptr()).tell = tell;
+        (*slot.0.as_ptr()).flags.set(flags::SIGNAL);
+    }
+}
+
+/// Frees a filled slot whose operation panics before it is issued.
+struct Undo(SlotPtr);
+
+impl Drop for Undo {
+    #[cold]
+    fn drop(&mut self) {
+        // SAFETY: both sides are the issuer's; nobody else knows the slot.
+        unsafe {
+            let header = self.0.0.as_ptr();
+            (*header).phase = Phase::Final;
+            scope::left(self.0);
+            (*header).state.complete_inline();
+            (*header).flags.set(flags::TAKEN);
+            finish::release(self.0);
+        }
+    }
+}
+
+/// Fills a new slot's header and its top location.
+///
+/// # Safety
+/// The slot is new and the caller's; the file is alive.
+#[inline]
+unsafe fn fill(core: &Core, slot: SlotPtr, file: NonNull<FileObject>, major: Major, route: Route) {
+    // SAFETY: the caller's.
+    unsafe {
+        let object = file.as_ref();
+        let devices = object.stack().route(major);
+        let header = &mut *slot.0.as_ptr();
+        header.phase = Phase::Driver;
+        header.major = major;
+        header.cursor = 0;
+        header.depth = devices.len() as u8;
+        header.result = IoStatus { status: Status::SUCCESS, info: 0 };
+        header.file = Some(file);
+        header.stack = Some(NonNull::from(&**object.stack()));
+        header.devices = devices.as_ptr();
+        if matches!(route, Route::Future(_)) {
+            header.flags.set(flags::FUTURE);
+        }
+        header.route = route;
+        if file::enter(object, core) {
+            header.flags.set(flags::LOCAL_USE);
+        }
+        let top = slot.location(0);
+        (*top).minor = minor::NONE;
+        (*top).control = 0;
+        (*top).level = 0;
+        (*top).len = 0;
+        (*top).data = std::ptr::null_mut();
+        (*top).offset = 0;
+        (*top).arg = 0;
+    }
+}
+
+/// Takes the result of a slot that is `DONE`, and lets go of it.
+///
+/// # Safety
+/// The caller is the slot's requester and gives its reference up.
+#[inline]
+pub(super) unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
+    /// Lets go even if `finish` panics.
+    struct Release(SlotPtr);
+    impl Drop for Release {
+        fn drop(&mut self) {
+            // SAFETY: the requester's reference ends here.
+            unsafe {
+                (*self.0.0.as_ptr()).flags.set(flags::TAKEN);
+                finish::release(self.0);
+            }
+        }
+    }
+    let release = Release(slot);
+    // SAFETY: a `DONE` slot's result and payload are the requester's.
+    let mut done = unsafe { Done::new(slot, &mut (*release.0.0.as_ptr()).payload) };
+    K::finish(&mut done)
+}
+
+/// Issues a request that nobody waits for, on the file's home, from its top. `false`: refused; the
+/// file is untouched. Otherwise the file may be gone when this returns.
+pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
+    Core::with_current(|core| {
+        if core.check_running().is_err() {
+            return false;
+        }
+        // SAFETY: the caller says that the file is alive; it is counted as soon as it is filled in.
+        unsafe {
+            let depth = file.as_ref().stack().route(major).len();
+            let Some(slot) = core.alloc_slot(depth) else { return false };
+            fill(core, slot, file, major, Route::None);
+            dispatch::issue(slot);
+            finish::forget(slot);
+        }
+        core.pass_on();
+        true
+    })
+    .unwrap_or(false)
+}
