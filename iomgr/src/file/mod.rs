@@ -5,47 +5,36 @@
 //! then, it is closed: CLEANUP when the last handle goes, CLOSE when the last request has
 //! gone too.
 //!
-//! **Counting.** Every request counts on its file, and two atomic operations for each would be
-//! most of the cost of a fast one. So the count is biased: requests issued on the file's *home*
-//! processor (where it was opened) use `local`, a plain number that only the home's thread touches;
-//! requests of other processors and all handles use the atomic `uses`. **Invariant:** `uses` falls
-//! to zero only on the home's thread, or, when the home is gone, wherever the last one leaves:
-//! whoever would make it zero elsewhere sends its reference home instead. So the home, and nobody
-//! else, sees the moment when both are zero. A home that goes turns what is left in `local` into
-//! foreign requests first (`adopt_out`), so that afterwards one atomic decides.
-//!
-//! **Closing.** A descriptor is closed when no other request counts on its file any more, so that
-//! none, wherever it waits, meets another file of the same number. A close that was asked for
-//! while there are others waits for them in `closer`; `CLOSING` in `uses` makes every request that
-//! leaves tell the home.
+//! How they are counted is in `count.rs`, how a close waits for requests in `closing.rs`, and what
+//! comes of both in `rundown.rs`.
+
+mod closing;
+mod count;
+mod rundown;
+
+pub use rundown::FileHandle;
+pub(crate) use rundown::{adopt_out, enter, enter_foreign, leave, note_asked};
 
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
-use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use closing::Closer;
+use count::Count;
 
 use crate::hal::Wait;
-use crate::irp::{Disposition, Held, Irp, Late};
+use crate::irp::{Held, Late};
 use crate::late::Kept;
 use crate::major::Major;
 use crate::port;
 use crate::processor::{Core, Driven, Remote};
-use crate::request;
 use crate::serial::Serial;
 use crate::stack::Stack;
 use crate::status::Status;
 use crate::wait::{Alertable, Object, Signal};
-
-/// In `uses`: one handle.
-const HANDLE: u64 = 1;
-/// In `uses`: one request of another processor.
-const FOREIGN: u64 = 1 << 32;
-const HANDLES: u64 = FOREIGN - 1;
-/// In `uses`: a close waits for the requests to leave. Not a count.
-const CLOSING: u64 = 1 << 63;
 
 /// What the home's thread knows of the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,17 +56,16 @@ pub struct FileObject {
     fd: AtomicI32,
     context: Box<dyn Any + Send + Sync>,
     home: Arc<Remote>,
-    uses: AtomicU64,
-    local: AtomicU32,
-    /// How many of `local` have been asked to end: a cleanup that finds all asked need not look for
-    /// them. Touched by the home's thread alone.
+    count: Count,
+    /// How many of the home's requests have been asked to end: a cleanup that finds all asked need
+    /// not look for them. Touched by the home's thread alone.
     asked: Cell<u32>,
     ending: Cell<Ending>,
     /// Its own address, as it was allocated: what handles and requests are given, so that the last
     /// of them may free it.
     this: NonNull<FileObject>,
     late: Kept,
-    closer: Mutex<Closer>,
+    closer: Closer<Held>,
     /// The port it reports to, and with which key (C-10, C-11).
     port: OnceLock<(Arc<port::Shared>, u64)>,
     /// Made when somebody first waits for the object (C-7).
@@ -94,17 +82,6 @@ const WATCHED: u8 = 0x80;
 const SKIP_SET_EVENT: u8 = 2;
 /// In `modes`: no packet for immediate success (C-17).
 const SKIP_ON_SUCCESS: u8 = 1;
-
-/// A close that was asked for.
-#[derive(Default)]
-enum Closer {
-    #[default]
-    None,
-    /// It waits for other requests to leave.
-    Waiting(Held),
-    /// There are no others, and no more come to the hardware.
-    Alone,
-}
 
 // SAFETY: `ending` and `asked` are touched by the home's thread alone (module invariant), `this`
 // never changes, and the rest is `Sync`.
@@ -138,13 +115,12 @@ impl FileObject {
                 fd: AtomicI32::new(-1),
                 context,
                 home: core.remote().clone(),
-                uses: AtomicU64::new(HANDLE),
-                local: AtomicU32::new(0),
+                count: Count::new(),
                 asked: Cell::new(0),
                 ending: Cell::new(Ending::Open),
                 this,
                 late: Kept::default(),
-                closer: Mutex::default(),
+                closer: Closer::new(),
                 port: OnceLock::new(),
                 signal: OnceLock::new(),
                 modes: AtomicU8::new(0),
@@ -152,7 +128,7 @@ impl FileObject {
             };
             // SAFETY: just allocated for this.
             unsafe { memory.write(file) };
-            Ok(FileHandle(this))
+            Ok(FileHandle::counted(this))
         })?
     }
 
@@ -209,11 +185,11 @@ impl FileObject {
     /// Asks for an early end of every request on this file, on every processor. Does not wait.
     pub fn cancel_requests(&self) {
         let id = self.id;
-        if self.has_foreign() {
+        if self.count.foreign() > 0 {
             Remote::broadcast(move |core| core.cancel_file(id));
-        } else if self.local.load(Ordering::Relaxed) > 0 {
+        } else if self.count.local() > 0 {
             let here = self.home.here(|core| {
-                if self.local.load(Ordering::Relaxed) > self.asked.get() {
+                if self.count.local() > self.asked.get() {
                     core.cancel_file(id);
                 }
             });
@@ -257,7 +233,7 @@ impl FileObject {
     /// [`Status::NOT_FOUND`]: there is none. A finished one whose future nobody has polled since counts
     /// as one.
     pub fn cancel_io_ex(&self) -> Result<(), Status> {
-        if !self.has_foreign() && self.local.load(Ordering::Relaxed) == 0 {
+        if self.count.foreign() == 0 && self.count.local() == 0 {
             return Err(Status::NOT_FOUND);
         }
         self.cancel_requests();
@@ -269,7 +245,7 @@ impl FileObject {
     /// whatever it got before), and may be submitted again.
     pub fn interrupt(&self, major: Major) {
         let id = self.id;
-        if self.has_foreign() {
+        if self.count.foreign() > 0 {
             Remote::broadcast(move |core| core.interrupt_file(id, major));
         } else if self.home.here(|core| core.interrupt_file(id, major)).is_none() {
             // A home that is gone has no requests.
@@ -400,88 +376,14 @@ impl FileObject {
         }
     }
 
-    fn has_foreign(&self) -> bool {
-        self.uses.load(Ordering::Relaxed) & !CLOSING >= FOREIGN
-    }
-
-    fn closer(&self) -> MutexGuard<'_, Closer> {
-        // Nothing in here panics while it holds the lock.
-        self.closer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The close `irp` waits until no other request counts on the file; then it is dispatched again,
-    /// or, if that is so already, given back. No further request reaches the hardware: the
-    /// descriptor has been taken away before.
-    pub(crate) fn wait_until_alone(irp: Irp<'_>) -> Result<Irp<'_>, Disposition> {
-        // A request of another processor that is counted later sees by this that the descriptor is
-        // gone (`enter`).
-        let uses = irp.file().uses.fetch_or(CLOSING, Ordering::AcqRel);
-        let is_alone = uses & !CLOSING < FOREIGN
-            && irp.file().home.is_current()
-            && irp.file().local.load(Ordering::Relaxed) == 1;
-        let file = irp.file().handle();
-        let (held, disposition) = {
-            let mut closer = file.closer();
-            if is_alone {
-                *closer = Closer::Alone;
-            }
-            if matches!(*closer, Closer::Alone) {
-                return Ok(irp);
-            }
-            let (held, disposition) = irp.hold();
-            if matches!(*closer, Closer::Waiting(_)) {
-                // Somebody else closes it already.
-                (Some(held), disposition)
-            } else {
-                *closer = Closer::Waiting(held);
-                (None, disposition)
-            }
-        };
-        if let Some(held) = held {
-            held.complete(Status::FILE_CLOSED, 0);
-            return Err(disposition);
-        }
-        let at_home = |file: &FileObject| {
-            if file.ending.get() == Ending::Open {
-                file.ending.set(Ending::Asked);
-            }
-            file.let_closer_go(file.local.load(Ordering::Relaxed));
-        };
-        // What lives here is `file`, so that nothing is freed meanwhile.
-        if file.run_at_home(at_home).is_err() {
-            file.let_closer_go(0);
-        }
-        Err(disposition)
-    }
-
-    /// Lets a close go on if it is the only request. On the home's thread; or the home is gone.
-    #[cold]
-    fn let_closer_go(&self, local: u32) {
-        let foreign = (self.uses.load(Ordering::Acquire) & !CLOSING) / FOREIGN;
-        if foreign + u64::from(local) > 1 {
-            return;
-        }
-        let held = {
-            let mut closer = self.closer();
-            match std::mem::replace(&mut *closer, Closer::Alone) {
-                Closer::Waiting(held) => held,
-                before => {
-                    *closer = before;
-                    return;
-                }
-            }
-        };
-        held.redispatch();
-    }
-
     pub(crate) fn address(&self) -> NonNull<FileObject> {
         self.this
     }
 
     /// Another handle to this file object; only called while a handle or request keeps it.
     pub fn handle(&self) -> FileHandle {
-        self.uses.fetch_add(HANDLE, Ordering::Relaxed);
-        FileHandle(self.this)
+        self.count.add_handle();
+        FileHandle::counted(self.this)
     }
 }
 
@@ -493,7 +395,7 @@ impl FileObject {
 impl Object for FileObject {
     fn signal(&self) -> &Signal {
         let signal = self.signal.get_or_init(|| {
-            let idle = !self.has_foreign() && self.local.load(Ordering::Relaxed) == 0;
+            let idle = self.count.foreign() == 0 && self.count.local() == 0;
             let skips = self.modes.load(Ordering::SeqCst) & SKIP_SET_EVENT != 0;
             Signal::new(false, idle && !skips)
         });
@@ -516,260 +418,4 @@ impl fmt::Debug for FileObject {
             .field("stack", &self.stack)
             .finish_non_exhaustive()
     }
-}
-
-/// A handle to a file object; clones share it, the last one to go closes it.
-pub struct FileHandle(NonNull<FileObject>);
-
-// SAFETY: `FileObject` is `Send + Sync`, and the count is atomic.
-unsafe impl Send for FileHandle {}
-// SAFETY: as above.
-unsafe impl Sync for FileHandle {}
-
-impl FileHandle {
-    /// When the last handle goes, requests in flight will go on, and the last of them closes the
-    /// file. On the home's thread, when nobody else knows the file yet.
-    pub(crate) fn leave_out_cleanup(&self) {
-        assert!(self.home.is_current(), "a request's own file object belongs to its issuer");
-        self.ending.set(Ending::Cleaned);
-    }
-}
-
-impl Deref for FileHandle {
-    type Target = FileObject;
-    #[inline]
-    fn deref(&self) -> &FileObject {
-        // SAFETY: this handle is counted.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl Clone for FileHandle {
-    fn clone(&self) -> FileHandle {
-        self.handle()
-    }
-}
-
-impl fmt::Debug for FileHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl Drop for FileHandle {
-    fn drop(&mut self) {
-        // The last handle must not simply be subtracted: see the module's invariant.
-        let mut now = self.uses.load(Ordering::Relaxed);
-        while now & HANDLES > 1 {
-            match self.uses.compare_exchange_weak(
-                now,
-                now - HANDLE,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return,
-                Err(other) => now = other,
-            }
-        }
-        // SAFETY: the reference goes along.
-        unsafe { send_home(self.0, HANDLE) };
-    }
-}
-
-struct Parcel(NonNull<FileObject>);
-// SAFETY: `FileObject` is `Send + Sync`; the parcel carries one counted reference.
-unsafe impl Send for Parcel {}
-
-/// Gives one reference of the given kind up, on the home's thread.
-///
-/// # Safety
-/// The caller owns it.
-unsafe fn send_home(file: NonNull<FileObject>, kind: u64) {
-    // SAFETY: the reference keeps it.
-    let home = unsafe { file.as_ref() }.home.clone();
-    if home.is_current() {
-        // SAFETY: on the home's thread, with the reference.
-        Core::with_current(|core| unsafe { arrive(core, file, kind) });
-        return;
-    }
-    let parcel = Parcel(file);
-    let work = move |core: &Core| {
-        let parcel = parcel;
-        // SAFETY: `run` calls this on the home's thread.
-        unsafe { arrive(core, parcel.0, kind) };
-    };
-    if home.run(Box::new(work)).is_err() {
-        // SAFETY: the home is gone, and the reference is ours.
-        unsafe { leave_without_home(file, kind) };
-    }
-}
-
-/// Gives one reference up when the home is gone, or going: all are in `uses`, and whoever takes the
-/// last one closes.
-///
-/// # Safety
-/// The caller owns the reference.
-unsafe fn leave_without_home(file: NonNull<FileObject>, kind: u64) {
-    // SAFETY: the reference keeps the file until it is replaced by one of our own, which does until
-    // it is given up.
-    unsafe {
-        let object = file.as_ref();
-        object.uses.fetch_add(HANDLE, Ordering::Relaxed);
-        if object.uses.fetch_sub(kind, Ordering::AcqRel) & CLOSING != 0 {
-            object.let_closer_go(0);
-        }
-        if object.uses.fetch_sub(HANDLE, Ordering::AcqRel) & !CLOSING == HANDLE {
-            close_without_home(file);
-        }
-    }
-}
-
-/// A reference has come home to die.
-unsafe fn arrive(core: &Core, file: NonNull<FileObject>, kind: u64) {
-    if !core.counts_locally.get() {
-        // The home is going: others may be closing the file at this moment.
-        // SAFETY: the caller's.
-        return unsafe { leave_without_home(file, kind) };
-    }
-    // SAFETY: on the home's thread; the reference keeps the file until it is subtracted, and after
-    // that, as only this thread can see zero, until `maybe_close`.
-    unsafe {
-        let object = file.as_ref();
-        if kind == HANDLE
-            && object.uses.load(Ordering::Acquire) & HANDLES == 1
-            && matches!(object.ending.get(), Ending::Open | Ending::Asked)
-        {
-            object.ending.set(Ending::Cleaned);
-            cleanup(object);
-        }
-        object.uses.fetch_sub(kind, Ordering::AcqRel);
-        maybe_close(file);
-    }
-}
-
-/// the last handle has gone; what is in flight ends early, filters that care are told.
-fn cleanup(file: &FileObject) {
-    file.cancel_requests();
-    if file.fd() >= 0 && file.stack.hooks(Major::Cleanup) {
-        request::detached(file.this, Major::Cleanup);
-    }
-}
-
-unsafe fn maybe_close(file: NonNull<FileObject>) {
-    // SAFETY: on the home's thread, which alone sees both counts (module invariant).
-    unsafe {
-        let object = file.as_ref();
-        let local = object.local.load(Ordering::Relaxed);
-        let uses = object.uses.load(Ordering::Acquire);
-        if uses & CLOSING != 0 {
-            object.let_closer_go(local);
-        }
-        if local != 0 || uses & !CLOSING != 0 {
-            return;
-        }
-        if object.ending.get() == Ending::Closing || object.fd() < 0 {
-            Core::free_file(Box::from_raw(file.as_ptr()));
-            return;
-        }
-        object.ending.set(Ending::Closing);
-        // `file` may be gone when this returns: the request was the last to leave.
-        if !request::detached(file, Major::Close) {
-            close_without_home(file);
-        }
-    }
-}
-
-unsafe fn close_without_home(file: NonNull<FileObject>) {
-    // SAFETY: the last reference is ours, and there is no request: one was refused or none can be
-    // made.
-    unsafe {
-        let object = file.as_ref();
-        if object.fd() >= 0 {
-            // The driver may make handles of its own.
-            object.uses.fetch_add(HANDLE, Ordering::Relaxed);
-            object.stack.bottom().driver().close_now(object);
-            if object.uses.fetch_sub(HANDLE, Ordering::AcqRel) & !CLOSING != HANDLE {
-                return;
-            }
-        }
-        Core::free_file(Box::from_raw(file.as_ptr()));
-    }
-}
-
-/// Counts a new request on the file. The result goes to [`leave`].
-#[inline]
-pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
-    if file.home.is(core) {
-        // No read-modify-write: only the home's thread writes it while the home lives.
-        file.local.store(file.local.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        true
-    } else {
-        enter_foreign(file);
-        false
-    }
-}
-
-/// Counts a request of another processor on the file.
-#[inline]
-pub(crate) fn enter_foreign(file: &FileObject) {
-    // Acquire: see `wait_until_alone`.
-    file.uses.fetch_add(FOREIGN, Ordering::Acquire);
-}
-
-/// A local request has been asked to end.
-///
-/// # Safety
-/// On the home's thread; the request is counted by [`enter`] as local.
-pub(crate) unsafe fn note_asked(file: NonNull<FileObject>) {
-    // SAFETY: the count keeps the file.
-    let asked = unsafe { &file.as_ref().asked };
-    asked.set(asked.get() + 1);
-}
-
-/// Counts a request off. `asked`: [`note_asked`] was called for it.
-///
-/// # Safety
-/// It was counted by [`enter`] with the given result, on this thread; or, not local, by
-/// [`enter_foreign`].
-#[inline]
-pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool, asked: bool) {
-    // SAFETY: the count keeps the file until it is taken off; see `arrive`.
-    unsafe {
-        let object = file.as_ref();
-        if local {
-            object.local.store(object.local.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
-            if asked {
-                object.asked.set(object.asked.get() - 1);
-            }
-            if object.ending.get() != Ending::Open {
-                maybe_close(file);
-            }
-            return;
-        }
-        let mut now = object.uses.load(Ordering::Relaxed);
-        // The last one, or one that a close waits for, goes home.
-        while now != FOREIGN && now & CLOSING == 0 {
-            match object.uses.compare_exchange_weak(
-                now,
-                now - FOREIGN,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return,
-                Err(other) => now = other,
-            }
-        }
-        send_home(file, FOREIGN);
-    }
-}
-
-/// The home goes: a request that counts as local counts as foreign from now on.
-///
-/// # Safety
-/// On the home's thread; the request was counted as local, and is not any more.
-pub(crate) unsafe fn adopt_out(file: NonNull<FileObject>) {
-    // SAFETY: the count keeps the file.
-    let object = unsafe { file.as_ref() };
-    object.uses.fetch_add(FOREIGN, Ordering::AcqRel);
-    object.local.store(object.local.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
 }
