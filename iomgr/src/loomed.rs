@@ -2,7 +2,9 @@
 //!
 //! Loom takes sequentially consistent accesses for `AcqRel` ones, and so finds executions that there
 //! are not; sequentially consistent fences it knows. A fence before each access of that order makes
-//! up for it, as compilers for weakly ordered machines do it.
+//! up for it, as compilers for weakly ordered machines do it. And loom orders the stores to one
+//! atomic only as far as threads have heard of each other's; a swap, which looks at the newest, is
+//! in one order with all others. So stores are swaps here that look at nothing.
 
 pub use loom::sync::atomic::Ordering;
 use loom::sync::atomic::fence;
@@ -31,7 +33,12 @@ macro_rules! atomic {
             }
             /// As std's.
             pub fn store(&self, value: $value, ordering: Ordering) {
-                self.0.store(value, order(ordering));
+                // No `Acquire` in it: a store synchronises with nobody's store before.
+                let ordering = match order(ordering) {
+                    Ordering::Relaxed => Ordering::Relaxed,
+                    _ => Ordering::Release,
+                };
+                self.0.swap(value, ordering);
             }
             /// As std's.
             pub fn swap(&self, value: $value, ordering: Ordering) -> $value {

@@ -335,7 +335,7 @@ impl Plain {
         let mut since = None;
         loop {
             let again = self.look(&mut since);
-            if self.lock.try_lock().is_ok_and(|_lock| done(self)) {
+            if self.is_done(&done) {
                 return;
             }
             if again {
@@ -353,6 +353,11 @@ impl Plain {
                 thread::yield_now();
             }
         }
+    }
+
+    fn is_done(&self, done: impl Fn(&Plain) -> bool) -> bool {
+        let _lock = self.lock.lock().unwrap();
+        done(self)
     }
 
     /// `Ward::needs_a_look`.
