@@ -191,6 +191,23 @@ fn letters_of_two_senders() {
     });
 }
 
+/// The same with work.
+#[test]
+fn work_of_two_senders() {
+    model(|| {
+        let owner = Loop::new();
+        let (one, two) = (owner.clone(), owner.clone());
+        let one = thread::spawn(move || assert!(one.send(0)));
+        let two = thread::spawn(move || assert!(two.send(1)));
+        let mut read = 0;
+        while read < 2 {
+            read += owner.turn();
+        }
+        one.join().unwrap();
+        two.join().unwrap();
+    });
+}
+
 /// A close against senders: what was sent is read, what was not comes back, and sees what the owner did
 /// before.
 #[test]
