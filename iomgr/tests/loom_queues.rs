@@ -308,3 +308,22 @@ fn insert_against_close() {
         assert_eq!(world.line.len(), 0);
     });
 }
+
+/// a cancel while another thread has taken the request out and puts it back is not lost.
+#[test]
+fn put_back_against_cancel() {
+    loom::model(|| {
+        let world = World::<1>::new();
+        world.park_here(0);
+        let back = run(&world, |world| {
+            if let Some(i) = world.remove() {
+                world.resume(i, Resume::Park);
+            }
+        });
+        world.turn();
+        world.cancel(0);
+        back.join().unwrap();
+        assert_eq!(world.ends(), [Some(End::Cancelled)]);
+        assert_eq!(world.line.len(), 0);
+    });
+}

@@ -52,12 +52,7 @@ fn parked(queue: &Arc<CancelSafeQueue>) -> FileHandle {
     open(&stack(vec![park], Bottom::default()), FD)
 }
 
-fn post(
-    file: &FileHandle,
-    port: &CompletionPort,
-    key: u64,
-    alive: &Arc<AtomicUsize>,
-) -> Cancel {
+fn post(file: &FileHandle, port: &CompletionPort, key: u64, alive: &Arc<AtomicUsize>) -> Cancel {
     let read = Read { buf: Counted::new(1, alive), offset: key };
     Request::new(file, read).post(port, key).ok().unwrap()
 }
@@ -72,8 +67,7 @@ fn x14_ten_thousand_in_random_order() {
     let queue = Arc::new(CancelSafeQueue::new());
     let file = parked(&queue);
     let (port, alive) = (CompletionPort::new(), Arc::<AtomicUsize>::default());
-    let mut handles: Vec<_> =
-        (0..MANY).map(|key| (key, post(&file, &port, key, &alive))).collect();
+    let mut handles: Vec<_> = (0..MANY).map(|key| (key, post(&file, &port, key, &alive))).collect();
     assert_eq!(queue.len(), MANY as usize);
     random.shuffle(&mut handles);
     let (mut cancelled, mut taken) = (HashSet::new(), Vec::new());

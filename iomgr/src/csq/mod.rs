@@ -16,9 +16,9 @@ use std::sync::Arc;
 use crate::irp::dispatch;
 use crate::irp::held::{Held, Resume};
 use crate::irp::slot::{IoStatus, Phase, Slot, SlotPtr, flags};
-use line::{Entry, Line};
 use crate::processor::Core;
 use crate::status::Status;
+use line::{Entry, Line};
 
 // SAFETY: a parked request is neither free nor finished, so that `link` is nobody else's; it is
 // held by no driver, so that `resume` is not either; `parked` is only used here.

@@ -45,12 +45,7 @@ impl<H> Closer<H> {
 
     /// `irp` asks to close the file. `alone`: it is the only request. `hold` is called if it is not;
     /// what is held waits, or comes back when the close is refused.
-    pub(crate) fn ask<R>(
-        &self,
-        irp: R,
-        alone: bool,
-        hold: impl FnOnce(R) -> H,
-    ) -> Asked<R, H> {
+    pub(crate) fn ask<R>(&self, irp: R, alone: bool, hold: impl FnOnce(R) -> H) -> Asked<R, H> {
         let mut state = self.lock();
         if alone {
             *state = State::Alone;

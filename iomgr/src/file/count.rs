@@ -137,10 +137,7 @@ impl Count {
     /// What is left.
     pub(crate) fn left(&self) -> Left {
         let uses = self.uses.load(Ordering::Acquire);
-        Left {
-            unused: uses & !CLOSING == 0 && self.local() == 0,
-            closing: uses & CLOSING != 0,
-        }
+        Left { unused: uses & !CLOSING == 0 && self.local() == 0, closing: uses & CLOSING != 0 }
     }
 
     // When the home is gone, or going: everything is in `uses`.
@@ -154,8 +151,7 @@ impl Count {
         if self.uses.fetch_sub(kind as u64, Ordering::AcqRel) & CLOSING != 0 {
             closing();
         }
-        self.uses.fetch_sub(Kind::Handle as u64, Ordering::AcqRel) & !CLOSING
-            == Kind::Handle as u64
+        self.uses.fetch_sub(Kind::Handle as u64, Ordering::AcqRel) & !CLOSING == Kind::Handle as u64
     }
 }
 
