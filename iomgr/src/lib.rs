@@ -29,6 +29,8 @@ pub mod file;
 pub mod hal;
 pub mod irp;
 mod late;
+#[cfg(loom)]
+mod loomed;
 mod major;
 mod node;
 mod port;

@@ -468,6 +468,7 @@ pub(crate) unsafe fn resume_here(slot: SlotPtr) {
                 crate::csq::park_here(slot, queue);
                 Outcome::Pended
             }
+            Resume::Parked(_) => unreachable!("whoever takes it out says what is to be done"),
         };
         if outcome == Outcome::Finished {
             unwind(slot);

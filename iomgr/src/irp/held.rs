@@ -4,7 +4,7 @@ use std::mem;
 use std::ops::Deref;
 
 use super::dispatch;
-use super::slot::{IoStatus, SlotPtr};
+use super::slot::{IoStatus, Slot, SlotPtr};
 use super::token::On;
 use super::view::View;
 use crate::csq::Parking;
@@ -22,6 +22,8 @@ pub(crate) enum Resume {
     Turn,
     /// Into this queue.
     Park(Parking),
+    /// Not at all: it is parked, behind this one (`csq::line`).
+    Parked(*mut Slot),
 }
 
 /// An IRP out of dispatch, held by a driver on any thread.

@@ -13,7 +13,7 @@
 pub(crate) mod child;
 pub(crate) mod dispatch;
 pub(crate) mod finish;
-mod held;
+pub(crate) mod held;
 pub(crate) mod slab;
 pub(crate) mod slot;
 #[doc(hidden)]

@@ -130,6 +130,7 @@ impl Slab {
                 slot.write(Slot {
                     state: State::new(),
                     phase: Phase::Final,
+                    parked: false,
                     flags: Flags::new(0),
                     class: class as u8,
                     major: Major::Create,

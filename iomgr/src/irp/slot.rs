@@ -198,6 +198,8 @@ pub(crate) struct Slot {
     // First line: every request touches these.
     pub state: State,
     pub phase: Phase,
+    /// It is in the queue of `parking`, whose lock this belongs to.
+    pub parked: bool,
     pub flags: Flags,
     pub class: u8,
     pub major: Major,
@@ -220,7 +222,7 @@ pub(crate) struct Slot {
     pub stack: Option<NonNull<Stack>>,
     /// The major's devices, top first; points into `stack`.
     pub devices: *const NonNull<Device>,
-    /// Free list, or a packet in a port's queue: never both (I-1).
+    /// Free list, a packet in a port's queue (I-1), or a cancel-safe queue: one at a time.
     pub link: *mut Slot,
     /// The mailbox list.
     pub mail: UnsafeCell<*mut Slot>,
@@ -231,7 +233,7 @@ pub(crate) struct Slot {
     pub issued: u64,
     /// The queue a held IRP was parked in last, so that a cancel finds it.
     pub parking: Option<Parking>,
-    /// What a driver on another thread wants done with the IRP it held.
+    /// What a driver on another thread wants done with the IRP it held; or its place in a queue.
     pub resume: Resume,
     /// Children not finished, plus one while the parent still makes them.
     pub children: u32,

@@ -15,42 +15,27 @@
 //! **Invariant.** Everything that belongs to a processor's thread (`Core`, its slots, its hardware)
 //! is touched only with the lock held; the thread takes it for the time of each call
 //! (`Core::busy`), also while it sleeps in one. Whoever sends mail and finds the thread outside
-//! tells the keeper; a thread that leaves looks at its mail *after* it has said so. Both
-//! sequentially consistent, so one of them sees the other.
+//! tells the keeper (`notice.rs`); a thread that leaves looks at its mail *after* it has said so
+//! (`presence.rs`). Both sequentially consistent, so one of them sees the other.
+//!
+//! Explored by loom in `tests/loom_mail.rs` of this crate.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::lock_api::RawReentrantMutex;
 use parking_lot::{RawMutex, RawThreadId};
 
-/// Where the thread is; see the module's header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
-    Inside,
-    Idle,
-    Left,
-    Asked,
-    Kept,
-    Gone,
-}
-
-impl State {
-    fn of(bits: u64) -> State {
-        [State::Inside, State::Idle, State::Left, State::Asked, State::Kept, State::Gone]
-            [(bits & 7) as usize]
-    }
-}
+use super::presence::Presence;
+pub(super) use super::presence::State;
 
 pub(super) struct Gate {
     lock: RawReentrantMutex<RawMutex, RawThreadId>,
-    /// The state, and how often it has changed.
-    presence: AtomicU64,
+    presence: Presence,
 }
 
 impl Gate {
     pub(super) fn new() -> Gate {
-        Gate { lock: RawReentrantMutex::INIT, presence: AtomicU64::new(State::Idle as u64) }
+        Gate { lock: RawReentrantMutex::INIT, presence: Presence::new() }
     }
 
     /// May be taken again by the thread that has it.
@@ -74,14 +59,12 @@ impl Gate {
     /// Holding the lock.
     #[inline]
     pub(super) fn set(&self, state: State) {
-        let now = self.presence.load(Ordering::Relaxed);
-        self.presence.swap(((now >> 3) + 1) << 3 | state as u64, Ordering::SeqCst);
+        self.presence.set(state);
     }
 
     /// The state, and a number that changes with it.
     pub(super) fn look(&self) -> (State, u64) {
-        let now = self.presence.load(Ordering::SeqCst);
-        (State::of(now), now >> 3)
+        self.presence.look()
     }
 }
 

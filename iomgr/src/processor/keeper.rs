@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::gate::State;
+use super::notice::Notice;
 use super::{CURRENT, Core, Driven, Processor, ProcessorHandle, Remote, thread};
 use crate::driver::Driver;
 use crate::file::{FileHandle, FileObject};
@@ -36,8 +37,12 @@ const QUIET: u32 = 8;
 /// Turns for one processor before the others get theirs.
 const TURNS: u32 = 8;
 
-/// The keeper is awake, or has been told to be.
-static AWAKE: AtomicBool = AtomicBool::new(false);
+#[cfg(not(loom))]
+static NOTICE: Notice = Notice::new();
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref NOTICE: Notice = Notice::new();
+}
 static STARTED: AtomicBool = AtomicBool::new(false);
 static HANDLE: OnceLock<ProcessorHandle> = OnceLock::new();
 /// Processors it does not know yet.
@@ -51,28 +56,23 @@ pub(super) fn announce(remote: &Arc<Remote>) {
 /// Somebody is away who must not be forgotten.
 #[inline]
 pub(super) fn notice() {
-    if !AWAKE.load(Ordering::SeqCst) {
+    if NOTICE.wakes() {
         wake();
     }
 }
 
 /// Somebody is away who will not be back soon.
 pub(super) fn call() {
-    if AWAKE.load(Ordering::SeqCst)
-        && let Some(handle) = HANDLE.get()
-    {
+    if NOTICE.wakes() {
+        wake();
+    } else if let Some(handle) = HANDLE.get() {
         // It may be between two ticks.
         handle.wake();
-    } else {
-        wake();
     }
 }
 
 #[cold]
 fn wake() {
-    if AWAKE.swap(true, Ordering::SeqCst) {
-        return;
-    }
     if let Some(handle) = HANDLE.get() {
         handle.wake();
     } else if !STARTED.swap(true, Ordering::SeqCst) {
@@ -80,7 +80,7 @@ fn wake() {
         if let Err(error) = thread.spawn(run) {
             // The next to leave tries again.
             STARTED.store(false, Ordering::SeqCst);
-            AWAKE.store(false, Ordering::SeqCst);
+            NOTICE.failed();
             tracing::error!(%error, "requests of plain threads go on only while these wait");
         }
     }
@@ -117,26 +117,27 @@ fn run() {
         let wait = if quiet <= QUIET {
             Wait::For(TICK)
         } else {
-            AWAKE.store(false, Ordering::SeqCst);
-            let new = !NEW.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-            if new || wards.iter().any(Ward::needs_a_look) {
-                AWAKE.store(true, Ordering::SeqCst);
-                Wait::No
-            } else {
+            let wanted = || {
+                let new = !NEW.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+                new || wards.iter().any(Ward::needs_a_look)
+            };
+            if NOTICE.sleeps(wanted) {
                 match wards.iter().filter_map(|ward| ward.due).min() {
                     Some(due) => Wait::For(due.saturating_duration_since(Instant::now())),
                     None => Wait::Forever,
                 }
+            } else {
+                Wait::No
             }
         };
         if wait == Wait::No {
             quiet = 0;
         }
-        if let Err(error) = processor.turn(wait, || quiet > QUIET && AWAKE.load(Ordering::SeqCst)) {
+        if let Err(error) = processor.turn(wait, || quiet > QUIET && NOTICE.is_awake()) {
             tracing::error!(%error, "the keeper's backend failed");
             std::thread::sleep(Duration::from_millis(10));
         }
-        if AWAKE.load(Ordering::SeqCst) && quiet > QUIET {
+        if NOTICE.is_awake() && quiet > QUIET {
             quiet = 0;
         }
     }

@@ -19,6 +19,9 @@
 pub(crate) mod bequest;
 mod gate;
 mod keeper;
+mod mailbox;
+mod notice;
+mod presence;
 mod remote;
 mod thread;
 mod timers;

@@ -1,32 +1,35 @@
-//! What other threads know of a processor: its mailbox, and how to wake it.
+//! What other threads know of a processor: its mailbox (`mailbox.rs`), and how to wake it.
 //!
-//! Two kinds of mail. *Slots* travel on an intrusive list (`Slot::mail`), so that letting go of a
-//! request or finishing a held one elsewhere allocates nothing. *Work* is a boxed closure, for what
-//! is rare: closing a file from another thread, listings, cancel by handle.
-//!
-//! **Invariant.** Mail pushed before the mailbox closes is read by the owner; a push afterwards
-//! fails and gives the mail back. **Sleep:** the owner sets `sleeping`, then looks at the mailbox
-//! again; a sender pushes, then looks at `sleeping`. Both sequentially consistent, so one of them
-//! sees the other.
+//! Two kinds of mail. *Slots* are letters, linked by `Slot::mail`, so that letting go of a request
+//! or finishing a held one elsewhere allocates nothing. *Work* is a boxed closure, for what is rare:
+//! closing a file from another thread, listings, cancel by handle.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::gate::{Gate, State};
+use super::mailbox::{Letter, Mailbox};
 use super::{Core, keeper};
 use crate::hal::Wake;
 use crate::irp::slot::{Slot, SlotPtr};
 
 pub(crate) type Work = Box<dyn FnOnce(&Core) + Send>;
 
-#[derive(Default)]
-struct WorkList {
-    list: Vec<Work>,
-    closed: bool,
+// SAFETY: whoever set the `MAIL` bit, and nobody else, uses the link until the owner has taken the
+// slot off the list (`irp::state`). Slots are aligned.
+unsafe impl Letter for Slot {
+    unsafe fn link(this: NonNull<Slot>, next: *mut Slot) {
+        // SAFETY: the caller's; as above.
+        unsafe { *(*this.as_ptr()).mail.get() = next };
+    }
+    unsafe fn next(this: NonNull<Slot>) -> *mut Slot {
+        // SAFETY: as above.
+        unsafe { *(*this.as_ptr()).mail.get() }
+    }
 }
 
 pub(crate) struct Remote {
@@ -34,10 +37,7 @@ pub(crate) struct Remote {
     backend: &'static str,
     thread: String,
     core: AtomicPtr<Core>,
-    slots: AtomicPtr<Slot>,
-    has_work: AtomicBool,
-    work: Mutex<WorkList>,
-    sleeping: AtomicBool,
+    mail: Mailbox<Slot, Work>,
     wake: Arc<dyn Wake>,
     /// Of a plain thread's processor.
     gate: Option<Gate>,
@@ -56,11 +56,6 @@ impl Drop for Entered {
 static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 static ALL: Mutex<Vec<Weak<Remote>>> = Mutex::new(Vec::new());
 
-/// The value of `slots` after closing; never a slot's address, which is aligned.
-fn closed() -> *mut Slot {
-    ptr::without_provenance_mut(1)
-}
-
 impl Remote {
     pub(super) fn new(
         wake: Arc<dyn Wake>,
@@ -73,10 +68,7 @@ impl Remote {
             backend,
             thread: thread.name().unwrap_or("?").to_owned(),
             core: AtomicPtr::new(ptr::null_mut()),
-            slots: AtomicPtr::new(ptr::null_mut()),
-            has_work: AtomicBool::new(false),
-            work: Mutex::default(),
-            sleeping: AtomicBool::new(false),
+            mail: Mailbox::new(),
             wake,
             gate,
         });
@@ -143,37 +135,21 @@ impl Remote {
     }
 
     /// Mails a slot to its owner. `false`: the processor is gone.
-    pub(crate) fn push(&self, slot: SlotPtr) -> bool {
-        let slot = slot.0.as_ptr();
-        let mut head = self.slots.load(Ordering::Relaxed);
-        loop {
-            if head == closed() {
-                // What the teardown has done to the slot's memory happened before.
-                fence(Ordering::Acquire);
-                return false;
-            }
-            // SAFETY: whoever set the `MAIL` bit, and nobody else, writes the link until the owner
-            // has taken the slot off the list.
-            unsafe { *(*slot).mail.get() = head };
-            match self.slots.compare_exchange_weak(head, slot, Ordering::SeqCst, Ordering::Relaxed)
-            {
-                Ok(_) => break,
-                Err(now) => head = now,
-            }
+    ///
+    /// # Safety
+    /// The caller has set the slot's `MAIL` bit.
+    pub(crate) unsafe fn push(&self, slot: SlotPtr) -> bool {
+        // SAFETY: the `MAIL` bit keeps the slot until it is read.
+        let sent = unsafe { self.mail.push(slot.0) };
+        if sent {
+            self.wake_if_asleep();
         }
-        self.wake_if_asleep();
-        true
+        sent
     }
 
     /// Runs `work` on the owner's thread, soon. Gives it back when the processor is gone.
     pub(crate) fn run(&self, work: Work) -> Result<(), Work> {
-        let mut inner = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.closed {
-            return Err(work);
-        }
-        inner.list.push(work);
-        self.has_work.store(true, Ordering::SeqCst);
-        drop(inner);
+        self.mail.send(work)?;
         self.wake_if_asleep();
         Ok(())
     }
@@ -199,7 +175,7 @@ impl Remote {
     }
 
     pub(crate) fn wake_if_asleep(&self) {
-        if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
+        if self.mail.wakes() {
             self.wake.wake();
         } else if let Some(gate) = &self.gate
             && matches!(gate.look().0, State::Idle | State::Left)
@@ -217,63 +193,28 @@ impl Remote {
 
     /// Announces a sleep; `false`: there is mail, do not.
     pub(super) fn prepare_sleep(&self) -> bool {
-        self.sleeping.store(true, Ordering::SeqCst);
-        if self.is_empty() {
-            return true;
-        }
-        self.sleeping.store(false, Ordering::SeqCst);
-        false
+        self.mail.prepare_sleep()
     }
 
     pub(super) fn awake(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
+        self.mail.awake();
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.load(Ordering::SeqCst).is_null() && !self.has_work.load(Ordering::SeqCst)
+        self.mail.is_empty()
     }
 
     /// Reads all mail there is. `close`: and refuses any from now on.
     pub(super) fn read(&self, core: &Core, close: bool) {
-        let end = if close { closed() } else { ptr::null_mut() };
-        if close || !self.slots.load(Ordering::Relaxed).is_null() {
-            let mut slot = self.slots.swap(end, Ordering::AcqRel);
-            if slot == closed() {
-                slot = ptr::null_mut();
-            }
-            // The list is newest first; mail is read in the order in which it was sent.
-            let mut oldest = ptr::null_mut();
-            while let Some(this) = NonNull::new(slot) {
-                // SAFETY: on the list we have just taken, so alive, and its link is ours.
-                unsafe {
-                    let link = (*this.as_ptr()).mail.get();
-                    slot = *link;
-                    *link = oldest;
-                }
-                oldest = this.as_ptr();
-            }
-            slot = oldest;
-            while let Some(this) = NonNull::new(slot) {
-                // SAFETY: on the list, so alive and linked; read before its mail is, as that may
-                // free or re-mail it.
-                unsafe {
-                    slot = *(*this.as_ptr()).mail.get();
-                    crate::irp::finish::read_mail(SlotPtr(this));
-                }
-            }
+        for slot in self.mail.take_letters(close) {
+            // SAFETY: on the owner's thread; just taken off the list.
+            unsafe { crate::irp::finish::read_mail(SlotPtr(slot)) };
         }
-        if close || self.has_work.load(Ordering::Relaxed) {
-            self.has_work.store(false, Ordering::SeqCst);
-            let mut inner = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.closed |= close;
-            let list = std::mem::take(&mut inner.list);
-            drop(inner);
-            for work in list {
-                // It may be foreign code, and must not take the rest with it.
-                let run = AssertUnwindSafe(|| work(core));
-                if catch_unwind(run).is_err() {
-                    tracing::error!("work sent to a processor panicked");
-                }
+        for work in self.mail.take_work(close) {
+            // It may be foreign code, and must not take the rest with it.
+            let run = AssertUnwindSafe(|| work(core));
+            if catch_unwind(run).is_err() {
+                tracing::error!("work sent to a processor panicked");
             }
         }
     }

@@ -3,46 +3,72 @@
 //! **Protocol.** Requests enter on their owner's thread (one that is parked from another thread is
 //! mailed there first), which makes the cancel mark and the insertion ordered without X-4's dance:
 //! a cancel before the insertion is seen by it, a cancel after it finds the request in the queue.
-//! The queue's lock decides between a cancel and [`CancelSafeQueue::remove`]: whoever unlinks the
-//! request owns it. There is no global lock.
+//! The queue's lock (`line.rs`) decides between a cancel and [`CancelSafeQueue::remove`]: whoever
+//! unlinks the request owns it. There is no global lock: each queue has its own, held
+//! for a few steps, whatever waits in it.
 
-use std::collections::VecDeque;
+mod line;
+
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ptr::NonNull;
+use std::sync::Arc;
 
-use crate::irp::Held;
 use crate::irp::dispatch;
-use crate::irp::slot::{IoStatus, Phase, SlotPtr, flags};
+use crate::irp::held::{Held, Resume};
+use crate::irp::slot::{IoStatus, Phase, Slot, SlotPtr, flags};
 use crate::processor::Core;
 use crate::status::Status;
+use line::{Entry, Line};
 
-#[derive(Default)]
-struct Inner {
-    list: VecDeque<SlotPtr>,
-    closed: bool,
+// SAFETY: a parked request is neither free nor finished, so that `link` is nobody else's; it is
+// held by no driver, so that `resume` is not either; `parked` is only used here.
+unsafe impl Entry for Slot {
+    unsafe fn is_in(this: NonNull<Slot>) -> bool {
+        // SAFETY: the caller's. Field by field: see `SlotPtr`.
+        unsafe { (*this.as_ptr()).parked }
+    }
+    unsafe fn set_in(this: NonNull<Slot>, is_in: bool) {
+        // SAFETY: as above; so for the others.
+        unsafe { (*this.as_ptr()).parked = is_in };
+    }
+    unsafe fn next(this: NonNull<Slot>) -> *mut Slot {
+        // SAFETY: as above.
+        unsafe { (*this.as_ptr()).link }
+    }
+    unsafe fn set_next(this: NonNull<Slot>, next: *mut Slot) {
+        // SAFETY: as above.
+        unsafe { (*this.as_ptr()).link = next };
+    }
+    unsafe fn previous(this: NonNull<Slot>) -> *mut Slot {
+        // SAFETY: as above.
+        match unsafe { &(*this.as_ptr()).resume } {
+            Resume::Parked(previous) => *previous,
+            _ => unreachable!("nobody else uses it while the request is parked"),
+        }
+    }
+    unsafe fn set_previous(this: NonNull<Slot>, previous: *mut Slot) {
+        // SAFETY: as above.
+        unsafe { (*this.as_ptr()).resume = Resume::Parked(previous) };
+    }
 }
 
 /// The queue a parked IRP is in.
 #[derive(Clone)]
-pub(crate) struct Parking(Arc<Mutex<Inner>>);
+pub(crate) struct Parking(Arc<Line<Slot>>);
 
 impl Parking {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        // Nothing in here panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Cancels `slot` if it is still in the queue.
     ///
     /// # Safety
-    /// On the owner's thread.
+    /// On the owner's thread; this is the slot's parking.
     pub(crate) unsafe fn cancel(&self, slot: SlotPtr) {
-        let mut inner = self.lock();
-        let Some(at) = inner.list.iter().position(|&s| s == slot) else { return };
-        inner.list.remove(at);
-        drop(inner);
-        // SAFETY: unlinking it made us the driver-side owner. X-15: outside the lock.
-        unsafe { finish(slot, Status::CANCELLED) };
+        // SAFETY: a slot enters on this thread only, and its parking is the queue it entered last.
+        // Taking it out makes us the driver-side owner. X-15: outside the lock.
+        unsafe {
+            if self.0.take(slot.0) {
+                finish(slot, Status::CANCELLED);
+            }
+        }
     }
 }
 
@@ -70,12 +96,9 @@ pub(crate) unsafe fn park_here(slot: SlotPtr, parking: Parking) {
             return finish(slot, Status::CANCELLED);
         }
         (*header).parking = Some(parking.clone());
-        let mut inner = parking.lock();
-        if inner.closed {
-            drop(inner);
-            return finish(slot, Status::CANCELLED);
+        if !parking.0.enter(slot.0) {
+            finish(slot, Status::CANCELLED);
         }
-        inner.list.push_back(slot);
     }
 }
 
@@ -88,7 +111,7 @@ pub struct CancelSafeQueue(Parking);
 impl CancelSafeQueue {
     /// An empty queue.
     pub fn new() -> CancelSafeQueue {
-        CancelSafeQueue(Parking(Arc::default()))
+        CancelSafeQueue(Parking(Arc::new(Line::new())))
     }
 
     /// Parks a request at the end. If it has been cancelled already, it completes at once with
@@ -99,14 +122,14 @@ impl CancelSafeQueue {
 
     /// Takes the oldest request out; it is not cancelable any more.
     pub fn remove(&self) -> Option<Held> {
-        let slot = self.0.lock().list.pop_front()?;
-        // SAFETY: unlinking it made us the driver-side owner.
-        Some(unsafe { Held::new(slot) })
+        let slot = self.0.0.take_first()?;
+        // SAFETY: taking it out made us the driver-side owner.
+        Some(unsafe { Held::new(SlotPtr(slot)) })
     }
 
     /// Requests parked now.
     pub fn len(&self) -> usize {
-        self.0.lock().list.len()
+        self.0.0.len()
     }
 
     /// Whether no request is parked now.
@@ -116,7 +139,7 @@ impl CancelSafeQueue {
 
     /// Completes everything parked with [`Status::CANCELLED`], and whatever comes later too.
     pub fn close(&self) {
-        self.0.lock().closed = true;
+        self.0.0.close();
         while let Some(held) = self.remove() {
             held.complete(Status::CANCELLED, 0);
         }
