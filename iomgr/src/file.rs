@@ -82,7 +82,7 @@ pub struct FileObject {
     port: OnceLock<(Arc<port::Shared>, u64)>,
     /// Made when somebody first waits for the object (C-7).
     signal: OnceLock<Signal>,
-    /// `SKIP_*` and `WATCHED`.
+    /// `SKIP_*`, `WATCHED` and `OPEN`.
     modes: AtomicU8,
     /// Of a synchronous one (I-35).
     serial: OnceLock<Box<Serial>>,
@@ -90,6 +90,8 @@ pub struct FileObject {
 
 /// In `modes`: there is a signal that requests keep up to date.
 const WATCHED: u8 = 0x80;
+/// In `modes`: open without a descriptor.
+const OPEN: u8 = 0x40;
 /// In `modes`: never signalled any more (C-18).
 const SKIP_SET_EVENT: u8 = 2;
 /// In `modes`: no packet for immediate success (C-17).
@@ -171,7 +173,7 @@ impl FileObject {
         &self.stack
     }
 
-    /// The descriptor, or −1 while not open.
+    /// The descriptor, or −1: while it is not open, and of what has none ([`FileObject::is_open`]).
     #[inline]
     pub fn fd(&self) -> i32 {
         self.fd.load(Ordering::Relaxed)
@@ -184,6 +186,25 @@ impl FileObject {
     /// closed, or somebody else's again.
     pub unsafe fn set_fd(&self, fd: i32) {
         self.fd.store(fd, Ordering::Relaxed);
+    }
+
+    /// Whether it stands for something that is open: by a descriptor, or by [`FileObject::set_open`].
+    /// Requests on one that does not are refused by its bottom driver, and it goes without cleanup and
+    /// close.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.fd() >= 0 || self.modes.load(Ordering::Relaxed) & OPEN != 0
+    }
+
+    /// Bottom drivers whose files have no descriptor: says that it is open, when [`Major::Create`]
+    /// succeeds; or closed, when [`Major::Close`] begins, before [`Irp::when_alone`]. Returns what it
+    /// was before: of two closes one has closed it.
+    pub fn set_open(&self, open: bool) -> bool {
+        let before = match open {
+            true => self.modes.fetch_or(OPEN, Ordering::AcqRel),
+            false => self.modes.fetch_and(!OPEN, Ordering::AcqRel),
+        };
+        before & OPEN != 0
     }
 
     /// The bottom driver's context, if it is of this type.
@@ -232,7 +253,7 @@ impl FileObject {
     /// worker or inside a completion routine: there, use [`FileObject::cancel_io_ex`] or an
     /// [`IssuerScope`](crate::IssuerScope).
     pub fn cancel_io(&self) -> Result<(), Status> {
-        if self.fd() < 0 {
+        if !self.is_open() {
             return Err(Status::INVALID_HANDLE);
         }
         Core::with_or_create(|core| {
@@ -650,7 +671,7 @@ unsafe fn arrive(core: &Core, file: NonNull<FileObject>, kind: u64) {
 /// the last handle has gone; what is in flight ends early, filters that care are told.
 fn cleanup(file: &FileObject) {
     file.cancel_requests();
-    if file.fd() >= 0 && file.stack.hooks(Major::Cleanup) {
+    if file.is_open() && file.stack.hooks(Major::Cleanup) {
         request::detached(file.this, Major::Cleanup);
     }
 }
@@ -667,7 +688,7 @@ unsafe fn maybe_close(file: NonNull<FileObject>) {
         if local != 0 || uses & !CLOSING != 0 {
             return;
         }
-        if object.ending.get() == Ending::Closing || object.fd() < 0 {
+        if object.ending.get() == Ending::Closing || !object.is_open() {
             Core::free_file(Box::from_raw(file.as_ptr()));
             return;
         }
@@ -684,7 +705,7 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
     // made.
     unsafe {
         let object = file.as_ref();
-        if object.fd() >= 0 {
+        if object.is_open() {
             // The driver may make handles of its own.
             object.uses.fetch_add(HANDLE, Ordering::Relaxed);
             object.stack.bottom().driver().close_now(object);
