@@ -1,12 +1,14 @@
 //! Bottom drivers: where requests leave for the hardware.
 
 mod file;
+mod memory;
 mod names;
 mod pipe;
 mod receiving;
 mod tcp;
 
 pub use file::{FileContext, FileDriver, open};
+pub use memory::{Failing, Full, Memory, Null, Opened, Pattern, Zero};
 pub use pipe::{PipeContext, PipeDriver, adopt_pipe, pipe_has_unread};
 pub use tcp::{
     DatagramDriver, ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt,

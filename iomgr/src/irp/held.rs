@@ -92,9 +92,9 @@ impl Held {
         unsafe { dispatch::resume(self.into_slot(), Resume::Dispatch) };
     }
 
-    /// As [`Held::redispatch`], in the next turn of the request's processor: requests that let each
-    /// other go do not nest.
-    pub(crate) fn redispatch_later(self) {
+    /// As [`Held::redispatch`], in the next turn of the request's processor, on its own thread too:
+    /// requests that let each other go do not nest.
+    pub fn redispatch_later(self) {
         // SAFETY: the only driver-side owner.
         unsafe { dispatch::resume_later(self.into_slot(), Resume::Dispatch) };
     }
