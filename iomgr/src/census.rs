@@ -7,12 +7,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::counters::MajorCounts;
-use crate::irp::slot::{Route, SlotPtr, flags};
+use crate::irp::slot::{Phase, Route, SlotPtr, flags};
 use crate::major::Major;
 use crate::processor::{Core, Remote};
 
 /// One request in flight, or finished and not looked at yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LiveRequest {
     /// The processor that owns it.
@@ -92,6 +92,13 @@ pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
         .collect()
 }
 
+/// Those that the hardware or a driver has.
+pub(crate) fn list_unfinished(core: &Core) -> Vec<LiveRequest> {
+    let mut requests = list(core);
+    requests.retain(|request| request.state != Phase::Final.name());
+    requests
+}
+
 /// Lists the live requests of every processor of the process, waiting at most `patience` for those
 /// of other threads.
 ///
@@ -100,21 +107,32 @@ pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
 /// assert!(census.requests.is_empty());
 /// ```
 pub fn live_requests(patience: Duration) -> Census {
-    let mut census = Census::default();
+    let (answers, silent) = ask(patience, |core| (list(core), core.counters().snapshot()));
+    let mut census = Census { silent, ..Census::default() };
+    for (requests, counts) in answers {
+        census.requests.extend(requests);
+        census.counts.add(&counts);
+    }
+    census
+}
+
+/// Asks every processor, each on its own thread, and waits at most `patience` for those of other
+/// threads. The answers, and the threads that gave none.
+pub(crate) fn ask<T: Send + 'static>(
+    patience: Duration,
+    look: fn(&Core) -> T,
+) -> (Vec<T>, Vec<String>) {
     let end = Instant::now() + patience;
-    let mut waiting = Vec::new();
+    let (mut answers, mut silent, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
     for remote in Remote::all() {
         if remote.is_current() {
-            Core::with_current(|core| {
-                census.requests.extend(list(core));
-                census.counts.add(&core.counters().snapshot());
-            });
+            answers.extend(Core::with_current(look));
             continue;
         }
         let (send, receive) = mpsc::sync_channel(1);
         let answer = move |core: &Core| {
             // The asker may have lost its patience.
-            let _ = send.try_send((list(core), core.counters().snapshot()));
+            let _ = send.try_send(look(core));
         };
         if remote.run(Box::new(answer)).is_ok() {
             waiting.push((remote, receive));
@@ -123,12 +141,9 @@ pub fn live_requests(patience: Duration) -> Census {
     for (remote, receive) in waiting {
         let left = end.saturating_duration_since(Instant::now());
         match receive.recv_timeout(left) {
-            Ok((list, counts)) => {
-                census.requests.extend(list);
-                census.counts.add(&counts);
-            }
-            Err(_) => census.silent.push(remote.thread().to_owned()),
+            Ok(answer) => answers.push(answer),
+            Err(_) => silent.push(remote.thread().to_owned()),
         }
     }
-    census
+    (answers, silent)
 }

@@ -69,6 +69,8 @@ pub struct FileObject {
     home: Arc<Remote>,
     uses: AtomicU64,
     local: AtomicU32,
+    /// Most requests that may count on it.
+    most: AtomicU32,
     /// How many of `local` have been asked to end: a cleanup that finds all asked need not look for
     /// them. Touched by the home's thread alone.
     asked: Cell<u32>,
@@ -114,6 +116,9 @@ unsafe impl Sync for FileObject {}
 // SAFETY: as above.
 unsafe impl Send for FileObject {}
 
+/// Most requests of one file object, unless it says otherwise.
+const REQUESTS: u32 = 1 << 20;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl FileObject {
@@ -142,6 +147,7 @@ impl FileObject {
                 home: core.remote().clone(),
                 uses: AtomicU64::new(HANDLE),
                 local: AtomicU32::new(0),
+                most: AtomicU32::new(REQUESTS),
                 asked: Cell::new(0),
                 ending: Cell::new(Ending::Open),
                 this,
@@ -205,6 +211,31 @@ impl FileObject {
             false => self.modes.fetch_and(!OPEN, Ordering::AcqRel),
         };
         before & OPEN != 0
+    }
+
+    /// Limits the requests that count on the file object, about: those in flight, and those whose
+    /// future, block or waiting thread has not taken the result (what is in a port, or is an APC that
+    /// has not run, counts there). Beyond it they are refused at issue with
+    /// [`Status::QUOTA_EXCEEDED`]; closing never is. About a million without this (S-19).
+    ///
+    /// Limits of a client with several files, in bytes too, are those of an
+    /// [`IssuerScope`](crate::IssuerScope).
+    pub fn limit_requests(&self, most: u32) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// How many requests count on the file object: see [`FileObject::limit_requests`].
+    #[inline]
+    pub fn requests(&self) -> u64 {
+        let foreign = (self.uses.load(Ordering::Relaxed) & !CLOSING) / FOREIGN;
+        u64::from(self.local.load(Ordering::Relaxed)) + foreign
+    }
+
+    /// Whether one more may be issued.
+    #[inline]
+    pub(crate) fn admit(&self, major: Major) -> Result<(), Status> {
+        let full = self.requests() >= u64::from(self.most.load(Ordering::Relaxed));
+        if full && major != Major::Close { Err(Status::QUOTA_EXCEEDED) } else { Ok(()) }
     }
 
     /// The bottom driver's context, if it is of this type.

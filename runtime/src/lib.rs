@@ -41,9 +41,9 @@ pub use executor::{
 };
 pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};
 pub use overlapped_iomgr::{
-    Block, Cancel, Census, CompletionPort, Issued, IssuerScope, Limits, LiveRequest, MajorCounts,
-    Next, NoPacket, Operation, Packet, PortOptions, Request, Rights, Status, StatusClass,
-    StatusError, WaitPacket, live_requests,
+    Block, Cancel, Census, CompletionPort, DriverCensus, DriverCounts, Issued, IssuerScope, Limits,
+    LiveRequest, MajorCounts, Next, NoPacket, Operation, Packet, PortOptions, Request, Rights,
+    Status, StatusClass, StatusError, WaitPacket, driver_counts, live_requests,
 };
 pub use overlapped_iomgr::{apc, buf, wait};
 pub use overlapped_macros::{main, test};
