@@ -103,7 +103,11 @@ impl Runtime {
                 }
                 let processor = match make_processor(&config) {
                     Ok(processor) => processor,
-                    Err(error) => return drop(ready.send(Err(error))),
+                    Err(error) => {
+                        // It leaves nothing, for which the end would wait.
+                        let _ = report.send(ShutdownReport::default());
+                        return drop(ready.send(Err(error)));
+                    }
                 };
                 shared.set_handle(seat, processor.handle());
                 let worker = Worker::new(shared, seat, deque);
