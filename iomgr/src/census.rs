@@ -3,10 +3,12 @@
 //! Each processor lists its own, on its own thread, in its next turn; one that does not answer in
 //! time is itself the finding: its thread is busy with something else.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::counters::MajorCounts;
+use crate::file::FileObject;
 use crate::irp::slot::{Phase, Route, SlotPtr, flags};
 use crate::major::Major;
 use crate::processor::{Core, Remote};
@@ -21,7 +23,8 @@ pub struct LiveRequest {
     pub major: Major,
     /// The file object's id.
     pub file: u64,
-    /// The file object's name.
+    /// What the file object is ([`Driver::describe`](crate::Driver::describe)): a path, the addresses of
+    /// a socket.
     pub file_name: String,
     /// The driver that has it now, and its place in the stack (0 is the top of the route).
     pub driver: String,
@@ -67,6 +70,16 @@ unsafe fn route_name(slot: SlotPtr) -> &'static str {
     }
 }
 
+/// What a file object is, in its bottom driver's words.
+fn describe(file: &FileObject) -> String {
+    let bottom = file.stack().bottom();
+    let words = AssertUnwindSafe(|| bottom.driver().describe(file));
+    catch_unwind(words).unwrap_or_else(|_| {
+        bottom.report_bug("a driver panicked", true);
+        file.name().to_owned()
+    })
+}
+
 pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
     core.live_slots()
         .into_iter()
@@ -80,7 +93,7 @@ pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
                     processor: core.remote().id(),
                     major: (*header).major,
                     file: file.id(),
-                    file_name: file.name().to_owned(),
+                    file_name: describe(file),
                     driver: slot.device().name().to_owned(),
                     state: (*header).phase.name(),
                     route: route_name(slot),
