@@ -3,16 +3,18 @@
 //! Each processor lists its own, on its own thread, in its next turn; one that does not answer in
 //! time is itself the finding: its thread is busy with something else.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::counters::{IrpCounts, MajorCounts};
-use crate::irp::slot::{Route, SlotPtr, flags};
+use crate::file::FileObject;
+use crate::irp::slot::{Phase, Route, SlotPtr, flags};
 use crate::major::Major;
 use crate::processor::{Core, Remote};
 
 /// One request in flight, or finished and not looked at yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LiveRequest {
     /// The processor that owns it.
@@ -21,7 +23,8 @@ pub struct LiveRequest {
     pub major: Major,
     /// The file object's id.
     pub file: u64,
-    /// The file object's name.
+    /// What the file object is ([`Driver::describe`](crate::Driver::describe)): a path, the addresses of
+    /// a socket.
     pub file_name: String,
     /// The driver that has it now, and its place in the stack (0 is the top of the route).
     pub driver: String,
@@ -69,6 +72,16 @@ unsafe fn route_name(slot: SlotPtr) -> &'static str {
     }
 }
 
+/// What a file object is, in its bottom driver's words.
+fn describe(file: &FileObject) -> String {
+    let bottom = file.stack().bottom();
+    let words = AssertUnwindSafe(|| bottom.driver().describe(file));
+    catch_unwind(words).unwrap_or_else(|_| {
+        bottom.report_bug("a driver panicked", true);
+        file.name().to_owned()
+    })
+}
+
 pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
     core.live_slots()
         .into_iter()
@@ -82,7 +95,7 @@ pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
                     processor: core.remote().id(),
                     major: (*header).major,
                     file: file.id(),
-                    file_name: file.name().to_owned(),
+                    file_name: describe(file),
                     driver: slot.device().name().to_owned(),
                     state: (*header).phase.name(),
                     route: route_name(slot),
@@ -94,6 +107,13 @@ pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
         .collect()
 }
 
+/// Those that the hardware or a driver has.
+pub(crate) fn list_unfinished(core: &Core) -> Vec<LiveRequest> {
+    let mut requests = list(core);
+    requests.retain(|request| request.state != Phase::Final.name());
+    requests
+}
+
 /// Lists the live requests of every processor of the process, waiting at most `patience` for those
 /// of other threads.
 ///
@@ -102,22 +122,34 @@ pub(crate) fn list(core: &Core) -> Vec<LiveRequest> {
 /// assert!(census.requests.is_empty());
 /// ```
 pub fn live_requests(patience: Duration) -> Census {
-    let mut census = Census::default();
+    let (answers, silent) =
+        ask(patience, |core| (list(core), core.counters().snapshot(), core.irp_counts()));
+    let mut census = Census { silent, ..Census::default() };
+    for (requests, counts, irps) in answers {
+        census.requests.extend(requests);
+        census.counts.add(&counts);
+        census.irps.add(&irps);
+    }
+    census
+}
+
+/// Asks every processor, each on its own thread, and waits at most `patience` for those of other
+/// threads. The answers, and the threads that gave none.
+pub(crate) fn ask<T: Send + 'static>(
+    patience: Duration,
+    look: fn(&Core) -> T,
+) -> (Vec<T>, Vec<String>) {
     let end = Instant::now() + patience;
-    let mut waiting = Vec::new();
+    let (mut answers, mut silent, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
     for remote in Remote::all() {
         if remote.is_current() {
-            Core::with_current(|core| {
-                census.requests.extend(list(core));
-                census.counts.add(&core.counters().snapshot());
-                census.irps.add(&core.irp_counts());
-            });
+            answers.extend(Core::with_current(look));
             continue;
         }
         let (send, receive) = mpsc::sync_channel(1);
         let answer = move |core: &Core| {
             // The asker may have lost its patience.
-            let _ = send.try_send((list(core), core.counters().snapshot(), core.irp_counts()));
+            let _ = send.try_send(look(core));
         };
         if remote.run(Box::new(answer)).is_ok() {
             waiting.push((remote, receive));
@@ -126,13 +158,9 @@ pub fn live_requests(patience: Duration) -> Census {
     for (remote, receive) in waiting {
         let left = end.saturating_duration_since(Instant::now());
         match receive.recv_timeout(left) {
-            Ok((list, counts, irps)) => {
-                census.requests.extend(list);
-                census.counts.add(&counts);
-                census.irps.add(&irps);
-            }
-            Err(_) => census.silent.push(remote.thread().to_owned()),
+            Ok(answer) => answers.push(answer),
+            Err(_) => silent.push(remote.thread().to_owned()),
         }
     }
-    census
+    (answers, silent)
 }

@@ -188,6 +188,13 @@ pub trait Driver: Send + Sync + 'static {
         let _ = file;
     }
 
+    /// Bottom drivers: what a file object is, for listings ([`crate::live_requests`]): its name, unless
+    /// the driver knows better, a socket's addresses for instance. Called on the thread of the processor
+    /// that owns a request on it.
+    fn describe(&self, file: &FileObject) -> String {
+        file.name().to_owned()
+    }
+
     /// Bottom drivers: closes what the file object's descriptor stands for, at once and without a
     /// processor. Called when the processor that would do it is gone.
     fn close_now(&self, file: &FileObject) {

@@ -25,6 +25,7 @@ mod companion;
 mod counters;
 mod csq;
 pub mod driver;
+mod driver_counts;
 pub mod file;
 pub mod hal;
 pub mod irp;
@@ -50,6 +51,7 @@ pub use companion::{Companion, downcast as downcast_companion};
 pub use counters::{IrpCounts, MajorCounts, SizeClass};
 pub use csq::CancelSafeQueue;
 pub use driver::{Class, Driver};
+pub use driver_counts::{DriverCensus, DriverCounts, driver_counts};
 pub use file::{FileHandle, FileObject};
 pub use irp::{
     Completion, Disposition, Held, Irp, Late, Lower, MAX_LOCATIONS, NextLocation, On, Part,

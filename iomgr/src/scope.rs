@@ -25,6 +25,8 @@ use crate::wait::Event;
 pub(crate) struct Inner {
     /// Requests whose driver side is not finished.
     live: AtomicUsize,
+    /// Requests that somebody has yet to take the result of: those in flight among them.
+    charged: AtomicUsize,
     /// Bytes of their data.
     bytes: AtomicUsize,
     limits: Limits,
@@ -43,10 +45,11 @@ impl Inner {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Status::CANCELLED);
         }
-        if self.live.fetch_add(1, Ordering::Relaxed) >= self.limits.requests {
-            self.leave();
+        if self.charged.fetch_add(1, Ordering::Relaxed) >= self.limits.requests {
+            self.charged.fetch_sub(1, Ordering::Relaxed);
             return Err(Status::QUOTA_EXCEEDED);
         }
+        self.live.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -60,8 +63,14 @@ impl Inner {
         admitted
     }
 
+    /// A request that has entered gets no memory.
+    pub(crate) fn turn_back(&self) {
+        self.charged.fetch_sub(1, Ordering::Relaxed);
+        self.leave();
+    }
+
     /// It is done, or was not issued after all.
-    pub(crate) fn leave(&self) {
+    fn leave(&self) {
         if self.live.fetch_sub(1, Ordering::AcqRel) == 1 && self.closed.load(Ordering::SeqCst) {
             self.empty.set();
         }
@@ -96,13 +105,17 @@ impl Drop for Entered {
 }
 
 /// What the requests of a scope may take at a time; those beyond it are refused at issue with
-/// [`Status::QUOTA_EXCEEDED`].
+/// [`Status::QUOTA_EXCEEDED`] (S-18, S-19).
+///
+/// A request counts until its result has been taken, or dropped, by whatever route: a packet that stays
+/// in its port, a block that is not looked at, a future that is not polled again, a callback that does
+/// not run. So who never reaps can issue no more, and takes nothing from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests in flight.
+    /// Requests.
     pub requests: usize,
-    /// Bytes of data of requests in flight: their buffers' room for reads, their contents for writes. A
-    /// pooled receive has none.
+    /// Bytes of their data: their buffers' room for reads, their contents for writes. A pooled receive
+    /// has none.
     pub bytes: usize,
 }
 
@@ -142,6 +155,7 @@ impl IssuerScope {
     pub fn with_limits(limits: Limits) -> IssuerScope {
         IssuerScope(Arc::new(Inner {
             live: AtomicUsize::new(0),
+            charged: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             limits,
             closed: AtomicBool::new(false),
@@ -169,7 +183,13 @@ impl IssuerScope {
         self.0.live.load(Ordering::Acquire)
     }
 
-    /// Bytes of data of the scope's requests that are in flight.
+    /// Requests of the scope whose results have not been taken, those in flight among them: what
+    /// [`Limits::requests`] limits.
+    pub fn outstanding(&self) -> usize {
+        self.0.charged.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of their data.
     pub fn bytes(&self) -> usize {
         self.0.bytes.load(Ordering::Relaxed)
     }
@@ -256,11 +276,24 @@ impl Core {
 pub(crate) unsafe fn left(slot: SlotPtr) {
     // SAFETY: the caller's.
     unsafe {
+        if let Some(scope) = &(*slot.0.as_ptr()).scope {
+            scope.leave();
+        }
+    }
+}
+
+/// The result of a scope's request has been taken.
+///
+/// # Safety
+/// The slot is done and the caller's alone; [`left`] has been called.
+#[cold]
+pub(crate) unsafe fn reaped(slot: SlotPtr) {
+    // SAFETY: the caller's.
+    unsafe {
         if let Some(scope) = (*slot.0.as_ptr()).scope.take() {
-            (*slot.0.as_ptr()).flags.clear(flags::SCOPED);
             let charge = std::mem::take(&mut (*slot.0.as_ptr()).charge);
             scope.bytes.fetch_sub(charge as usize, Ordering::Relaxed);
-            scope.leave();
+            scope.charged.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::driver::{Class, Driver};
+use crate::driver_counts::Number;
 use crate::irp::{Disposition, Irp, Lower, MAX_LOCATIONS};
 use crate::major::{Major, MajorSet};
 use crate::status::Status;
@@ -20,14 +21,16 @@ pub struct Device {
     driver: Arc<dyn Driver>,
     /// Asked once: a report must not run the code of the driver it is about.
     name: Box<str>,
+    number: Number,
     faulted: AtomicBool,
     bugs: AtomicU64,
 }
 
 impl Device {
     fn new(driver: Arc<dyn Driver>) -> Device {
-        let name = driver.name().into();
-        Device { driver, name, faulted: AtomicBool::new(false), bugs: AtomicU64::new(0) }
+        let name: Box<str> = driver.name().into();
+        let number = Number::of(&name);
+        Device { driver, name, number, faulted: AtomicBool::new(false), bugs: AtomicU64::new(0) }
     }
 
     /// The driver.
@@ -38,6 +41,12 @@ impl Device {
     /// The driver's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The name's, for counting.
+    #[inline]
+    pub(crate) fn number(&self) -> Number {
+        self.number
     }
 
     /// Whether the driver has panicked here.
@@ -52,6 +61,7 @@ impl Device {
 
     pub(crate) fn report_bug(&self, what: &'static str, panicked: bool) {
         self.bugs.fetch_add(1, Ordering::Relaxed);
+        self.number.count_bug();
         if panicked {
             self.faulted.store(true, Ordering::Relaxed);
         }

@@ -42,15 +42,69 @@ pub use executor::{
 };
 pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};
 pub use overlapped_iomgr::{
-    Block, Cancel, Census, CompletionPort, IrpCounts, Issued, IssuerScope, Limits, LiveRequest,
-    MajorCounts, Next, NoPacket, Operation, Packet, PortOptions, Request, Rights, SizeClass,
-    Status, StatusClass, StatusError, WaitPacket, live_requests,
+    Block, Cancel, Census, CompletionPort, DriverCensus, DriverCounts, IrpCounts, Issued,
+    IssuerScope, Limits, LiveRequest, MajorCounts, Next, NoPacket, Operation, Packet, PortOptions,
+    Request, Rights, SizeClass, Status, StatusClass, StatusError, WaitPacket, driver_counts,
+    live_requests,
 };
 pub use overlapped_iomgr::{apc, buf, wait};
 pub use overlapped_macros::{main, test};
 
 /// Writing drivers, and stacking them.
 pub mod driver {
+    /// Bottoms that are memory, for [`OpenOptions::on`](crate::fs::OpenOptions::on): files without a
+    /// file system, for programs and for tests of filters.
+    ///
+    /// They answer at once, inside dispatch; [`filter::Later`](super::filter::Later) above one makes
+    /// its requests pend. Reads and writes, at an offset, vectored and appending, flushes, attributes,
+    /// lengths and holes are as those of a file; what none of them has (names, permissions, reserved
+    /// space) fails with [`Status::NOT_SUPPORTED`](crate::Status::NOT_SUPPORTED), and what no file has
+    /// with [`Status::INVALID_DEVICE_REQUEST`](crate::Status::INVALID_DEVICE_REQUEST).
+    ///
+    /// ```
+    /// # overlapped::block_on(async {
+    /// use overlapped::Status;
+    /// use overlapped::driver::bottom::{Failing, Full, Memory, Null, Pattern, Zero};
+    /// use overlapped::driver::{Driver, Major, MajorSet};
+    /// use overlapped::fs::OpenOptions;
+    /// use std::io::ErrorKind;
+    /// use std::sync::Arc;
+    ///
+    /// let open = async |bottom: Arc<dyn Driver>| {
+    ///     OpenOptions::new().read(true).write(true).on(bottom).open("a name").await
+    /// };
+    ///
+    /// let file = open(Arc::new(Memory::new())).await?;
+    /// file.write_all_at("hello", 1_000_000).await?;
+    /// let metadata = file.metadata().await?;
+    /// assert_eq!((metadata.len(), metadata.allocated()), (1_000_005, 4096));
+    ///
+    /// let file = open(Arc::new(Null)).await?;
+    /// assert_eq!(file.write_at("forgotten", 0).await?.0, 9);
+    /// assert_eq!(file.read_at(vec![1; 4], 0).await?.0, 0);
+    ///
+    /// let file = open(Arc::new(Zero)).await?;
+    /// assert_eq!(file.read_at(vec![1; 4], 7).await?, (4, vec![0; 4]));
+    ///
+    /// let file = open(Arc::new(Full)).await?;
+    /// let refused = std::io::Error::from(file.write_at("no", 0).await.unwrap_err());
+    /// assert_eq!(refused.kind(), ErrorKind::StorageFull);
+    ///
+    /// let file = open(Arc::new(Pattern::new(1, 1 << 40))).await?;
+    /// let (_, bytes) = file.read_at(vec![0; 100], 1 << 39).await?;
+    /// assert_eq!(file.write_at(bytes.clone(), 1 << 39).await?.0, 100);
+    /// let refused = file.write_at(bytes, 0).await.unwrap_err();
+    /// assert_eq!(Status::from(&std::io::Error::from(refused)), Status::DATA_ERROR);
+    ///
+    /// let flushes = MajorSet::of(&[Major::Flush]);
+    /// let file = open(Arc::new(Failing::new(flushes, Status::IO_TIMEOUT))).await?;
+    /// assert_eq!(file.sync_all().await.unwrap_err().kind(), ErrorKind::TimedOut);
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub mod bottom {
+        pub use overlapped_drivers::bottom::{Failing, Full, Memory, Null, Opened, Pattern, Zero};
+    }
     pub use overlapped_drivers::class::Envelope;
     pub use overlapped_drivers::filter;
     pub use overlapped_iomgr::{

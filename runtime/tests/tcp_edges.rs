@@ -11,7 +11,7 @@ use futures_util::{AsyncReadExt, AsyncWriteExt, future};
 use overlapped::net::{TcpListener, TcpStream};
 use overlapped::time::{sleep, timeout};
 use overlapped::{Backend, Request, Status, operation};
-use support::{alone, both, descriptors, kind, local, pattern, status, workers};
+use support::{alone, both, descriptors, kind, local, pattern, poll_once, status, workers};
 
 const HERE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -299,5 +299,30 @@ fn descriptors_come_back() {
             }
             support::until(|| descriptors() <= before).await;
         });
+    });
+}
+
+/// T-122a: a listing says which connection a request is on.
+#[test]
+fn t122a_sockets_are_listed_by_their_addresses() {
+    both(async |_| {
+        let (a, b) = pair().await;
+        let listener = TcpListener::bind(HERE).await.unwrap();
+        let (unix, _other) = overlapped::net::UnixStream::pair().unwrap();
+        let datagrams = overlapped::net::UdpSocket::bind(HERE).await.unwrap();
+        let (mut read, mut accept) = (a.read(vec![0; 9]), listener.accept());
+        let (mut local, mut receive) = (unix.read(vec![0; 9]), datagrams.recv_from(vec![0; 9]));
+        assert!(poll_once(&mut read).is_pending() && poll_once(&mut accept).is_pending());
+        assert!(poll_once(&mut local).is_pending() && poll_once(&mut receive).is_pending());
+        let requests = overlapped::live_requests(Duration::ZERO).requests;
+        let names = |file: u64| {
+            let of_it = requests.iter().filter(move |request| request.file == file);
+            of_it.map(|request| request.file_name.clone()).collect::<Vec<_>>()
+        };
+        let ends = [a.local_addr().unwrap(), b.local_addr().unwrap()];
+        assert_eq!(names(a.object().id()), [format!("{} to {}", ends[0], ends[1])]);
+        assert_eq!(names(listener.object().id()), [listener.local_addr().unwrap().to_string()]);
+        assert_eq!(names(unix.object().id()), ["unnamed to unnamed"]);
+        assert_eq!(names(datagrams.object().id()), [datagrams.local_addr().unwrap().to_string()]);
     });
 }

@@ -1,20 +1,25 @@
 //! Bottom drivers: where requests leave for the hardware.
 
 mod file;
+mod memory;
 mod names;
 mod pipe;
 mod receiving;
 mod tcp;
 
 pub use file::{FileContext, FileDriver, open};
+pub use memory::{Failing, Full, Memory, Null, Opened, Pattern, Zero};
 pub use pipe::{PipeContext, PipeDriver, adopt_pipe, pipe_has_unread};
 pub use tcp::{
     DatagramDriver, ListenerContext, ListenerDriver, StreamContext, StreamDriver, adopt,
     adopt_datagram, adopt_listener, has_unread, stop_accepting, take_ready,
 };
 
+use std::os::fd::BorrowedFd;
+
 use overlapped_iomgr::hal::Op;
 use overlapped_iomgr::{Disposition, FileObject, Irp, Status};
+use socket2::{SockAddr, SockRef};
 
 /// Closes a file object's descriptor with a plain system call.
 fn close_now(file: &FileObject) {
@@ -23,6 +28,29 @@ fn close_now(file: &FileObject) {
         // SAFETY: closed by the next line, by nobody else: this is the last reference's.
         unsafe { file.set_fd(-1) };
         crate::hal::close(fd);
+    }
+}
+
+/// A socket's addresses, for listings: its own, and that of the other side if it is connected.
+fn describe_socket(file: &FileObject) -> String {
+    let fd = file.fd();
+    if fd < 0 {
+        return file.name().to_owned();
+    }
+    // SAFETY: a request counts on the file while it is described, so nobody closes it meanwhile.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    let socket = SockRef::from(&socket);
+    let words = |address: SockAddr| match (address.as_socket(), address.as_pathname()) {
+        (Some(address), _) => address.to_string(),
+        (None, Some(path)) => path.display().to_string(),
+        // Of the abstract name space, or without a name.
+        (None, None) => String::from("unnamed"),
+    };
+    let own = socket.local_addr().map(words);
+    match (own, socket.peer_addr().map(words)) {
+        (Ok(own), Ok(peer)) => format!("{own} to {peer}"),
+        (Ok(own), Err(_)) => own,
+        (Err(_), _) => file.name().to_owned(),
     }
 }
 

@@ -93,7 +93,9 @@ pub(super) fn operation(irp: &mut Irp<'_>, at: c_int) -> Result<Op, Status> {
             // Looked at once: a close that comes later takes it away, but waits with closing it.
             let source = copy.source.fd();
             if source < 0 {
-                return Err(Status::FILE_CLOSED);
+                // One that has none is nothing that the system can copy from.
+                let open = copy.source.is_open();
+                return Err(if open { Status::NOT_SUPPORTED } else { Status::FILE_CLOSED });
             }
             (copy.to, copy.fds) = (to, (source, at));
             call::<CopyRange>(irp)?

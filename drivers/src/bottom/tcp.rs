@@ -12,7 +12,7 @@ use overlapped_iomgr::{
 };
 
 use super::receiving::{Receives, is_receive, receive, received};
-use super::{close, close_now};
+use super::{close, close_now, describe_socket};
 use crate::class::{Accepted, Envelope, Receiver};
 
 /// What the driver of sockets keeps per open.
@@ -150,6 +150,10 @@ impl Driver for StreamDriver {
         stream(file).receiver.settled();
     }
 
+    fn describe(&self, file: &FileObject) -> String {
+        describe_socket(file)
+    }
+
     fn close_now(&self, file: &FileObject) {
         close_now(file);
     }
@@ -195,6 +199,10 @@ impl Driver for DatagramDriver {
 
     fn settled(&self, file: &FileObject) {
         StreamDriver.settled(file);
+    }
+
+    fn describe(&self, file: &FileObject) -> String {
+        describe_socket(file)
     }
 
     fn close_now(&self, file: &FileObject) {
@@ -372,6 +380,10 @@ impl Driver for ListenerDriver {
             listener(file).ready().push_front(socket);
             file.interrupt(Major::Accept);
         }
+    }
+
+    fn describe(&self, file: &FileObject) -> String {
+        describe_socket(file)
     }
 
     fn close_now(&self, file: &FileObject) {

@@ -17,6 +17,28 @@ impl Metadata {
         Metadata(Box::new(unsafe { MaybeUninit::zeroed().assume_init() }))
     }
 
+    /// Of a file that the system does not know.
+    pub(crate) fn of(kind: FileType, mode: u32) -> Metadata {
+        let mut this = Metadata::empty();
+        this.0.stx_mode = (kind.0 | mode) as u16;
+        this.0.stx_nlink = 1;
+        this.0.stx_blksize = 4096;
+        this
+    }
+
+    /// With a length, and memory in use for it, both in bytes.
+    pub(crate) fn sized(mut self, len: u64, allocated: u64) -> Metadata {
+        self.0.stx_size = len;
+        self.0.stx_blocks = allocated / 512;
+        self
+    }
+
+    /// With an inode's number, on a device that no file of the system's is on.
+    pub(crate) fn numbered(mut self, number: u64) -> Metadata {
+        self.0.stx_ino = number;
+        self
+    }
+
     /// Where the system fills it. The address stays the same when the value moves.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut libc::statx {
         &raw mut *self.0
@@ -84,19 +106,26 @@ impl Metadata {
         self.0.stx_blksize
     }
 
-    /// When its contents changed last. `None` for times before 1970.
+    /// When its contents changed last. `None` for times before 1970, and for files in memory
+    /// ([`Memory`](crate::bottom::Memory) and its like), which have no times.
     pub fn modified(&self) -> Option<SystemTime> {
-        time(&self.0.stx_mtime)
+        self.time(libc::STATX_MTIME, &self.0.stx_mtime)
     }
 
-    /// When it was read last, as far as the file system keeps that. `None` for times before 1970.
+    /// When it was read last, as far as the file system keeps that. `None` as for
+    /// [`Metadata::modified`].
     pub fn accessed(&self) -> Option<SystemTime> {
-        time(&self.0.stx_atime)
+        self.time(libc::STATX_ATIME, &self.0.stx_atime)
     }
 
     /// When it was made. `None` where the file system does not say, and for times before 1970.
     pub fn created(&self) -> Option<SystemTime> {
-        if self.0.stx_mask & libc::STATX_BTIME == 0 { None } else { time(&self.0.stx_btime) }
+        self.time(libc::STATX_BTIME, &self.0.stx_btime)
+    }
+
+    /// A time, if it is among those that the file has.
+    fn time(&self, mask: u32, its: &libc::statx_timestamp) -> Option<SystemTime> {
+        if self.0.stx_mask & mask == 0 { None } else { time(its) }
     }
 }
 
@@ -124,6 +153,14 @@ impl FileType {
     pub(crate) fn from_entry(kind: u8) -> Option<FileType> {
         // The kernel's: the type's four bits of a mode.
         (kind != libc::DT_UNKNOWN).then_some(FileType(u32::from(kind) << 12))
+    }
+
+    pub(crate) fn regular() -> FileType {
+        FileType(libc::S_IFREG)
+    }
+
+    pub(crate) fn char_device() -> FileType {
+        FileType(libc::S_IFCHR)
     }
 
     /// A regular file.

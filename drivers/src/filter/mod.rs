@@ -1,7 +1,9 @@
 //! Filters: drivers to stack above a bottom.
 
+mod later;
 mod pass;
 mod xor;
 
+pub use later::Later;
 pub use pass::{Pass, PassKind};
 pub use xor::Xor;

@@ -19,7 +19,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use closing::Closer;
@@ -57,6 +57,8 @@ pub struct FileObject {
     context: Box<dyn Any + Send + Sync>,
     home: Arc<Remote>,
     count: Count,
+    /// Most requests that may count on it.
+    most: AtomicU32,
     /// How many of the home's requests have been asked to end: a cleanup that finds all asked need
     /// not look for them. Touched by the home's thread alone.
     asked: Cell<u32>,
@@ -70,7 +72,7 @@ pub struct FileObject {
     port: OnceLock<(Arc<port::Shared>, u64)>,
     /// Made when somebody first waits for the object (C-7).
     signal: OnceLock<Signal>,
-    /// `SKIP_*`, `SEEKABLE`, `APPENDS` and `WATCHED`.
+    /// `SKIP_*`, `SEEKABLE`, `APPENDS`, `OPEN` and `WATCHED`.
     modes: AtomicU8,
     /// Of a synchronous one (I-35).
     pub(crate) serial: OnceLock<Box<Serial>>,
@@ -78,6 +80,8 @@ pub struct FileObject {
 
 /// In `modes`: there is a signal that requests keep up to date.
 const WATCHED: u8 = 0x80;
+/// In `modes`: open without a descriptor.
+const OPEN: u8 = 0x40;
 /// In `modes`: never signalled any more (C-18).
 const SKIP_SET_EVENT: u8 = 2;
 /// In `modes`: no packet for immediate success (C-17).
@@ -92,6 +96,9 @@ const APPENDS: u8 = 8;
 unsafe impl Sync for FileObject {}
 // SAFETY: as above.
 unsafe impl Send for FileObject {}
+
+/// Most requests of one file object, unless it says otherwise.
+const REQUESTS: u32 = 1 << 20;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -120,6 +127,7 @@ impl FileObject {
                 context,
                 home: core.remote().clone(),
                 count: Count::new(),
+                most: AtomicU32::new(REQUESTS),
                 asked: Cell::new(0),
                 ending: Cell::new(Ending::Open),
                 this,
@@ -151,7 +159,7 @@ impl FileObject {
         &self.stack
     }
 
-    /// The descriptor, or −1 while not open.
+    /// The descriptor, or −1: while it is not open, and of what has none ([`FileObject::is_open`]).
     #[inline]
     pub fn fd(&self) -> i32 {
         self.fd.load(Ordering::Relaxed)
@@ -164,6 +172,49 @@ impl FileObject {
     /// closed, or somebody else's again.
     pub unsafe fn set_fd(&self, fd: i32) {
         self.fd.store(fd, Ordering::Relaxed);
+    }
+
+    /// Whether it stands for something that is open: by a descriptor, or by [`FileObject::set_open`].
+    /// Requests on one that does not are refused by its bottom driver, and it goes without cleanup and
+    /// close.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.fd() >= 0 || self.modes.load(Ordering::Relaxed) & OPEN != 0
+    }
+
+    /// Bottom drivers whose files have no descriptor: says that it is open, when [`Major::Create`]
+    /// succeeds; or closed, when [`Major::Close`] begins, before [`Irp::when_alone`](crate::Irp::when_alone). Returns what it
+    /// was before: of two closes one has closed it.
+    pub fn set_open(&self, open: bool) -> bool {
+        let before = match open {
+            true => self.modes.fetch_or(OPEN, Ordering::AcqRel),
+            false => self.modes.fetch_and(!OPEN, Ordering::AcqRel),
+        };
+        before & OPEN != 0
+    }
+
+    /// Limits the requests that count on the file object, about: those in flight, and those whose
+    /// future, block or waiting thread has not taken the result (what is in a port, or is an APC that
+    /// has not run, counts there). Beyond it they are refused at issue with
+    /// [`Status::QUOTA_EXCEEDED`]; closing never is. About a million without this (S-19).
+    ///
+    /// Limits of a client with several files, in bytes too, are those of an
+    /// [`IssuerScope`](crate::IssuerScope).
+    pub fn limit_requests(&self, most: u32) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// How many requests count on the file object: see [`FileObject::limit_requests`].
+    #[inline]
+    pub fn requests(&self) -> u64 {
+        u64::from(self.count.local()) + self.count.foreign()
+    }
+
+    /// Whether one more may be issued.
+    #[inline]
+    pub(crate) fn admit(&self, major: Major) -> Result<(), Status> {
+        let full = self.requests() >= u64::from(self.most.load(Ordering::Relaxed));
+        if full && major != Major::Close { Err(Status::QUOTA_EXCEEDED) } else { Ok(()) }
     }
 
     /// The bottom driver's context, if it is of this type.
@@ -212,7 +263,7 @@ impl FileObject {
     /// worker or inside a completion routine: there, use [`FileObject::cancel_io_ex`] or an
     /// [`IssuerScope`](crate::IssuerScope).
     pub fn cancel_io(&self) -> Result<(), Status> {
-        if self.fd() < 0 {
+        if !self.is_open() {
             return Err(Status::INVALID_HANDLE);
         }
         Core::with_or_create(|core| {

@@ -186,7 +186,7 @@ unsafe fn arrive(core: &Core, file: NonNull<FileObject>, kind: Kind) {
 /// the last handle has gone; what is in flight ends early, filters that care are told.
 fn cleanup(file: &FileObject) {
     file.cancel_requests();
-    if file.fd() >= 0 && file.stack.hooks(Major::Cleanup) {
+    if file.is_open() && file.stack.hooks(Major::Cleanup) {
         request::detached(file.this, Major::Cleanup);
     }
 }
@@ -202,7 +202,7 @@ unsafe fn maybe_close(file: NonNull<FileObject>) {
         if !left.unused {
             return;
         }
-        if object.ending.get() == Ending::Closing || object.fd() < 0 {
+        if object.ending.get() == Ending::Closing || !object.is_open() {
             Core::free_file(Box::from_raw(file.as_ptr()));
             return;
         }
@@ -219,7 +219,7 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
     // made.
     unsafe {
         let object = file.as_ref();
-        if object.fd() >= 0 {
+        if object.is_open() {
             // The driver may make handles of its own.
             object.count.add_handle();
             object.stack.bottom().driver().close_now(object);

@@ -51,6 +51,26 @@ unsafe fn call(slot: SlotPtr) -> Disposition {
     }
 }
 
+/// Calls the driver of the current location with a request that comes down to it.
+#[inline]
+unsafe fn visit(slot: SlotPtr) -> Disposition {
+    // SAFETY: as `call`.
+    unsafe {
+        core(slot).driver_counts().saw(slot.device().number());
+        call(slot)
+    }
+}
+
+/// Counts a completion of the current location's driver.
+#[inline]
+unsafe fn count_finished(slot: SlotPtr) {
+    // SAFETY: the driver side is ours.
+    unsafe {
+        let status = (*slot.0.as_ptr()).result.status;
+        core(slot).driver_counts().finished(slot.device().number(), status);
+    }
+}
+
 /// Reports the driver whose code a panic leaves, if no driver below it has been.
 struct Blame<'a> {
     device: &'a Device,
@@ -124,7 +144,7 @@ pub(crate) unsafe fn issue(slot: SlotPtr) -> bool {
     // SAFETY: the caller made the slot and owns both sides of it. While dispatch runs, the
     // requester's reference keeps it alive.
     unsafe {
-        match guarded(slot, || call(slot)) {
+        match guarded(slot, || visit(slot)) {
             Outcome::Finished if unwind_to_top(slot) => {
                 finalize(slot, true);
                 true
@@ -198,7 +218,7 @@ pub(crate) unsafe fn skip(slot: SlotPtr) -> Disposition {
             return forward(slot, 0);
         }
         (*slot.current()).level += 1;
-        call(slot)
+        visit(slot)
     }
 }
 
@@ -215,7 +235,7 @@ pub(crate) unsafe fn forward(slot: SlotPtr, on: u8) -> Disposition {
         (*header).flags.clear(flags::NEXT_READY);
         (*header).cursor += 1;
         (*slot.current()).control = on;
-        call(slot)
+        visit(slot)
     }
 }
 
@@ -292,6 +312,7 @@ unsafe fn unwind_to_top(slot: SlotPtr) -> bool {
     // SAFETY: the driver side is ours; locations up to the cursor are initialised.
     unsafe {
         let header = slot.0.as_ptr();
+        count_finished(slot);
         while (*header).cursor > 0 {
             let below = slot.current();
             let on = (*below).control;
@@ -324,9 +345,10 @@ unsafe fn unwind_to_top(slot: SlotPtr) -> bool {
                 Next::Again => {
                     (*header).flags.clear(flags::NEXT_READY);
                     (*header).cursor += 1;
-                    if guarded(slot, || call(slot)) == Outcome::Pended {
+                    if guarded(slot, || visit(slot)) == Outcome::Pended {
                         return false;
                     }
+                    count_finished(slot);
                 }
             }
         }
@@ -353,7 +375,7 @@ unsafe fn fetch_above(slot: SlotPtr) -> bool {
         (*header).result = IoStatus { status: Status::SUCCESS, info: 0 };
         (*slot.location(0)).level = 0;
         forget_lease(slot);
-        guarded(slot, || call(slot)) == Outcome::Finished && unwind_to_top(slot)
+        guarded(slot, || visit(slot)) == Outcome::Finished && unwind_to_top(slot)
     }
 }
 
@@ -461,7 +483,7 @@ pub(crate) unsafe fn resume_here(slot: SlotPtr) {
                 let file = (*slot.0.as_ptr()).file.expect("in flight").as_ref();
                 match file.serial().expect("parked there").begin(slot) {
                     Turn::Answered => Outcome::Finished,
-                    Turn::Now | Turn::Later => guarded(slot, || call(slot)),
+                    Turn::Now | Turn::Later => guarded(slot, || visit(slot)),
                 }
             }
             Resume::Park(queue) => {

@@ -357,6 +357,9 @@ unsafe fn free(slot: SlotPtr) {
         let route = mem::replace(&mut (*header).route, Route::None);
         (*header).parking = None;
         (*header).tell = None;
+        if (*header).flags.has(flags::SCOPED) {
+            scope::reaped(slot);
+        }
         leave_file(slot);
         core(slot).free_slot(slot);
         // Last, because dropping them may run code of the user's, which may panic.

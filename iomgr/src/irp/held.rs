@@ -96,6 +96,13 @@ impl Held {
         unsafe { dispatch::resume(self.into_slot(), Resume::Dispatch) };
     }
 
+    /// As [`Held::redispatch`], in the next turn of the request's processor, on its own thread too:
+    /// requests that let each other go do not nest.
+    pub fn redispatch_later(self) {
+        // SAFETY: the only driver-side owner.
+        unsafe { dispatch::resume_later(self.into_slot(), Resume::Dispatch) };
+    }
+
     /// The request's turn at its synchronous file object has come. It goes on in the next turn of its
     /// processor: requests that let each other go do not nest.
     pub(crate) fn turn_has_come(self) {

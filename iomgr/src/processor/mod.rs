@@ -40,7 +40,9 @@ pub(crate) use remote::Remote;
 pub use thread::set_hardware_factory;
 pub use timers::TimerId;
 
+use crate::census::LiveRequest;
 use crate::counters::{Counters, IrpCounts};
+use crate::driver_counts;
 use crate::file::FileObject;
 use crate::hal::{self, Hal, Op, Token, Wait};
 use crate::irp::finish;
@@ -111,6 +113,7 @@ pub(crate) struct Core {
     pub(crate) blamed: Cell<bool>,
     done: RefCell<Vec<hal::Completion>>,
     counters: Counters,
+    driver_counts: driver_counts::Counts,
     /// While the processor lives: unused. Afterwards: slots whose requesters have not let go, plus
     /// one for the teardown itself.
     orphans: AtomicUsize,
@@ -452,6 +455,11 @@ impl Core {
         self.slab.borrow().counts()
     }
 
+    #[inline]
+    pub(crate) fn driver_counts(&self) -> &driver_counts::Counts {
+        &self.driver_counts
+    }
+
     pub(crate) fn now(&self) -> u64 {
         self.now.get()
     }
@@ -469,6 +477,7 @@ impl Core {
             header.parking = None;
             header.route = Route::None;
             header.tell = None;
+            crate::scope::reaped(slot);
             if let Some(file) = header.file.take() {
                 // If it was local, it has been adopted out.
                 crate::file::leave(file, false, false);
@@ -514,6 +523,8 @@ pub struct ShutdownReport {
     /// Requests that the hardware or a driver had not finished at the deadline. Their memory is
     /// leaked on purpose; 0 after a clean shutdown.
     pub leaked: usize,
+    /// What they are: operation, file, and the driver that has it (S-19).
+    pub requests: Vec<LiveRequest>,
 }
 
 impl Processor {
@@ -580,6 +591,7 @@ impl Processor {
             blamed: Cell::new(false),
             done: RefCell::new(Vec::with_capacity(256)),
             counters: Counters::default(),
+            driver_counts: driver_counts::Counts::default(),
             orphans: AtomicUsize::new(0),
         });
         let core = NonNull::from(Box::leak(core));

@@ -125,12 +125,10 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
         }
     }
     let leaked = core.unfinished();
+    let mut requests = Vec::new();
     if leaked > 0 {
-        tracing::error!(
-            leaked,
-            requests = ?crate::census::list(core),
-            "requests did not end in time; their memory is leaked"
-        );
+        requests = crate::census::list_unfinished(core);
+        tracing::error!(leaked, ?requests, "requests did not end in time; their memory is leaked");
     }
     // Wakers in timers run code of the user's when dropped.
     let timers = core.take_timers();
@@ -154,6 +152,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
     let before = core.live();
     core.remote.read(core, true);
     let released = before - core.live();
+    core.driver_counts().retire();
     CURRENT.with(|c| c.set(std::ptr::null()));
     core.remote.detach();
     if core.gated {
@@ -169,7 +168,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
         // SAFETY: the slots freed by the mail above, and the teardown's own reference.
         unsafe { Core::drop_orphans(core_ptr, released + 1) };
     }
-    ShutdownReport { leaked }
+    ShutdownReport { leaked, requests }
 }
 
 impl Core {

@@ -41,15 +41,16 @@ pub(super) fn admit<K: Operation>(
         return Err(checked);
     }
     core.check_running()?;
+    let major = operation.major();
+    file.admit(major)?;
     let scope = scope::current();
     if let Some(scope) = &scope {
         scope.enter()?;
     }
-    let major = operation.major();
     let slot = core.alloc_slot(file.stack().route(major).len());
     let Some(slot) = slot else {
         if let Some(scope) = scope {
-            scope.leave();
+            scope.turn_back();
         }
         return Err(Status::INSUFFICIENT_RESOURCES);
     };

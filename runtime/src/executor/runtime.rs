@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_deque::Worker as Deque;
 use overlapped_drivers::hal;
-use overlapped_iomgr::Processor;
+use overlapped_iomgr::{LiveRequest, Processor, ShutdownReport};
 
 use super::blocking::Blocking;
 use super::builder::{Builder, Flavor};
@@ -31,10 +31,19 @@ pub struct RuntimeReport {
     pub tasks: usize,
     /// Requests still in flight at the deadline; their memory is leaked.
     pub leaked_requests: usize,
+    /// What they are: operation, file, and the driver that has it.
+    pub leaks: Vec<LiveRequest>,
     /// Blocking threads that still run; they end by themselves.
     pub blocking_threads: usize,
     /// Workers that did not come to an end in time: a task blocks them.
     pub stuck_workers: usize,
+}
+
+impl RuntimeReport {
+    fn add(&mut self, left: ShutdownReport) {
+        self.leaked_requests += left.leaked;
+        self.leaks.extend(left.requests);
+    }
 }
 
 /// A multi-thread runtime. Dropping it is [`Runtime::shutdown`] with five seconds.
@@ -48,8 +57,8 @@ pub struct RuntimeReport {
 pub struct Runtime {
     shared: Arc<Shared>,
     workers: Vec<thread::JoinHandle<()>>,
-    /// How many requests each worker had to leak. In a lock only to be shared.
-    reports: Mutex<mpsc::Receiver<usize>>,
+    /// What each worker had to leak. In a lock only to be shared.
+    reports: Mutex<mpsc::Receiver<ShutdownReport>>,
     deadline: Arc<Mutex<Instant>>,
     _watch: Option<Watch>,
 }
@@ -94,13 +103,17 @@ impl Runtime {
                 }
                 let processor = match make_processor(&config) {
                     Ok(processor) => processor,
-                    Err(error) => return drop(ready.send(Err(error))),
+                    Err(error) => {
+                        // It leaves nothing, for which the end would wait.
+                        let _ = report.send(ShutdownReport::default());
+                        return drop(ready.send(Err(error)));
+                    }
                 };
                 shared.set_handle(seat, processor.handle());
                 let worker = Worker::new(shared, seat, deque);
                 let _ = ready.send(Ok(()));
-                let leaked = work(&worker, processor, &deadline);
-                let _ = report.send(leaked);
+                let left = work(&worker, processor, &deadline);
+                let _ = report.send(left);
             };
             let thread = thread::Builder::new()
                 .name(format!("{}-{seat}", builder.thread_name))
@@ -160,7 +173,7 @@ impl Runtime {
         for _ in 0..self.workers.len() {
             let left = patience.saturating_duration_since(Instant::now());
             match reports.recv_timeout(left) {
-                Ok(leaked) => report.leaked_requests += leaked,
+                Ok(left) => report.add(left),
                 Err(_) => report.stuck_workers += 1,
             }
         }
@@ -203,8 +216,8 @@ fn begin_watch(builder: &Builder, shared: &Arc<Shared>) -> io::Result<Option<Wat
     builder.stalls.clone().map(begin).transpose()
 }
 
-/// A worker thread's life. Returns how many requests it had to leak.
-fn work(worker: &Worker, processor: Processor, deadline: &Mutex<Instant>) -> usize {
+/// A worker thread's life. Returns what it had to leak.
+fn work(worker: &Worker, processor: Processor, deadline: &Mutex<Instant>) -> ShutdownReport {
     let _entered = worker.enter();
     let _scope = Scope::enter(worker.shared());
     while !worker.shared().is_stopping() {
@@ -212,9 +225,9 @@ fn work(worker: &Worker, processor: Processor, deadline: &Mutex<Instant>) -> usi
     }
     worker.drop_tasks();
     let end = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
-    let leaked = processor.shutdown(end.saturating_duration_since(Instant::now())).leaked;
+    let left = processor.shutdown(end.saturating_duration_since(Instant::now()));
     worker.drop_tasks();
-    leaked
+    left
 }
 
 fn pin_to_core(seat: usize) {
@@ -301,7 +314,7 @@ impl LocalRuntime {
         // Before blocking code is waited for: requests end soon, and need the time to do so.
         if let Some(processor) = self.processor.take() {
             let left = end.saturating_duration_since(Instant::now());
-            report.leaked_requests = processor.shutdown(left).leaked;
+            report.add(processor.shutdown(left));
         }
         report.blocking_threads = shared.blocking.wait(end);
         self.worker.drop_tasks();

@@ -243,16 +243,20 @@ impl File {
     }
 }
 
+/// −1 for a file that has no descriptor: one on a bottom that is memory ([`OpenOptions::on`]).
 impl AsRawFd for File {
     fn as_raw_fd(&self) -> RawFd {
         self.handle.fd()
     }
 }
 
+/// Panics for a file that has no descriptor: one on a bottom that is memory ([`OpenOptions::on`]).
 impl AsFd for File {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        let fd = self.handle.fd();
+        assert!(fd >= 0, "the file {:?} has no descriptor", self.handle.name());
         // SAFETY: the descriptor is open as long as the handle is.
-        unsafe { BorrowedFd::borrow_raw(self.handle.fd()) }
+        unsafe { BorrowedFd::borrow_raw(fd) }
     }
 }
 

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use overlapped_drivers::bottom::{self, FileContext};
+use overlapped_drivers::bottom::{self, FileContext, Opened};
 use overlapped_drivers::class::Create;
 use overlapped_iomgr::wait::Alertable;
-use overlapped_iomgr::{Driver, FileHandle, Request, Status};
+use overlapped_iomgr::{Driver, FileHandle, FileObject, Request, Status};
 
 use super::{File, Volume};
 
@@ -46,6 +46,7 @@ pub struct OpenOptions {
     filters: Vec<Arc<dyn Driver>>,
     volume: Volume,
     synchronous: Option<Alertable>,
+    bottom: Option<Arc<dyn Driver>>,
 }
 
 impl OpenOptions {
@@ -154,6 +155,36 @@ impl OpenOptions {
         self
     }
 
+    /// Opens a file on a bottom driver of one's choice, in place of the file system's: on one that is
+    /// memory ([`driver::bottom`](crate::driver::bottom)), or one of one's own. The path is its name in
+    /// listings, and nothing else.
+    ///
+    /// The bottom gets a [`Create`](crate::operation::Create) with the flags that these options amount
+    /// to; the file object's context is an [`Opened`](crate::driver::bottom::Opened). It says that it is
+    /// open by [`FileObject::set_open`](crate::driver::FileObject::set_open).
+    ///
+    /// ```
+    /// # overlapped::block_on(async {
+    /// use overlapped::driver::{bottom::Memory, filter::Xor};
+    /// use overlapped::fs::OpenOptions;
+    /// use std::sync::Arc;
+    ///
+    /// let memory = Arc::new(Memory::new());
+    /// let options = OpenOptions::new().read(true).write(true).on(memory);
+    /// let secret = options.clone().filter(Arc::new(Xor(0x55))).open("secret").await?;
+    /// secret.write_all_at("plain", 0).await?;
+    /// // The same bytes without the filter.
+    /// let raw = options.open("raw").await?;
+    /// let (n, bytes) = raw.read_at(Vec::with_capacity(9), 0).await?;
+    /// assert_eq!((n, bytes[0]), (5, b'p' ^ 0x55));
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn on(mut self, bottom: Arc<dyn Driver>) -> Self {
+        self.bottom = Some(bottom);
+        self
+    }
+
     fn flags(&self) -> io::Result<i32> {
         let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         let writes = self.write || self.append;
@@ -190,9 +221,14 @@ impl OpenOptions {
         let direct = flags & libc::O_DIRECT != 0;
         let name = path.to_string_lossy().into_owned();
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Status::NUL_IN_NAME)?;
-        let stack = self.volume.stack_below(self.filters)?;
+        let on_bottom = self.bottom.is_some();
+        let stack = self.volume.stack_below(self.filters, self.bottom)?;
         overlapped_drivers::hal::install();
-        let handle = bottom::open(stack, &name, FileContext::new(direct))?;
+        let handle = if on_bottom {
+            FileObject::new(stack, &name, Box::new(Opened::new(flags)))?
+        } else {
+            bottom::open(stack, &name, FileContext::new(direct))?
+        };
         Ok((handle, Create { path, flags, mode: self.mode.unwrap_or(0o666) }))
     }
 

@@ -105,13 +105,17 @@ impl Volume {
         &self.stack
     }
 
-    /// The stack with more filters above those of the volume.
-    pub(super) fn stack_below(&self, above: Vec<Arc<dyn Driver>>) -> io::Result<Arc<Stack>> {
-        if above.is_empty() {
+    /// The stack with more filters above those of the volume; and, if one is given, on another bottom.
+    pub(super) fn stack_below(
+        &self,
+        above: Vec<Arc<dyn Driver>>,
+        bottom: Option<Arc<dyn Driver>>,
+    ) -> io::Result<Arc<Stack>> {
+        if above.is_empty() && bottom.is_none() {
             return Ok(self.stack.clone());
         }
         let filters = above.into_iter().chain(self.filters.iter().cloned());
-        Ok(Stack::new(filters, FileDriver::shared())?)
+        Ok(Stack::new(filters, bottom.unwrap_or_else(FileDriver::shared))?)
     }
 
     fn request<K: Operation>(&self, path: &Path, operation: K) -> Request<'static, K> {
