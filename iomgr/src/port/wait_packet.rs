@@ -1,12 +1,12 @@
 //! Wait-completion packets: an event that reports to a port, once (C-32).
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::packet::Posted;
 use super::{CompletionPort, Rights, Shared};
-use crate::irp::slot::IoStatus;
 use crate::status::Status;
+use crate::sync::{Mutex, MutexGuard};
 use crate::wait::{Event, Object, Reporter, Waiter};
 
 #[derive(Default)]
@@ -20,10 +20,10 @@ enum State {
         key: u64,
         value: u64,
     },
-    /// The packet has been queued, under this number.
+    /// This packet has been queued.
     Queued {
         port: Arc<Shared>,
-        tag: u64,
+        posted: Posted,
     },
 }
 
@@ -41,12 +41,12 @@ impl Reporter for Inner {
     fn report(&self) {
         let mut state = self.lock();
         if let State::Armed { port, key, value, .. } = std::mem::take(&mut *state) {
-            let result = IoStatus { status: Status::SUCCESS, info: 0 };
-            let tag = port.lock().new_id();
-            *state = State::Queued { port: port.clone(), tag };
+            let tag = port.lock().new_tag();
+            let posted = Posted { key, value, info: 0, status: Status::SUCCESS, tag };
+            *state = State::Queued { port: port.clone(), posted };
             drop(state);
             // It may wake a task, whose waker may look here.
-            port.post_always(Posted { key, value, result, tag, admitted: false });
+            port.post_always(posted);
         }
     }
 }
@@ -122,10 +122,10 @@ impl WaitPacket {
                 }
                 taken_back
             }
-            State::Queued { port, tag } => {
-                let removed = remove_queued && port.remove_tagged(tag);
+            State::Queued { port, posted } => {
+                let removed = remove_queued && port.remove_tagged(&posted);
                 if !removed {
-                    *state = State::Queued { port, tag };
+                    *state = State::Queued { port, posted };
                 }
                 removed
             }

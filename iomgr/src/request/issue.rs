@@ -40,12 +40,13 @@ pub(super) fn admit<K: Operation>(
     if checked != Status::SUCCESS {
         return Err(checked);
     }
+    // Foreign code, as `check` is: before anything is to be undone.
+    let major = operation.major();
     core.check_running()?;
     let scope = scope::current();
     if let Some(scope) = &scope {
         scope.enter()?;
     }
-    let major = operation.major();
     let slot = core.alloc_slot(file.stack().route(major).len());
     let Some(slot) = slot else {
         if let Some(scope) = scope {
