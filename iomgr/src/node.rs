@@ -30,6 +30,11 @@ pub(crate) struct Block<T> {
     entries: [MaybeUninit<Entry<T>>; ROOM],
 }
 
+// SAFETY: the link belongs to the list that the block is in.
+unsafe impl<T: Send> Send for Block<T> {}
+// SAFETY: shared, it shows nothing.
+unsafe impl<T: Send> Sync for Block<T> {}
+
 impl<T> Block<T> {
     pub(crate) fn new() -> Box<Block<T>> {
         let entries = [const { MaybeUninit::uninit() }; ROOM];

@@ -88,7 +88,6 @@ impl Inbox {
         }
     }
 
-    /// Takes a block.
     pub(super) fn spare_block(&self) -> Option<Box<Block<Posted>>> {
         self.arrivals.lock().spare.take()
     }
@@ -111,10 +110,13 @@ impl Inbox {
         arrivals.room = limit.saturating_sub(queue.len());
     }
 
-    /// As [`Inbox::drain`], and no packet comes in any more.
+    /// As [`Inbox::drain`], and no packet comes in any more: it is the queue that needs the blocks.
     pub(super) fn shut(&self, queue: &mut Fifo<Posted>, spare: &mut Spare<Posted>) {
         let mut arrivals = self.arrivals.lock();
         self.empty(&mut arrivals, queue, spare);
+        if spare.len() < arrivals.spare.len() {
+            std::mem::swap(&mut arrivals.spare, spare);
+        }
         arrivals.open = false;
     }
 

@@ -343,44 +343,35 @@ impl Shared {
     pub(super) fn post(&self, posted: Posted) -> Result<(), Status> {
         match self.inbox.post(&posted, &mut None) {
             Posting::Done => Ok(()),
-            otherwise => self.post_further(posted, otherwise, self.limit),
+            otherwise => self.post_further(posted, otherwise),
         }
     }
 
-    /// Queues a packet whatever the limit says: there are not more of these than their makers.
-    pub(super) fn post_always(&self, posted: Posted) {
-        // Closed: nobody can reach it (C-30).
-        let _ = self.post_further(posted, Posting::Refused, usize::MAX);
+    /// Memory for a packet that is queued later, when none may be wanting (I-1).
+    pub(super) fn block(&self) -> Box<Block<Posted>> {
+        self.inbox.spare_block().unwrap_or_else(Block::new)
     }
 
-    /// Room for a copy of a result that is queued later, for which neither room nor memory will be
-    /// wanting then (I-1).
-    pub(super) fn reserve(&self) -> Result<Box<Block<Posted>>, Status> {
-        self.admit()?.keep();
-        Ok(self.inbox.spare_block().unwrap_or_else(Block::new))
-    }
-
-    /// Queues a copy, for which there is a block.
-    pub(super) fn post_copy(&self, posted: Posted, block: Box<Block<Posted>>) {
+    /// Queues a packet for which there is memory, whatever the limit says. `false`: the port is closed, and
+    /// nobody can reach it (C-30).
+    pub(super) fn post_into(&self, posted: Posted, block: Box<Block<Posted>>) -> bool {
         let mut block = Some(block);
         if self.inbox.post(&posted, &mut block) == Posting::Done {
-            return;
+            return true;
         }
         let mut inner = self.lock();
-        if inner.closed {
-            drop(inner);
-            // C-30.
-            return self.reaped();
-        }
         if let Some(block) = block {
             inner.spare.add(block);
         }
+        if inner.closed {
+            return false;
+        }
         self.queue(inner, Entry::Own(posted));
+        true
     }
 
     #[cold]
-    fn post_further(&self, posted: Posted, so: Posting, limit: usize) -> Result<(), Status> {
-        let mut so = so;
+    fn post_further(&self, posted: Posted, mut so: Posting) -> Result<(), Status> {
         while so == Posting::NoBlock {
             so = self.inbox.post(&posted, &mut Some(Block::new()));
         }
@@ -392,7 +383,7 @@ impl Shared {
             return Err(Status::INVALID_HANDLE);
         }
         self.drain(&mut inner);
-        if inner.packets.len() >= limit {
+        if inner.packets.len() >= self.limit {
             return Err(Status::INSUFFICIENT_RESOURCES);
         }
         self.queue(inner, Entry::Own(posted));

@@ -23,7 +23,8 @@ impl Tee {
     /// # Errors
     /// [`Status::QUOTA_EXCEEDED`]: the port is full.
     pub(crate) fn new(port: Arc<Shared>, key: u64) -> Result<Tee, Status> {
-        let block = port.reserve()?;
+        port.admit()?.keep();
+        let block = port.block();
         Ok(Tee { port, key, block: Some(block) })
     }
 
@@ -31,7 +32,10 @@ impl Tee {
     pub(crate) fn deliver(mut self, result: IoStatus) {
         if let Some(block) = self.block.take() {
             let IoStatus { status, info } = result;
-            self.port.post_copy(Posted { key: self.key, value: 0, info, status, tag: COPY }, block);
+            let copy = Posted { key: self.key, value: 0, info, status, tag: COPY };
+            if !self.port.post_into(copy, block) {
+                self.port.reaped();
+            }
         }
     }
 }

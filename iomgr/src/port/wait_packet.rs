@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::packet::Posted;
 use super::{CompletionPort, Rights, Shared};
+use crate::node::Block;
 use crate::status::Status;
 use crate::sync::{Mutex, MutexGuard};
 use crate::wait::{Event, Object, Reporter, Waiter};
@@ -19,12 +20,11 @@ enum State {
         port: Arc<Shared>,
         key: u64,
         value: u64,
+        /// Memory for the packet (I-1).
+        block: Box<Block<Posted>>,
     },
     /// This packet has been queued.
-    Queued {
-        port: Arc<Shared>,
-        posted: Posted,
-    },
+    Queued { port: Arc<Shared>, posted: Posted },
 }
 
 #[derive(Default)]
@@ -40,13 +40,13 @@ impl Inner {
 impl Reporter for Inner {
     fn report(&self) {
         let mut state = self.lock();
-        if let State::Armed { port, key, value, .. } = std::mem::take(&mut *state) {
+        if let State::Armed { port, key, value, block, .. } = std::mem::take(&mut *state) {
             let tag = port.lock().new_tag();
             let posted = Posted { key, value, info: 0, status: Status::SUCCESS, tag };
             *state = State::Queued { port: port.clone(), posted };
             drop(state);
             // It may wake a task, whose waker may look here.
-            port.post_always(posted);
+            port.post_into(posted, block);
         }
     }
 }
@@ -98,8 +98,9 @@ impl WaitPacket {
         }
         let reporter = self.0.clone();
         let left = event.signal().take_or_leave(|| Waiter::Report(reporter));
-        let port = port.shared().clone();
-        *state = State::Armed { event: event.clone(), waiter: left.unwrap_or(0), port, key, value };
+        let (event, waiter) = (event.clone(), left.unwrap_or(0));
+        let (port, block) = (port.shared().clone(), port.shared().block());
+        *state = State::Armed { event, waiter, port, key, value, block };
         drop(state);
         if left.is_none() {
             self.0.report();
