@@ -10,12 +10,14 @@ use overlapped_benches::settings::Settings;
 use serde_json::{Value, json};
 
 /// Name, and packets of a batch.
-const ROWS: [(&str, u64); 5] = [
+const ROWS: [(&str, u64); 7] = [
     ("one", 1_000_000),
     ("1p1c", 1_000_000),
     ("2p2c", 1_000_000),
     ("round-trip", 5_000),
     ("round-trip-asleep", 2_000),
+    ("issuer-waits", 200),
+    ("issuer-computes", 200),
 ];
 
 fn main() -> io::Result<()> {
@@ -24,8 +26,10 @@ fn main() -> io::Result<()> {
     let (mut log, mut failures) = (Log::open("ports")?, 0);
     for (work, rounds) in ROWS.into_iter().filter(|(name, _)| settings.wants_row(name, &names)) {
         let queue = |name| Contestant::new(name, env!("CARGO_BIN_EXE_ports"), &["--queue", name]);
-        let mut all = vec![queue("overlapped"), queue("overlapped-many")];
-        all.extend([queue("crossbeam"), queue("mutex")]);
+        let mut all = vec![queue("overlapped")];
+        if !work.starts_with("issuer") {
+            all.extend(["overlapped-many", "crossbeam", "mutex"].map(queue));
+        }
         if work.starts_with("round-trip") {
             all.push(queue("futex"));
         }

@@ -10,20 +10,22 @@ use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
-use crate::node::{Entry, Fifo, Own};
+use crate::node::{Entry, Fifo, Spare};
 use crate::request::Cancel;
 use crate::status::Status;
+use crate::sync::{Mutex, MutexGuard, per_thread};
 use crate::wait::sleeper::Sleeper;
 
 type Call = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Inner {
-    list: Option<Fifo<Call>>,
+    list: Fifo<Call>,
+    spare: Spare<Call>,
     /// The thread is in an alertable wait.
     sleeper: Option<Arc<Sleeper>>,
     /// The request that the thread waits for.
@@ -74,7 +76,11 @@ impl Queue {
         if inner.ended {
             return Err(entry);
         }
-        inner.list.get_or_insert(Fifo::new()).push(entry);
+        let Inner { list, spare, .. } = &mut *inner;
+        match entry {
+            Entry::Irp(slot) => list.push_irp(slot),
+            Entry::Own(call) => list.push(call, spare),
+        }
         if let Some(sleeper) = &inner.sleeper {
             sleeper.tell();
         }
@@ -82,7 +88,9 @@ impl Queue {
     }
 
     fn pop(&self) -> Option<Entry<Call>> {
-        self.lock().list.as_mut()?.pop()
+        let mut inner = self.lock();
+        let Inner { list, spare, .. } = &mut *inner;
+        list.pop(spare)
     }
 
     /// Queues a finished request, whose route says what to run.
@@ -113,14 +121,15 @@ impl Drop for Mine {
         let list = {
             let mut inner = self.0.lock();
             inner.ended = true;
-            inner.list.take()
+            std::mem::take(&mut inner.list)
         };
-        discard(list.unwrap_or(Fifo::new()));
+        discard(list);
     }
 }
 
 fn discard(mut list: Fifo<Call>) {
-    while let Some(entry) = list.pop() {
+    let mut spare = Spare::default();
+    while let Some(entry) = list.pop(&mut spare) {
         match entry {
             // SAFETY: the queue's reference.
             Entry::Irp(slot) => unsafe { finish::release(slot) },
@@ -134,7 +143,7 @@ fn discard(mut list: Fifo<Call>) {
     }
 }
 
-thread_local! {
+per_thread! {
     static MINE: RefCell<Option<Mine>> = const { RefCell::new(None) };
 }
 
@@ -155,8 +164,7 @@ fn with_mine<R>(ask: impl FnOnce(&Queue) -> R) -> Option<R> {
 
 /// Whether the calling thread has APCs to run.
 pub(crate) fn is_queued() -> bool {
-    with_mine(|queue| queue.lock().list.as_ref().is_some_and(|list| !list.is_empty()))
-        .unwrap_or(false)
+    with_mine(|queue| !queue.lock().list.is_empty()).unwrap_or(false)
 }
 
 /// Has APCs that come from now on tell the sleeper of this thread, until dropped.
@@ -202,7 +210,7 @@ pub(crate) fn run() -> bool {
     while let Some(entry) = queue.pop() {
         any = true;
         match entry {
-            Entry::Own(own) => (own.content)(),
+            Entry::Own(call) => call(),
             // SAFETY: queued by `insert`; the reference comes along.
             Entry::Irp(slot) => unsafe {
                 match std::mem::replace(&mut (*slot.0.as_ptr()).route, Route::None) {
@@ -273,8 +281,7 @@ impl IoThread {
             drop(admitted);
             call();
         };
-        let own = Entry::Own(Own::new(Box::new(call) as Call));
-        self.0.push(own).map_err(|_| Status::NOT_FOUND)
+        self.0.push(Entry::Own(Box::new(call))).map_err(|_| Status::NOT_FOUND)
     }
 
     /// Cancels the request that the thread waits for in [`crate::Request::wait`]: that call

@@ -42,6 +42,7 @@ mod scope;
 mod serial;
 pub mod stack;
 mod status;
+mod sync;
 pub mod wait;
 mod wake;
 mod wheel;

@@ -336,10 +336,21 @@ fn c32_wait_completion_packets() {
     let event = Event::auto(true);
     packet.associate(&event, &port, 3, 0).unwrap();
     assert!(!event.is_set());
-    post(&port, 4);
+    (100..140).for_each(|key| post(&port, key));
     assert!(!packet.cancel(false), "it is queued");
     assert!(packet.cancel(true));
-    assert_eq!(port.remove(ZERO).unwrap().key(), 4);
+    assert!(packet.cancel(true), "it is bound to nothing");
+    // Of several, the right one, out of their middle.
+    let other = WaitPacket::new();
+    for (packet, key) in [(&packet, 3), (&other, 3)] {
+        event.set();
+        packet.associate(&event, &port, key, 0).unwrap();
+        post(&port, 140);
+    }
+    assert!(packet.cancel(true));
+    let keys: Vec<u64> = (0..43).map(|_| port.remove(ZERO).unwrap().key()).collect();
+    assert!(keys.iter().copied().eq((100..140).chain([140, 3, 140])));
+    assert!(!other.cancel(true), "it has been taken");
     assert!(port.remove(ZERO).is_err());
     // Taken back before it is set; dropped.
     packet.associate(&event, &port, 5, 0).unwrap();

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use overlapped_iomgr::buf::{IoBuf, IoBufMut};
 use overlapped_iomgr::{
-    CancelSafeQueue, CompletionPort, FileHandle, Held, Irp, Lower, Major, On, Operation, Part,
-    Request, Setup, Status,
+    CancelSafeQueue, CompletionPort, FileHandle, Held, Irp, IssuerScope, Lower, Major, On,
+    Operation, Part, Request, Setup, Status,
 };
 use support::*;
 
@@ -418,7 +418,23 @@ fn in_prepare() {
     }));
     assert!(polled.is_err());
     assert_eq!((h.processor.live(), alive.load(SeqCst)), (0, 0));
-    drop(file);
+    // By the other routes: what the request was admitted to has its place back.
+    let (port, scope) = (CompletionPort::new(), IssuerScope::new());
+    port.associate(&file, 1).unwrap();
+    let other = open(&stack(vec![], Bottom::default()), FD);
+    let panics = |route: &dyn Fn(Request<'_, Bad>)| {
+        let request = Request::new(&file, Bad(Counted::new(4, &alive)));
+        let route = std::panic::AssertUnwindSafe(|| scope.run(|| route(request)));
+        assert!(std::panic::catch_unwind(route).is_err());
+        assert_eq!((h.processor.live(), alive.load(SeqCst)), (0, 0));
+        assert_eq!((port.outstanding(), scope.live(), scope.bytes()), (0, 0, 0));
+    };
+    panics(&|request| _ = request.post(&port, 1));
+    panics(&|request| _ = request.packet(1));
+    panics(&|request| _ = request.start());
+    let unassociated = || Request::new(&other, Bad(Counted::new(4, &alive)));
+    panics(&|_| _ = unassociated().queue_apc(|()| ()));
+    drop((file, other));
     h.finish();
 }
 

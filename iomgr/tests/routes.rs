@@ -13,7 +13,9 @@ use std::time::Duration;
 use overlapped_iomgr::apc::IoThread;
 use overlapped_iomgr::processor::set_hardware_factory;
 use overlapped_iomgr::wait::{Alertable, Event, Waited, sleep, wait_all, wait_any};
-use overlapped_iomgr::{CompletionPort, FileHandle, Issued, Major, NoPacket, Request, Status};
+use overlapped_iomgr::{
+    CompletionPort, FileHandle, Issued, Major, NoPacket, PortOptions, Request, Status,
+};
 use support::*;
 
 const ZERO: Option<Duration> = Some(Duration::ZERO);
@@ -87,6 +89,14 @@ fn c3_events() {
     assert!(event.is_set(), "C-8");
     read(&file, 4, 0).signal(&event).unwrap_err().unwrap_err();
     assert!(!event.is_set(), "I-31, I-39");
+    // Refused before it gets anywhere, by each route.
+    let full = PortOptions::new().limit(0).create();
+    event.set();
+    assert!(read(&file, 4, 0).event(&event).post(&full, 1).is_err());
+    assert!(!event.is_set(), "I-31, I-39");
+    event.set();
+    let deadlocks = read(&file, 4, 0).event(&event).wait().unwrap_err();
+    assert_eq!((deadlocks.status(), event.is_set()), (Status::WOULD_DEADLOCK, false));
     drop((block, plain, inline, file));
     h.finish();
 }

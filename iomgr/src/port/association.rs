@@ -10,6 +10,7 @@ use std::ptr;
 use std::sync::{Arc, Weak};
 
 use super::queue::Shared;
+use crate::sync::per_thread;
 
 /// The thread's place; counted while `counted` is set.
 struct Place {
@@ -32,7 +33,7 @@ impl Drop for Place {
     }
 }
 
-thread_local! {
+per_thread! {
     /// The port in `PLACE`, which keeps the address from being another's.
     static AT: Cell<*const Shared> = const { Cell::new(ptr::null()) };
     static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };

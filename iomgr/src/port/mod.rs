@@ -11,6 +11,7 @@
 //! Reads next: `queue.rs`, where packets and waiters meet; `association.rs`, who is counted.
 
 mod association;
+mod inbox;
 mod names;
 mod next;
 mod packet;
@@ -31,12 +32,11 @@ pub use wait_packet::WaitPacket;
 
 use crate::apc;
 use crate::file::FileObject;
-use crate::irp::slot::IoStatus;
 use crate::processor::{Core, Driven};
 use crate::status::Status;
 use crate::wait::sleeper::{self, Limit};
 use crate::wait::{Alertable, Object, Signal};
-use packet::Posted;
+use packet::{Posted, UNTAGGED};
 use queue::{Waiter, Who};
 
 /// Packets that nobody has taken, and requests that will be packets, of one port, unless
@@ -237,7 +237,7 @@ impl CompletionPort {
 
     /// Packets that nobody has taken yet (C-14).
     pub fn depth(&self) -> usize {
-        self.shared().lock().depth()
+        self.shared().depth()
     }
 
     /// Requests that will be packets of this port or are, and have not been taken; copies of results
@@ -253,8 +253,7 @@ impl CompletionPort {
     /// [`Status::INVALID_HANDLE`] when the port is closed, [`Status::ACCESS_DENIED`].
     pub fn post(&self, key: u64, value: u64, status: Status, info: usize) -> Result<(), Status> {
         self.check(Rights::MODIFY)?;
-        let result = IoStatus { status, info };
-        self.shared().post(Posted { key, value, result, tag: 0, admitted: false })
+        self.shared().post(Posted { key, value, info, status, tag: UNTAGGED })
     }
 
     /// Associates a file object with this port, for the file's life (C-10): every request on it that
@@ -276,10 +275,12 @@ impl CompletionPort {
     ///
     /// # Errors
     /// See [`NoPacket`].
+    #[inline]
     pub fn remove(&self, timeout: Option<Duration>) -> Result<Packet, NoPacket> {
-        let mut packet = None;
-        self.remove_with(timeout, Alertable::No, |p| packet = Some(p), 1)?;
-        Ok(packet.expect("one was taken"))
+        match self.remove_at_once() {
+            Some(packet) => Ok(packet),
+            None => self.remove_one(timeout, Alertable::No),
+        }
     }
 
     /// As [`CompletionPort::remove`]; APCs of this thread run while it waits, and end the wait (C-27).
@@ -290,9 +291,10 @@ impl CompletionPort {
     /// # Errors
     /// See [`NoPacket`].
     pub fn remove_alertable(&self, timeout: Option<Duration>) -> Result<Packet, NoPacket> {
-        let mut packet = None;
-        self.remove_with(timeout, Alertable::Yes, |p| packet = Some(p), 1)?;
-        Ok(packet.expect("one was taken"))
+        match self.remove_at_once() {
+            Some(packet) => Ok(packet),
+            None => self.remove_one(timeout, Alertable::Yes),
+        }
     }
 
     /// Takes up to `most` packets, oldest first, appending them to `into`; waits only for the
@@ -336,6 +338,25 @@ impl CompletionPort {
     pub fn blocking<R>(run: impl FnOnce() -> R) -> R {
         let _blocked = blocked();
         run()
+    }
+
+    /// The oldest packet, if there is one, for a thread that belongs to the port already and is not
+    /// counted: nobody hears of it, and whether it is a task's makes no difference.
+    #[inline]
+    fn remove_at_once(&self) -> Option<Packet> {
+        let port = self.shared();
+        let may = self.rights.0 & Rights::MODIFY.0 != 0 && !port.counts;
+        if may && association::belongs(port) { port.take_one() } else { None }
+    }
+
+    fn remove_one(
+        &self,
+        timeout: Option<Duration>,
+        alertable: Alertable,
+    ) -> Result<Packet, NoPacket> {
+        let mut packet = None;
+        self.remove_with(timeout, alertable, |p| packet = Some(p), 1)?;
+        Ok(packet.expect("one was taken"))
     }
 
     fn remove_with(
@@ -385,7 +406,7 @@ impl CompletionPort {
     fn back(&self, result: Result<usize, NoPacket>) -> Result<usize, NoPacket> {
         let port = self.shared();
         // C-25: whatever came of it. A thread that has a packet has been counted already.
-        if result.is_err() {
+        if result.is_err() && port.counts {
             port.lock().runs();
         }
         association::answer(port);
@@ -405,41 +426,53 @@ impl CompletionPort {
     ) -> Result<usize, NoPacket> {
         let port = self.shared();
         let limit = Limit::new(timeout);
-        let id = port.lock().new_id();
+        // Under this number it waits in the port, or has been handed a packet.
+        let mut left = None;
         let apcs = (alertable == Alertable::Yes).then(apc::listen);
         let waited = sleeper::wait(
             limit,
             || port.seems_filled(),
             |sleeper| {
                 let mut inner = port.lock();
-                if let Some(packet) = port.fetch(&mut inner, id) {
+                if let Some(packet) = left.and_then(|id| port.fetch(&mut inner, id)) {
                     // Counted by whoever handed it over.
+                    left = None;
                     give(packet);
                     return Some(Ok(1 + port.pop_many(&mut inner, &mut give, most - 1)));
                 }
                 match port.take(&mut inner, &mut give, most) {
                     0 => {}
                     taken => {
-                        inner.forget(id);
+                        left.take().and_then(|id| inner.forget(id));
                         return Some(Ok(taken));
                     }
                 }
                 if inner.closed {
                     return Some(Err(NoPacket::Closed));
                 }
-                if !inner.is_waiting(id) {
+                // A poll does not wait, though a turn of its own may bring it a packet.
+                if left.is_none() && !limit.is_poll() {
+                    // One may have come in since.
+                    port.shut(&mut inner);
+                    match port.take(&mut inner, &mut give, most) {
+                        0 => {}
+                        taken => return Some(Ok(taken)),
+                    }
+                    let id = inner.new_id();
                     inner.wait(Waiter { id, who: Who::Thread(sleeper.clone()) });
+                    left = Some(id);
                 }
                 drop(inner);
                 apcs.as_ref()?.at(sleeper);
                 apc::is_queued().then_some(Err(NoPacket::Apc))
             },
         );
-        let mut inner = port.lock();
-        inner.forget(id);
         // It may have been handed one after its last look.
-        let late = port.fetch(&mut inner, id);
-        drop(inner);
+        let late = left.and_then(|id| {
+            let mut inner = port.lock();
+            inner.forget(id);
+            port.fetch(&mut inner, id)
+        });
         let result = match waited {
             Ok(Some(result)) => result,
             Ok(None) => Err(NoPacket::TimedOut),

@@ -35,6 +35,8 @@ impl Future for Next<'_> {
         let old = self.id.and_then(|id| inner.forget(id));
         let mut packet = self.id.and_then(|id| port.fetch(&mut inner, id));
         if packet.is_none() {
+            // Before it says that it waits.
+            port.shut(&mut inner);
             port.pop_many(&mut inner, &mut |oldest| packet = Some(oldest), 1);
         }
         let result = match packet {

@@ -2,10 +2,12 @@
 
 use std::any::TypeId;
 use std::fmt;
+use std::num::NonZeroU32;
 
 use crate::buf::Payload;
 use crate::irp::finish;
-use crate::irp::slot::{IoStatus, Phase, Route, SlotPtr, flags};
+use crate::irp::slot::{IoStatus, Phase, Route, flags};
+use crate::node::Entry;
 use crate::request::{Done, Operation};
 use crate::status::Status;
 
@@ -14,68 +16,82 @@ use crate::status::Status;
 pub(super) struct Posted {
     pub(super) key: u64,
     pub(super) value: u64,
-    pub(super) result: IoStatus,
-    /// Names it among those queued; 0 for no name.
-    pub(super) tag: u64,
-    /// It counts as outstanding until it is taken, as a request's own packet does.
-    pub(super) admitted: bool,
+    pub(super) info: usize,
+    pub(super) status: Status,
+    /// What it is, or its name among those queued. Small, and never 0: as many packets as a port may
+    /// have should not take more memory than they need.
+    pub(super) tag: Tag,
 }
 
-enum Content {
-    Irp(SlotPtr),
-    Posted(Posted),
+pub(super) type Tag = NonZeroU32;
+
+/// Of packets without a name.
+pub(super) const UNTAGGED: Tag = NonZeroU32::MIN;
+/// Of copies of results, which count as outstanding until they are taken, as a request's own packet
+/// does.
+pub(super) const COPY: Tag = UNTAGGED.saturating_add(1);
+
+const _: () = assert!(size_of::<Packet>() == 32);
+
+impl Posted {
+    /// Whether it is that tagged one. (Tags come round after four thousand million.)
+    pub(super) fn is(&self, other: &Posted) -> bool {
+        (self.tag, self.key, self.value) == (other.tag, other.key, other.value)
+    }
+}
+
+/// See [`Packet::is_admitted`].
+#[inline]
+pub(super) fn is_admitted(entry: &Entry<Posted>) -> bool {
+    match entry {
+        Entry::Irp(_) => true,
+        Entry::Own(posted) => posted.tag == COPY,
+    }
 }
 
 /// A finished request, the copy of a result ([`crate::Request::tee`]), or a posted packet, taken from a
 /// port.
-pub struct Packet(Content);
+pub struct Packet(Entry<Posted>);
 
 // SAFETY: a packet is the requester of a `DONE` slot, which may sit on any thread.
 unsafe impl Send for Packet {}
 
 impl Packet {
-    /// The requester's reference goes to the packet.
-    pub(super) fn of_irp(slot: SlotPtr) -> Packet {
-        Packet(Content::Irp(slot))
+    /// A request's reference, the requester's, goes to the packet.
+    #[inline]
+    pub(super) fn of(entry: Entry<Posted>) -> Packet {
+        Packet(entry)
     }
 
-    pub(super) fn of_post(posted: Posted) -> Packet {
-        Packet(Content::Posted(posted))
-    }
-
-    pub(super) fn into_entry(self) -> Result<SlotPtr, Posted> {
-        let entry = match &self.0 {
-            Content::Irp(slot) => Ok(*slot),
-            Content::Posted(posted) => Err(*posted),
-        };
-        std::mem::forget(self);
-        entry
+    pub(super) fn into_entry(self) -> Entry<Posted> {
+        let this = std::mem::ManuallyDrop::new(self);
+        match this.0 {
+            Entry::Irp(slot) => Entry::Irp(slot),
+            Entry::Own(posted) => Entry::Own(posted),
+        }
     }
 
     /// Whether it counts as outstanding until it is taken.
     pub(super) fn is_admitted(&self) -> bool {
-        match &self.0 {
-            Content::Irp(_) => true,
-            Content::Posted(posted) => posted.admitted,
-        }
+        is_admitted(&self.0)
     }
 
     fn result(&self) -> IoStatus {
         match &self.0 {
             // SAFETY: `DONE`, and we are the requester.
-            Content::Irp(slot) => unsafe { (*slot.0.as_ptr()).result },
-            Content::Posted(posted) => posted.result,
+            Entry::Irp(slot) => unsafe { (*slot.0.as_ptr()).result },
+            Entry::Own(posted) => IoStatus { status: posted.status, info: posted.info },
         }
     }
 
     fn key_and_value(&self) -> (u64, u64) {
         match &self.0 {
             // SAFETY: as above.
-            Content::Irp(slot) => match unsafe { &(*slot.0.as_ptr()).route } {
+            Entry::Irp(slot) => match unsafe { &(*slot.0.as_ptr()).route } {
                 Route::Packet(key, value) => (*key, *value),
                 _ => unreachable!("set when the packet was queued"),
             },
-            Content::Posted(posted) => (posted.key, posted.value),
+            Entry::Own(posted) => (posted.key, posted.value),
         }
     }
 
@@ -109,9 +125,7 @@ impl Packet {
     /// [`crate::CompletionPort::post`].
     #[track_caller]
     pub fn into_output<K: Operation + 'static>(self) -> K::Output {
-        let Content::Irp(slot) = self.0 else {
-            panic!("a posted packet, or a copy, has no request")
-        };
+        let Entry::Irp(slot) = self.0 else { panic!("a posted packet, or a copy, has no request") };
         // SAFETY: `DONE`, and we are the requester: result and payload are ours until `self` goes.
         unsafe {
             let header = slot.0.as_ptr();
@@ -133,15 +147,15 @@ impl Packet {
     pub fn take<T: 'static>(&mut self) -> Option<T> {
         match &self.0 {
             // SAFETY: as above.
-            Content::Irp(slot) => unsafe { (*slot.0.as_ptr()).payload.take() },
-            Content::Posted(_) => None,
+            Entry::Irp(slot) => unsafe { (*slot.0.as_ptr()).payload.take() },
+            Entry::Own(_) => None,
         }
     }
 }
 
 impl Drop for Packet {
     fn drop(&mut self) {
-        if let Content::Irp(slot) = &self.0 {
+        if let Entry::Irp(slot) = &self.0 {
             // SAFETY: the requester's reference ends here; what was not taken is dropped first, on
             // this thread, because its owner cannot put it back any more.
             unsafe {

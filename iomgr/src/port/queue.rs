@@ -1,26 +1,24 @@
 //! What is behind a port's handles: packets, waiters, and the count of running threads.
 //!
-//! **Invariant.** All of it changes under one lock. `current` is the number of associated threads
+//! **Invariant.** All of it changes under one lock, but for packets that come while nobody waits:
+//! these are left in the inbox (`inbox.rs`), and belong behind those in the queue. `current` is the number of associated threads
 //! that run (C-20 to C-25): whoever is handed a packet is counted from then on, and not any more when
 //! it asks for the next, blocks, goes to another port or ends. A packet that was handed to a waiter
 //! is in `handed` until the waiter fetches it; one that leaves without fetching gives it back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
-use parking_lot::{Mutex, MutexGuard};
-
-use super::packet::{Packet, Posted};
+use super::inbox::{Inbox, Posting};
+use super::packet::{COPY, Packet, Posted, Tag, is_admitted};
 use crate::irp::slot::SlotPtr;
-use crate::node::{Entry, Fifo, Own};
+use crate::node::{Block, Entry, Fifo, Spare};
 use crate::status::Status;
+use crate::sync::lock::{Guard, Lock};
 use crate::wait::Signal;
 use crate::wait::sleeper::Sleeper;
-
-/// Boxes of posted packets kept for the next ones.
-const SPARE: usize = 256;
 
 /// Who waits for a packet.
 pub(super) enum Who {
@@ -36,32 +34,52 @@ pub(super) struct Waiter {
 
 pub(super) struct Inner {
     packets: Fifo<Posted>,
+    spare: Spare<Posted>,
+    /// The inbox is shut.
+    shut: bool,
     /// The last to come at the end.
     pub(super) waiting: Vec<Waiter>,
     handed: Vec<(u64, Packet)>,
     next_id: u64,
+    last_tag: Tag,
     /// `usize::MAX`: threads are not counted.
     maximum: usize,
     current: usize,
     pub(super) closed: bool,
-    #[expect(clippy::vec_box, reason = "they go into the list as they are")]
-    spare: Vec<Box<Own<Posted>>>,
     /// Somebody has waited for the port as an object (C-29): `Shared::signal` is kept up to date.
     watched: bool,
 }
 
 /// A port, behind its handles and the files and requests that report to it (C-13).
 pub(crate) struct Shared {
-    inner: Mutex<Inner>,
+    inner: Lock<Inner>,
+    inbox: Inbox,
     /// Requests that report here and whose packets have not been taken.
     outstanding: AtomicUsize,
     limit: usize,
     /// Threads are counted (C-20).
     pub(super) counts: bool,
-    /// The number of packets, for those who spin: a hint.
-    depth: AtomicUsize,
+    /// There are packets in the queue: a hint for those who spin.
+    filled: AtomicBool,
     /// On while there are packets (C-29).
     signal: Signal,
+}
+
+/// A request's place among the packets of a port: given back if the request comes to nothing, also
+/// by a panic.
+pub(crate) struct Admission<'a>(&'a Shared);
+
+impl Admission<'_> {
+    /// There will be a packet, or is one already: it keeps the place until it is taken.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        self.0.reaped();
+    }
 }
 
 /// The waiter that got a packet, to be told once the lock has been let go.
@@ -79,13 +97,14 @@ impl Released {
 }
 
 impl Inner {
-    pub(super) fn depth(&self) -> usize {
-        self.packets.len()
-    }
-
     pub(super) fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    pub(super) fn new_tag(&mut self) -> Tag {
+        self.last_tag = self.last_tag.checked_add(1).unwrap_or(COPY.saturating_add(1));
+        self.last_tag
     }
 
     /// Whether another thread may run (C-21).
@@ -138,29 +157,16 @@ impl Inner {
         Released(Some(waiter.who))
     }
 
-    /// The oldest packet.
+    /// The oldest packet of the queue.
     #[inline]
     fn pop(&mut self) -> Option<Packet> {
-        Some(match self.packets.pop()? {
-            Entry::Irp(slot) => Packet::of_irp(slot),
-            Entry::Own(own) => {
-                let packet = Packet::of_post(own.content);
-                if self.spare.len() < SPARE {
-                    self.spare.push(own);
-                }
-                packet
-            }
-        })
+        self.packets.pop(&mut self.spare).map(Packet::of)
     }
 
     /// Somebody waits. Handing them a packet will need no memory (I-1).
     pub(super) fn wait(&mut self, waiter: Waiter) {
         self.waiting.push(waiter);
         self.handed.reserve(self.waiting.len());
-    }
-
-    pub(super) fn is_waiting(&self, id: u64) -> bool {
-        self.waiting.iter().any(|waiter| waiter.id == id)
     }
 
     pub(super) fn forget(&mut self, id: u64) -> Option<Waiter> {
@@ -172,32 +178,87 @@ impl Inner {
 impl Shared {
     pub(super) fn new(maximum: usize, limit: usize) -> Shared {
         Shared {
-            inner: Mutex::new(Inner {
-                packets: Fifo::new(),
+            inner: Lock::new(Inner {
+                packets: Fifo::default(),
+                spare: Spare::default(),
+                shut: false,
                 waiting: Vec::new(),
                 handed: Vec::new(),
                 next_id: 0,
+                last_tag: COPY,
                 maximum,
                 current: 0,
                 closed: false,
-                spare: Vec::new(),
                 watched: false,
             }),
+            inbox: Inbox::new(limit),
             outstanding: AtomicUsize::new(0),
             limit,
             counts: maximum != usize::MAX,
-            depth: AtomicUsize::new(0),
+            filled: AtomicBool::new(false),
             signal: Signal::new(false, false),
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+    #[inline]
+    pub(super) fn lock(&self) -> Guard<'_, Inner> {
         self.inner.lock()
     }
 
     /// Whether there are packets, or were a moment ago.
     pub(super) fn seems_filled(&self) -> bool {
-        self.depth.load(Ordering::Relaxed) > 0
+        self.inbox.seems_filled() || self.filled.load(Ordering::Relaxed)
+    }
+
+    /// Packets that nobody has taken.
+    pub(super) fn depth(&self) -> usize {
+        let inner = self.lock();
+        inner.packets.len() + self.inbox.len()
+    }
+
+    /// Takes in what has come.
+    #[inline]
+    fn drain(&self, inner: &mut Inner) {
+        if !inner.shut {
+            let Inner { packets, spare, .. } = inner;
+            self.inbox.drain(packets, spare, self.limit);
+        }
+    }
+
+    /// Takes in what has come; what comes from now on goes to the queue, and to those who wait.
+    pub(super) fn shut(&self, inner: &mut Inner) {
+        if !inner.shut {
+            let Inner { packets, spare, .. } = inner;
+            self.inbox.shut(packets, spare);
+            inner.shut = true;
+        }
+    }
+
+    /// The oldest packet.
+    #[inline]
+    fn pop(&self, inner: &mut Inner) -> Option<Packet> {
+        if inner.packets.is_empty() {
+            self.drain(inner);
+        }
+        inner.pop()
+    }
+
+    /// Takes the oldest packet, for a thread of a port that does not count them.
+    #[inline]
+    pub(super) fn take_one(&self) -> Option<Packet> {
+        let mut inner = self.lock();
+        if inner.packets.is_empty() {
+            self.drain(&mut inner);
+        }
+        let Inner { packets, spare, .. } = &mut *inner;
+        let entry = packets.pop(spare)?;
+        self.show(&inner);
+        drop(inner);
+        if is_admitted(&entry) {
+            self.reaped();
+        }
+        // A packet at last: what has to be dropped if something panics has to be in memory.
+        Some(Packet::of(entry))
     }
 
     /// Takes up to `most` packets, if a thread may run that has them; counts it then. How many it
@@ -209,11 +270,14 @@ impl Shared {
         give: &mut impl FnMut(Packet),
         most: usize,
     ) -> usize {
-        if !inner.has_room() || inner.packets.is_empty() {
+        if !inner.has_room() {
             return 0;
         }
-        inner.runs();
-        self.pop_many(inner, give, most)
+        let taken = self.pop_many(inner, give, most);
+        if taken > 0 {
+            inner.runs();
+        }
+        taken
     }
 
     /// Takes up to `most` packets.
@@ -226,7 +290,7 @@ impl Shared {
     ) -> usize {
         let mut taken = 0;
         while taken < most
-            && let Some(packet) = inner.pop()
+            && let Some(packet) = self.pop(inner)
         {
             self.note_taken(&packet);
             give(packet);
@@ -257,123 +321,113 @@ impl Shared {
     /// The slot is `DONE`, its route says what its packet carries; the requester's reference goes to
     /// the port.
     pub(crate) unsafe fn insert(&self, slot: SlotPtr) {
-        let mut inner = self.lock();
+        // SAFETY: the caller's.
+        if unsafe { self.inbox.insert(slot) } {
+            return;
+        }
+        let inner = self.lock();
         if inner.closed {
             drop(inner);
             self.reaped();
             // C-30: nobody can reach it. Its buffer is foreign code to drop.
-            let gone = AssertUnwindSafe(|| drop(Packet::of_irp(slot)));
+            let gone = AssertUnwindSafe(|| drop(Packet::of(Entry::Irp(slot))));
             if catch_unwind(gone).is_err() {
                 tracing::error!("a buffer or result panicked while it was dropped");
             }
             return;
         }
-        let released = match inner.next_waiter().filter(|_| inner.packets.is_empty()) {
-            Some(at) => inner.hand(at, Packet::of_irp(slot)),
-            None => {
-                inner.packets.push(Entry::Irp(slot));
-                self.show(&inner);
-                Released(None)
-            }
-        };
-        drop(inner);
-        released.tell();
+        self.queue(inner, Entry::Irp(slot));
     }
 
+    #[inline]
     pub(super) fn post(&self, posted: Posted) -> Result<(), Status> {
-        let inner = self.lock();
+        match self.inbox.post(&posted, &mut None) {
+            Posting::Done => Ok(()),
+            otherwise => self.post_further(posted, otherwise),
+        }
+    }
+
+    /// Memory for a packet that is queued later, when none may be wanting (I-1).
+    pub(super) fn block(&self) -> Box<Block<Posted>> {
+        self.inbox.spare_block().unwrap_or_else(Block::new)
+    }
+
+    /// Queues a packet for which there is memory, whatever the limit says. `false`: the port is closed, and
+    /// nobody can reach it (C-30).
+    pub(super) fn post_into(&self, posted: Posted, block: Box<Block<Posted>>) -> bool {
+        let mut block = Some(block);
+        if self.inbox.post(&posted, &mut block) == Posting::Done {
+            return true;
+        }
+        let mut inner = self.lock();
+        if let Some(block) = block {
+            inner.spare.add(block);
+        }
+        if inner.closed {
+            return false;
+        }
+        self.queue(inner, Entry::Own(posted));
+        true
+    }
+
+    #[cold]
+    fn post_further(&self, posted: Posted, mut so: Posting) -> Result<(), Status> {
+        while so == Posting::NoBlock {
+            so = self.inbox.post(&posted, &mut Some(Block::new()));
+        }
+        if so == Posting::Done {
+            return Ok(());
+        }
+        let mut inner = self.lock();
         if inner.closed {
             return Err(Status::INVALID_HANDLE);
         }
+        self.drain(&mut inner);
         if inner.packets.len() >= self.limit {
             return Err(Status::INSUFFICIENT_RESOURCES);
         }
-        self.queue(inner, posted);
+        self.queue(inner, Entry::Own(posted));
         Ok(())
     }
 
-    /// A packet to be queued later, for which neither room nor memory will be wanting then (I-1).
-    ///
-    /// # Errors
-    /// As [`Shared::admit`].
-    pub(super) fn reserve(&self, posted: Posted) -> Result<Box<Own<Posted>>, Status> {
-        self.admit()?;
-        let spare = self.lock().spare.pop();
-        Ok(match spare {
-            Some(mut own) => {
-                own.content = posted;
-                own
-            }
-            None => Own::new(posted),
-        })
-    }
-
-    /// Queues a reserved packet.
-    pub(super) fn insert_reserved(&self, own: Box<Own<Posted>>) {
+    /// Takes a tagged packet off the queue; `false`: it is not there any more.
+    pub(super) fn remove_tagged(&self, it: &Posted) -> bool {
         let mut inner = self.lock();
-        if inner.closed {
-            drop(inner);
-            // C-30.
-            return self.reaped();
-        }
-        let released = match inner.next_waiter().filter(|_| inner.packets.is_empty()) {
-            Some(at) => {
-                let released = inner.hand(at, Packet::of_post(own.content));
-                if inner.spare.len() < inner.spare.capacity() {
-                    inner.spare.push(own);
-                }
-                released
-            }
-            None => {
-                inner.packets.push(Entry::Own(own));
-                self.show(&inner);
-                Released(None)
-            }
-        };
-        drop(inner);
-        released.tell();
-    }
-
-    /// Queues a packet whatever the limit says: there are not more of these than their makers.
-    pub(super) fn post_always(&self, posted: Posted) {
-        let inner = self.lock();
-        if !inner.closed {
-            self.queue(inner, posted);
-        }
-    }
-
-    /// Takes a packet off the queue; `false`: it is not there any more.
-    pub(super) fn remove_tagged(&self, tag: u64) -> bool {
-        let mut inner = self.lock();
-        let mut found = false;
-        for _ in 0..inner.packets.len() {
-            let entry = inner.packets.pop().expect("counted");
+        self.drain(&mut inner);
+        let (mut found, mut others) = (false, Fifo::default());
+        let Inner { packets, spare, .. } = &mut *inner;
+        while let Some(entry) = packets.pop(spare) {
             match entry {
-                Entry::Own(own) if own.content.tag == tag => found = true,
-                entry => inner.packets.push(entry),
+                Entry::Own(posted) if posted.is(it) => found = true,
+                Entry::Own(posted) => others.push(posted, spare),
+                Entry::Irp(slot) => others.push_irp(slot),
             }
         }
+        inner.packets = others;
         self.show(&inner);
         found
     }
 
-    #[inline]
-    fn queue(&self, mut inner: MutexGuard<'_, Inner>, posted: Posted) {
+    /// Hands a packet to who waits, or puts it behind the others.
+    fn queue(&self, mut inner: Guard<'_, Inner>, entry: Entry<Posted>) {
+        self.drain(&mut inner);
         let released = match inner.next_waiter().filter(|_| inner.packets.is_empty()) {
-            Some(at) => inner.hand(at, Packet::of_post(posted)),
+            Some(at) => inner.hand(at, Packet::of(entry)),
             None => {
-                let own = match inner.spare.pop() {
-                    Some(mut own) => {
-                        own.content = posted;
-                        own
-                    }
-                    None => Own::new(posted),
-                };
-                inner.packets.push(Entry::Own(own));
+                let Inner { packets, spare, .. } = &mut *inner;
+                match entry {
+                    Entry::Irp(slot) => packets.push_irp(slot),
+                    Entry::Own(posted) => packets.push(posted, spare),
+                }
                 self.show(&inner);
                 Released(None)
             }
         };
+        if inner.shut && inner.waiting.is_empty() && !inner.watched {
+            // Nobody has to hear of the next one.
+            self.inbox.open(self.limit.saturating_sub(inner.packets.len()));
+            inner.shut = false;
+        }
         drop(inner);
         released.tell();
     }
@@ -391,11 +445,7 @@ impl Shared {
         let released = match inner.next_waiter() {
             Some(at) => inner.hand(at, packet),
             None => {
-                let entry = match packet.into_entry() {
-                    Ok(slot) => Entry::Irp(slot),
-                    Err(posted) => Entry::Own(Own::new(posted)),
-                };
-                inner.packets.push_front(entry);
+                inner.packets.push_front(packet.into_entry());
                 self.show(&inner);
                 Released(None)
             }
@@ -407,10 +457,12 @@ impl Shared {
     /// Keeps hint and signal in step with the queue. With the lock held.
     #[inline]
     pub(super) fn show(&self, inner: &Inner) {
-        self.depth.store(inner.packets.len(), Ordering::Relaxed);
+        let filled = !inner.packets.is_empty();
+        if filled != self.filled.load(Ordering::Relaxed) {
+            self.filled.store(filled, Ordering::Relaxed);
+        }
         if inner.watched {
-            let on = inner.closed || !inner.packets.is_empty();
-            if on {
+            if inner.closed || filled {
                 self.signal.set()
             } else {
                 self.signal.reset()
@@ -422,17 +474,16 @@ impl Shared {
     pub(super) fn signal(&self) -> &Signal {
         let mut inner = self.lock();
         inner.watched = true;
+        self.shut(&mut inner);
         self.show(&inner);
         &self.signal
     }
 
     /// A request is to report here; refused when too many do already.
-    pub(crate) fn admit(&self) -> Result<(), Status> {
-        if self.outstanding.fetch_add(1, Ordering::Relaxed) < self.limit {
-            return Ok(());
-        }
-        self.reaped();
-        Err(Status::QUOTA_EXCEEDED)
+    pub(crate) fn admit(&self) -> Result<Admission<'_>, Status> {
+        let before = self.outstanding.fetch_add(1, Ordering::Relaxed);
+        let admission = Admission(self);
+        if before < self.limit { Ok(admission) } else { Err(Status::QUOTA_EXCEEDED) }
     }
 
     /// A request that was not asked about reports here all the same (C-12).
@@ -440,8 +491,8 @@ impl Shared {
         self.outstanding.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request that was admitted does not report here, or its packet has been taken.
-    pub(crate) fn reaped(&self) {
+    /// The packet of a request has been taken, or died.
+    pub(super) fn reaped(&self) {
         self.outstanding.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -453,6 +504,7 @@ impl Shared {
     pub(super) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
+        self.shut(&mut inner);
         let mut packets = Vec::new();
         self.pop_many(&mut inner, &mut |packet| packets.push(packet), usize::MAX);
         let waiting = std::mem::take(&mut inner.waiting);
@@ -472,7 +524,8 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         // C-30: queued packets die with the port.
-        let inner = self.inner.get_mut();
+        let mut inner = self.inner.lock();
+        self.shut(&mut inner);
         while let Some(packet) = inner.pop() {
             drop(packet);
         }

@@ -6,38 +6,43 @@
 use std::sync::Arc;
 
 use super::Shared;
-use super::packet::Posted;
+use super::packet::{COPY, Posted};
 use crate::irp::slot::IoStatus;
-use crate::node::Own;
+use crate::node::Block;
 use crate::status::Status;
 
 /// A packet that waits for its result. Dropped without one, it gives its room back.
 pub(crate) struct Tee {
     port: Arc<Shared>,
-    packet: Option<Box<Own<Posted>>>,
+    key: u64,
+    /// The packet's memory.
+    block: Option<Box<Block<Posted>>>,
 }
 
 impl Tee {
     /// # Errors
     /// [`Status::QUOTA_EXCEEDED`]: the port is full.
     pub(crate) fn new(port: Arc<Shared>, key: u64) -> Result<Tee, Status> {
-        let result = IoStatus { status: Status::PENDING, info: 0 };
-        let packet = port.reserve(Posted { key, value: 0, result, tag: 0, admitted: true })?;
-        Ok(Tee { port, packet: Some(packet) })
+        port.admit()?.keep();
+        let block = port.block();
+        Ok(Tee { port, key, block: Some(block) })
     }
 
     /// Queues it.
     pub(crate) fn deliver(mut self, result: IoStatus) {
-        if let Some(mut packet) = self.packet.take() {
-            packet.content.result = result;
-            self.port.insert_reserved(packet);
+        if let Some(block) = self.block.take() {
+            let IoStatus { status, info } = result;
+            let copy = Posted { key: self.key, value: 0, info, status, tag: COPY };
+            if !self.port.post_into(copy, block) {
+                self.port.reaped();
+            }
         }
     }
 }
 
 impl Drop for Tee {
     fn drop(&mut self) {
-        if self.packet.is_some() {
+        if self.block.is_some() {
             self.port.reaped();
         }
     }

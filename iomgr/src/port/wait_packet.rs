@@ -1,12 +1,13 @@
 //! Wait-completion packets: an event that reports to a port, once (C-32).
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::packet::Posted;
 use super::{CompletionPort, Rights, Shared};
-use crate::irp::slot::IoStatus;
+use crate::node::Block;
 use crate::status::Status;
+use crate::sync::{Mutex, MutexGuard};
 use crate::wait::{Event, Object, Reporter, Waiter};
 
 #[derive(Default)]
@@ -19,12 +20,11 @@ enum State {
         port: Arc<Shared>,
         key: u64,
         value: u64,
+        /// Memory for the packet (I-1).
+        block: Box<Block<Posted>>,
     },
-    /// The packet has been queued, under this number.
-    Queued {
-        port: Arc<Shared>,
-        tag: u64,
-    },
+    /// This packet has been queued.
+    Queued { port: Arc<Shared>, posted: Posted },
 }
 
 #[derive(Default)]
@@ -40,13 +40,13 @@ impl Inner {
 impl Reporter for Inner {
     fn report(&self) {
         let mut state = self.lock();
-        if let State::Armed { port, key, value, .. } = std::mem::take(&mut *state) {
-            let result = IoStatus { status: Status::SUCCESS, info: 0 };
-            let tag = port.lock().new_id();
-            *state = State::Queued { port: port.clone(), tag };
+        if let State::Armed { port, key, value, block, .. } = std::mem::take(&mut *state) {
+            let tag = port.lock().new_tag();
+            let posted = Posted { key, value, info: 0, status: Status::SUCCESS, tag };
+            *state = State::Queued { port: port.clone(), posted };
             drop(state);
             // It may wake a task, whose waker may look here.
-            port.post_always(Posted { key, value, result, tag, admitted: false });
+            port.post_into(posted, block);
         }
     }
 }
@@ -98,8 +98,9 @@ impl WaitPacket {
         }
         let reporter = self.0.clone();
         let left = event.signal().take_or_leave(|| Waiter::Report(reporter));
-        let port = port.shared().clone();
-        *state = State::Armed { event: event.clone(), waiter: left.unwrap_or(0), port, key, value };
+        let (event, waiter) = (event.clone(), left.unwrap_or(0));
+        let (port, block) = (port.shared().clone(), port.shared().block());
+        *state = State::Armed { event, waiter, port, key, value, block };
         drop(state);
         if left.is_none() {
             self.0.report();
@@ -122,10 +123,10 @@ impl WaitPacket {
                 }
                 taken_back
             }
-            State::Queued { port, tag } => {
-                let removed = remove_queued && port.remove_tagged(tag);
+            State::Queued { port, posted } => {
+                let removed = remove_queued && port.remove_tagged(&posted);
                 if !removed {
-                    *state = State::Queued { port, tag };
+                    *state = State::Queued { port, posted };
                 }
                 removed
             }

@@ -40,6 +40,8 @@ pub(super) fn admit<K: Operation>(
     if checked != Status::SUCCESS {
         return Err(checked);
     }
+    // Foreign code, as `check` is: before anything is to be undone.
+    let major = operation.major();
     core.check_running()?;
     let major = operation.major();
     file.admit(major)?;

@@ -207,9 +207,10 @@ impl<'f, K: Operation> Request<'f, K> {
         let (file, mut operation, extras) = self.unissued("posted")?;
         let allowed = port.check(Rights::MODIFY);
         let port = port.shared();
-        if let Err(status) = allowed.and_then(|()| port.admit()) {
-            return Err(operation.take().expect("there").refuse(status));
-        }
+        let admission = match allowed.and_then(|()| port.admit()) {
+            Ok(admission) => admission,
+            Err(status) => return Err(operation.take().expect("there").refuse(status)),
+        };
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
             let slot = match admit(core, &file, &operation) {
@@ -241,8 +242,8 @@ impl<'f, K: Operation> Request<'f, K> {
             Ok(result) => result,
             Err(status) => Err(operation.take().expect("not issued").refuse(status)),
         };
-        if result.is_err() {
-            port.reaped();
+        if result.is_ok() {
+            admission.keep();
         }
         result
     }
@@ -264,10 +265,11 @@ impl<'f, K: Operation> Request<'f, K> {
     {
         let (file, mut operation, extras) = self.unissued("posted")?;
         let port = file.port().map(|(port, _)| port);
-        if let Some(Err(status)) = port.as_ref().map(|port| port.admit()) {
-            return Err(operation.take().expect("there").refuse(status));
-        }
-        let admitted = port.is_some();
+        let admission = match port.as_ref().map(|port| port.admit()).transpose() {
+            Ok(admission) => admission,
+            Err(status) => return Err(operation.take().expect("there").refuse(status)),
+        };
+        let admitted = admission.is_some();
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
             let slot = match admit(core, &file, &operation) {
@@ -301,10 +303,10 @@ impl<'f, K: Operation> Request<'f, K> {
             Ok(result) => result,
             Err(status) => Err(operation.take().expect("not issued").refuse(status)),
         };
-        if let Some(port) = port
-            && !matches!(result, Ok(Issued::Packet(_)))
+        if let Some(admission) = admission
+            && matches!(result, Ok(Issued::Packet(_)))
         {
-            port.reaped();
+            admission.keep();
         }
         result
     }

@@ -7,8 +7,9 @@
 
 mod event;
 pub(crate) mod sleeper;
+mod told;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub use event::{Event, Signalled};
 use crate::apc;
 use crate::port;
 use crate::status::Status;
+use crate::sync::{Mutex, MutexGuard};
 use sleeper::{Limit, Sleeper};
 
 /// Who is told when a signal is set.

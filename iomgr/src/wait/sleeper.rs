@@ -1,21 +1,19 @@
-//! A thread that waits: it drives its own processor meanwhile, and can be told to look again.
-//!
-//! **Invariant.** A teller first makes its news visible, then sets `told`, then ends the sleep; the
-//! sleeper clears `told` *before* it looks, and asks for it once more when the processor is about to
-//! sleep. So no news is slept through.
+//! A thread that waits: it drives its own processor meanwhile, and can be told to look again
+//! (`told.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::told::Told;
 use crate::hal::Wait;
 use crate::processor::{Core, Driven, ProcessorHandle};
 use crate::status::Status;
+use crate::sync::{self, Parking, per_thread};
 
 pub(crate) struct Sleeper {
-    told: AtomicBool,
+    told: Told,
     place: Place,
 }
 
@@ -23,10 +21,10 @@ pub(crate) struct Sleeper {
 enum Place {
     Processor(ProcessorHandle),
     /// A thread that has no processor, and can have none.
-    Thread(std::thread::Thread),
+    Thread(Parking),
 }
 
-thread_local! {
+per_thread! {
     static MINE: RefCell<Option<Arc<Sleeper>>> = const { RefCell::new(None) };
     /// The sleeper of this thread, while it waits.
     static WAITING: Cell<*const Sleeper> = const { Cell::new(ptr::null()) };
@@ -35,14 +33,14 @@ thread_local! {
 impl Sleeper {
     /// Has it look again.
     pub(crate) fn tell(&self) {
-        self.told.store(true, Ordering::SeqCst);
+        self.told.tell();
         if self.is_mine() {
             // It does not sleep: its own turn is what has brought the news.
             return;
         }
         match &self.place {
             Place::Processor(processor) => processor.wake(),
-            Place::Thread(thread) => thread.unpark(),
+            Place::Thread(parking) => parking.unpark(),
         }
     }
 
@@ -55,7 +53,7 @@ impl Sleeper {
     pub(crate) fn of(core: &Core) -> Arc<Sleeper> {
         let make = || {
             let place = Place::Processor(ProcessorHandle::new(core.remote().clone()));
-            Arc::new(Sleeper { told: AtomicBool::new(false), place })
+            Arc::new(Sleeper { told: Told::new(), place })
         };
         MINE.try_with(|mine| {
             let mut mine = mine.borrow_mut();
@@ -118,10 +116,6 @@ impl Limit {
     }
 }
 
-/// How often a thread that has nothing of its own in flight asks for news before it sleeps: some
-/// microseconds, a tenth of what it costs to be woken.
-const SPINS: u32 = 200;
-
 /// Waits until `look` finds something, driving the thread's processor. `look` leaves the sleeper it
 /// is given where news comes from. `seems` is a cheap hint that it would find something. `Ok(None)`:
 /// the time is over.
@@ -144,22 +138,15 @@ pub(crate) fn wait<R>(
         let _waits = Waits::here(&sleeper);
         if !limit.is_poll() && core.live() == 0 {
             // Nothing can come but from other threads.
-            for spin in 0..SPINS {
-                if seems() {
-                    break;
-                }
-                for _ in 0..spin.min(32) {
-                    std::hint::spin_loop();
-                }
-            }
+            sync::look_out(&seems);
         }
         loop {
-            sleeper.told.store(false, Ordering::SeqCst);
+            sleeper.told.begin();
             if let Some(found) = look(&sleeper) {
                 return Ok(Some(found));
             }
             let left = limit.left();
-            if let Err(error) = core.turn(left, || sleeper.told.load(Ordering::SeqCst)) {
+            if let Err(error) = core.turn(left, || sleeper.told.is()) {
                 tracing::error!(%error, "the backend failed under a waiting thread");
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -168,27 +155,31 @@ pub(crate) fn wait<R>(
             }
         }
     });
-    waited.unwrap_or_else(|_| Ok(wait_without_processor(limit, look)))
+    waited.unwrap_or_else(|_| Ok(wait_without_processor(limit, seems, look)))
 }
 
 /// For a thread that can have no processor: it has no requests either, and waits for others.
 #[cold]
 fn wait_without_processor<R>(
     limit: Limit,
+    seems: impl Fn() -> bool,
     mut look: impl FnMut(&Arc<Sleeper>) -> Option<R>,
 ) -> Option<R> {
-    let place = Place::Thread(std::thread::current());
-    let sleeper = Arc::new(Sleeper { told: AtomicBool::new(false), place });
+    let sleeper = Arc::new(Sleeper { told: Told::new(), place: Place::Thread(Parking::here()) });
+    let Place::Thread(parking) = &sleeper.place else { unreachable!("just made") };
+    if !limit.is_poll() {
+        sync::look_out(seems);
+    }
     loop {
-        sleeper.told.store(false, Ordering::SeqCst);
+        sleeper.told.begin();
         if let Some(found) = look(&sleeper) {
             return Some(found);
         }
         match limit.left() {
-            _ if sleeper.told.load(Ordering::SeqCst) => {}
+            _ if sleeper.told.is() => {}
             Wait::No => return None,
-            Wait::Forever => std::thread::park(),
-            Wait::For(left) => std::thread::park_timeout(left),
+            Wait::Forever => parking.park(None),
+            Wait::For(left) => parking.park(Some(left)),
         }
     }
 }

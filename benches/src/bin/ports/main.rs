@@ -6,13 +6,17 @@
 //! `one`: a thread posts and removes. `1p1c`, `2p2c`: that many threads post, that many remove.
 //! `round-trip`: two threads on two cores, each posts when it has removed; `-asleep` gives the other
 //! time to fall asleep first. Prints a line of JSON with the nanoseconds a packet (a round trip).
+//!
+//! `ports --queue overlapped --work issuer-waits|issuer-computes [--rounds N]`: see `busy.rs`.
 
+mod busy;
 mod queues;
 
 use std::io;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use busy::Issuer;
 use overlapped_benches::contest::median;
 use overlapped_benches::cpu::{ProcessClock, pin};
 use queues::{Crossbeam, Futex, Locked, Many, One, Queue};
@@ -48,6 +52,8 @@ fn usage(error: &dyn std::fmt::Display) -> ! {
 fn main() -> io::Result<()> {
     let options = options().unwrap_or_else(|error| usage(&error));
     match options.queue.as_str() {
+        "overlapped" if options.work == "issuer-waits" => strand(Issuer::Waits, &options),
+        "overlapped" if options.work == "issuer-computes" => strand(Issuer::Computes, &options),
         "overlapped" => run::<One>(&options),
         "overlapped-many" => run::<Many>(&options),
         "crossbeam" => run::<Crossbeam>(&options),
@@ -60,6 +66,26 @@ fn main() -> io::Result<()> {
             "--queue: overlapped, overlapped-many, crossbeam, mutex or futex, not '{other}'"
         )),
     }
+}
+
+fn strand(issuer: Issuer, options: &Options) -> io::Result<()> {
+    let clock = ProcessClock::of(std::process::id())?;
+    let before = clock.ns()?;
+    let mut times = busy::latencies(issuer, options.rounds)?;
+    let cpu = (clock.ns()? - before) as f64 / options.rounds as f64;
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    println!(
+        "{}",
+        serde_json::json!({
+            "rounds": options.rounds,
+            "wall_ns": median(&times),
+            "p99_ns": at(0.99),
+            "most_ns": at(1.0),
+            "cpu_ns": cpu,
+        })
+    );
+    Ok(())
 }
 
 /// Batches that count, after one that does not.

@@ -1,0 +1,114 @@
+//! What threads meet at, for the code that loom explores: the standard library's, or loom's in its
+//! place.
+
+pub mod lock;
+
+#[cfg(loom)]
+pub(crate) use crate::loomed::AtomicBool;
+#[cfg(loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(loom))]
+pub(crate) use std::{
+    sync::{Mutex, MutexGuard, atomic::AtomicBool},
+    thread_local as per_thread,
+};
+
+#[cfg(not(loom))]
+use std::hint::spin_loop;
+#[cfg(not(loom))]
+use std::thread::{sleep, yield_now};
+use std::time::Duration;
+
+/// `thread_local`; loom's does not know of constants.
+#[cfg(loom)]
+macro_rules! per_thread {
+    ($($(#[$meta:meta])* static $name:ident: $type:ty = const { $value:expr };)*) => {
+        loom::thread_local! { $($(#[$meta])* static $name: $type = $value;)* }
+    };
+}
+#[cfg(loom)]
+pub(crate) use per_thread;
+
+/// Waits a moment for what another thread does in some dozens of instructions; asked for the `nth`
+/// time. If it takes longer, the other has been preempted: then it lets others run, and at last sleeps
+/// a little, so that even a thread that outranks the other lets it go on.
+pub(crate) fn relax(nth: u32) {
+    #[cfg(loom)]
+    return {
+        let _ = nth;
+        loom::thread::yield_now();
+    };
+    #[cfg(not(loom))]
+    match nth {
+        0..50 => spin_loop(),
+        50..100 => yield_now(),
+        _ => sleep(Duration::from_micros(50)),
+    }
+}
+
+/// Looks out for news for some microseconds, a tenth of what it costs to sleep and be woken. At last it
+/// lets others run: they may have the news.
+pub(crate) fn look_out(news: impl Fn() -> bool) {
+    // loom tries everything that may happen meanwhile.
+    #[cfg(loom)]
+    let _ = news;
+    #[cfg(not(loom))]
+    for step in 0..11 {
+        if news() {
+            return;
+        }
+        match step {
+            0..7 => (0..1 << step).for_each(|_| spin_loop()),
+            _ => yield_now(),
+        }
+    }
+}
+
+/// A place where the thread that made it parks.
+#[cfg(not(loom))]
+pub(crate) struct Parking(std::thread::Thread);
+
+#[cfg(not(loom))]
+impl Parking {
+    pub(crate) fn here() -> Parking {
+        Parking(std::thread::current())
+    }
+
+    /// For the thread itself: until it is unparked, or was since it came back last, or the time is over.
+    pub(crate) fn park(&self, limit: Option<Duration>) {
+        match limit {
+            None => std::thread::park(),
+            Some(limit) => std::thread::park_timeout(limit),
+        }
+    }
+
+    pub(crate) fn unpark(&self) {
+        self.0.unpark();
+    }
+}
+
+/// The same. (loom's own takes a thread for parked that waits for a lock.)
+#[cfg(loom)]
+pub(crate) struct Parking(Mutex<bool>, loom::sync::Condvar);
+
+#[cfg(loom)]
+impl Parking {
+    pub(crate) fn here() -> Parking {
+        Parking(Mutex::new(false), loom::sync::Condvar::new())
+    }
+
+    pub(crate) fn park(&self, limit: Option<Duration>) {
+        if limit.is_some() {
+            return loom::thread::yield_now();
+        }
+        let mut unparked = self.0.lock().unwrap();
+        while !std::mem::take(&mut *unparked) {
+            unparked = self.1.wait(unparked).unwrap();
+        }
+    }
+
+    pub(crate) fn unpark(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_one();
+    }
+}
