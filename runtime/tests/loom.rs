@@ -5,6 +5,9 @@
 //! run the real word on a task and a queue of their own, which follow `executor::task` line by line;
 //! loom's cells find any conflicting access.
 //!
+//! The inbox of a worker (`executor::inbox`), as it is: each task comes out once, in order, or is
+//! refused. (That a worker asleep is told rests on sequential consistency, which loom does not know.)
+//!
 //! The list of a join set (`task::finished`) and the tree of tokens (`task::token::tree`), as they
 //! are: no end and no cancel is missed, and no node is leaked.
 //!
@@ -16,11 +19,14 @@
 #[expect(dead_code, reason = "the models do not use all of it")]
 mod state;
 
+#[path = "../src/executor/inbox.rs"]
+mod inbox;
 #[path = "../src/task/finished.rs"]
 mod finished;
 #[path = "../src/task/token/tree.rs"]
 mod tree;
 
+use std::ptr::NonNull;
 use std::task::{Context, Poll, Wake, Waker};
 
 use loom::cell::UnsafeCell;
@@ -30,6 +36,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
 use finished::Finished;
+use inbox::{Inbox, Linked};
 use state::{Completed, Detached, State, Woken};
 use tree::Handle;
 
@@ -40,8 +47,9 @@ struct Task {
     future: UnsafeCell<usize>,
     /// The output, once complete; cleared by whoever takes or drops it.
     output: UnsafeCell<Option<usize>>,
-    /// The handle's waker.
+    /// The handle's waker: its bits, and how many there are to be dropped or woken.
     join: UnsafeCell<bool>,
+    wakers: AtomicUsize,
     joined: AtomicBool,
     /// Written by the free, read by whoever still believes in the task.
     memory: UnsafeCell<bool>,
@@ -49,6 +57,8 @@ struct Task {
     queue: Mutex<usize>,
     /// What wakers say; a poll that sees it is ready.
     event: AtomicBool,
+    /// How many polls to come yield.
+    yields: AtomicUsize,
 }
 
 impl Task {
@@ -58,11 +68,13 @@ impl Task {
             future: UnsafeCell::new(0),
             output: UnsafeCell::new(None),
             join: UnsafeCell::new(false),
+            wakers: AtomicUsize::new(0),
             joined: AtomicBool::new(false),
             memory: UnsafeCell::new(true),
             frees: AtomicUsize::new(0),
             queue: Mutex::new(1),
             event: AtomicBool::new(false),
+            yields: AtomicUsize::new(0),
         })
     }
 
@@ -74,6 +86,12 @@ impl Task {
         self.memory.with_mut(|memory| unsafe { *memory = false });
         assert_eq!(self.frees.fetch_add(1, Ordering::Relaxed), 0);
         self.output.with(|output| assert!(unsafe { *output }.is_none(), "an output was leaked"));
+        assert_eq!(self.wakers.load(Ordering::Relaxed), 0, "a waker was leaked");
+    }
+
+    /// Its owner drops or wakes the handle's waker.
+    fn use_waker(&self) {
+        assert_eq!(self.wakers.fetch_sub(1, Ordering::Relaxed), 1, "used twice");
     }
 
     fn leave(&self) {
@@ -95,6 +113,7 @@ impl Task {
             Completed::Left => return,
             Completed::Wake => {
                 self.join.with(|waker| assert!(unsafe { *waker }));
+                self.use_waker();
                 self.joined.store(true, Ordering::Release);
             }
             Completed::Discard => self.output.with_mut(|output| unsafe { *output = None }),
@@ -122,7 +141,9 @@ impl Task {
             self.finish();
             return true;
         }
-        if self.state.pause() {
+        let yields = self.yields.load(Ordering::Relaxed);
+        self.yields.store(yields.saturating_sub(1), Ordering::Relaxed);
+        if yields > 0 || self.state.pause() {
             self.queue();
         }
         false
@@ -145,7 +166,10 @@ impl Task {
     fn detach(&self) {
         match self.state.detach() {
             Detached::Left => return,
-            Detached::DropWaker => self.join.with_mut(|waker| unsafe { *waker = false }),
+            Detached::DropWaker => {
+                self.join.with_mut(|waker| unsafe { *waker = false });
+                self.use_waker();
+            }
             Detached::DropOutput => self.output.with_mut(|output| unsafe { *output = None }),
         }
         self.leave();
@@ -154,14 +178,24 @@ impl Task {
     /// One poll of the handle. `true`: it has the output.
     fn poll_handle(&self, changed: bool) -> bool {
         if !self.state.is_complete() {
-            if self.state.has_waker() && !changed {
-                return false;
+            let has_waker = self.state.has_waker();
+            if has_waker {
+                // The comparison.
+                self.join.with(|waker| assert!(unsafe { *waker }));
+                if !changed {
+                    return false;
+                }
             }
-            if !self.state.has_waker() || self.state.take_waker_back() {
+            if !has_waker || self.state.take_waker_back() {
+                if has_waker {
+                    self.use_waker();
+                }
                 self.join.with_mut(|waker| unsafe { *waker = true });
+                self.wakers.fetch_add(1, Ordering::Relaxed);
                 if self.state.offer_waker() {
                     return false;
                 }
+                self.use_waker();
             }
         }
         self.take_output();
@@ -272,15 +306,107 @@ fn a_task_that_yields_is_queued_again() {
             let task = task.clone();
             move || task.wake_and_leave()
         });
-        *task.queue.lock().unwrap() -= 1;
-        assert!(!task.state.start());
-        task.state.pause_yielded();
-        task.queue();
+        task.yields.store(1, Ordering::Relaxed);
+        assert!(!task.run());
         task.detach();
         let ready = task.run();
         waker.join().unwrap();
         assert!(ready || task.run(), "a wake was lost");
         freed_once(&task);
+    });
+}
+
+#[test]
+fn an_abort_ends_a_task_that_yields() {
+    explore(|| {
+        let task = Task::new();
+        task.yields.store(2, Ordering::Relaxed);
+        let runner = thread::spawn({
+            let task = task.clone();
+            move || task.run() || task.run()
+        });
+        if task.state.close() {
+            task.queue();
+        }
+        task.detach();
+        assert!(runner.join().unwrap() || task.run(), "an abort was lost");
+        freed_once(&task);
+    });
+}
+
+/// A node of an inbox.
+struct Node {
+    link: loom::sync::atomic::AtomicPtr<Node>,
+    taken: UnsafeCell<bool>,
+}
+
+impl Node {
+    fn new() -> Arc<Node> {
+        let link = loom::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+        Arc::new(Node { link, taken: UnsafeCell::new(false) })
+    }
+
+    fn is_taken(&self) -> bool {
+        self.taken.with(|taken| unsafe { *taken })
+    }
+}
+
+unsafe impl Linked for Node {
+    fn link(&self) -> &loom::sync::atomic::AtomicPtr<Node> {
+        &self.link
+    }
+}
+
+fn push(inbox: &Inbox<Node>, node: &Arc<Node>) -> bool {
+    // Ours until it is pushed.
+    node.taken.with_mut(|taken| unsafe { *taken = false });
+    unsafe { inbox.push(NonNull::from(&**node)) }
+}
+
+/// Takes a node off, once.
+fn taken(node: NonNull<Node>) {
+    let node = unsafe { node.as_ref() };
+    node.taken.with_mut(|taken| assert!(!unsafe { std::mem::replace(&mut *taken, true) }));
+}
+
+#[test]
+fn mail_comes_out_once_and_in_order() {
+    explore(|| {
+        let inbox = Arc::new(Inbox::new());
+        let nodes = [Node::new(), Node::new(), Node::new()];
+        let pusher = thread::spawn({
+            let (inbox, nodes) = (inbox.clone(), nodes.clone());
+            move || assert!(push(&inbox, &nodes[0]) && push(&inbox, &nodes[1]))
+        });
+        assert!(push(&inbox, &nodes[2]));
+        let mut order = Vec::new();
+        let mut take = |node: NonNull<Node>| {
+            taken(node);
+            order.push(node);
+        };
+        inbox.take(&mut take);
+        pusher.join().unwrap();
+        inbox.take(&mut take);
+        let place = |n: usize| order.iter().position(|&node| node == NonNull::from(&*nodes[n]));
+        assert!(order.len() == 3 && place(2).is_some() && place(0) < place(1));
+        assert!(inbox.is_empty());
+    });
+}
+
+#[test]
+fn mail_is_taken_or_refused_when_the_inbox_closes() {
+    explore(|| {
+        let inbox = Arc::new(Inbox::new());
+        let node = Node::new();
+        let pusher = thread::spawn({
+            let (inbox, node) = (inbox.clone(), node.clone());
+            move || push(&inbox, &node)
+        });
+        inbox.take(taken);
+        inbox.close(taken);
+        let pushed = pusher.join().unwrap();
+        assert_eq!(node.is_taken(), pushed);
+        assert!(!push(&inbox, &node) && inbox.is_empty());
     });
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - `task`: what a spawned future becomes, [`JoinHandle`], abort, captured panics.
 //! - `shared`: what the workers of one runtime have in common: queues and sleepers.
+//! - `inbox`: tasks on their way to the worker that alone may run them.
 //! - `worker`: one thread's loop: run tasks, turn the processor, sleep.
 //! - `runtime`: [`Runtime`] and [`LocalRuntime`], [`Builder`], their end.
 //! - `handle`, `context`, `drive`: [`Handle`], the runtime a thread is in, `block_on`.
@@ -17,6 +18,7 @@ mod builder;
 mod context;
 mod drive;
 mod handle;
+mod inbox;
 mod runtime;
 mod shared;
 mod stalls;

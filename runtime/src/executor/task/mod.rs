@@ -13,15 +13,17 @@
 
 mod id;
 mod join;
+mod memory;
 mod state;
 
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
-use std::mem::{self, ManuallyDrop};
+use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
-use std::ptr::{NonNull, addr_of_mut};
+use std::ptr::{self, NonNull, addr_of_mut};
 use std::sync::Arc;
+use std::sync::atomic::AtomicPtr;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 pub use id::{TaskId, id};
@@ -30,6 +32,7 @@ pub use join::{AbortHandle, JoinError, JoinHandle};
 use overlapped_iomgr::cache;
 use pin_project_lite::pin_project;
 
+use super::inbox::{Inbox, Linked};
 use super::shared::Shared;
 use super::worker::{self, Worker};
 use state::{Completed, State, Woken};
@@ -55,8 +58,17 @@ struct Header {
     pinned: u32,
     /// Where it was spawned.
     spawned: &'static Location<'static>,
-    /// Who awaits the handle; `State`'s `JOIN_WAKER` says whose it is.
-    join: UnsafeCell<Option<Waker>>,
+    /// The next task in an inbox.
+    link: AtomicPtr<Header>,
+    /// Who awaits the handle; `State`'s `JOIN_WAKER` says whether it is there, and whose it is.
+    join: UnsafeCell<MaybeUninit<Waker>>,
+}
+
+// SAFETY: the field.
+unsafe impl Linked for Header {
+    fn link(&self) -> &AtomicPtr<Header> {
+        &self.link
+    }
 }
 
 /// What differs by the future's type. All take the task's address; see each one's caller for who
@@ -172,7 +184,10 @@ impl<F: Future<Output = Result<T, JoinError>>, T> Task<F, T> {
     unsafe fn free(task: NonNull<Header>) {
         // SAFETY: the caller gives up the last reference; future and output are gone, which the
         // union does not drop.
-        drop(unsafe { Box::from_raw(task.cast::<Task<F, T>>().as_ptr()) });
+        unsafe {
+            task.cast::<Task<F, T>>().drop_in_place();
+            memory::free(task.cast::<Task<F, T>>());
+        }
     }
 }
 
@@ -196,10 +211,14 @@ where
         place: Cell::new(None),
         pinned: pinned.map_or(ANYWHERE, |seat| seat as u32),
         spawned,
-        join: UnsafeCell::new(None),
+        link: AtomicPtr::new(ptr::null_mut()),
+        join: UnsafeCell::new(MaybeUninit::uninit()),
     };
     let stage = Stage::<F, T> { future: ManuallyDrop::new(future) };
-    let task = NonNull::from(Box::leak(Box::new(Task { header, stage }))).cast::<Header>();
+    let task = memory::take::<Task<F, T>>();
+    // SAFETY: ours, and of that layout.
+    unsafe { task.write(Task { header, stage }) };
+    let task = task.cast::<Header>();
     // SAFETY: one of the two references each.
     (Runnable(task), unsafe { JoinHandle::new(task) })
 }
@@ -226,6 +245,7 @@ impl Runnable {
     }
 
     /// The worker that alone may run it.
+    #[inline]
     pub(super) fn pinned(&self) -> Option<usize> {
         let pinned = self.header().pinned;
         (pinned != ANYWHERE).then_some(pinned as usize)
@@ -250,6 +270,7 @@ impl Runnable {
     }
 
     /// Polls it, on a worker that may.
+    #[inline]
     pub(super) fn run(self, worker: &Worker) {
         let task = ManuallyDrop::new(self).0;
         // SAFETY: it comes off a queue, so it is ours until it is paused.
@@ -277,13 +298,45 @@ impl Runnable {
                     key: worker.list(Listed(task)),
                 }));
             }
-            if yielded {
-                header.state.pause_yielded();
-            } else if !header.state.pause() {
-                return;
+            if yielded || header.state.pause() {
+                worker.push(Runnable(task));
             }
-            worker.push(Runnable(task));
         }
+    }
+}
+
+/// Tasks that must run on one worker, woken elsewhere. In a cache line of its own: the worker looks at
+/// it before each poll.
+#[repr(align(128))]
+pub(super) struct Mail(Inbox<Header>);
+
+impl Default for Mail {
+    fn default() -> Mail {
+        Mail(Inbox::new())
+    }
+}
+
+impl Mail {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Gives the task back when the worker has gone.
+    pub(super) fn push(&self, task: Runnable) -> Result<(), Runnable> {
+        let task = ManuallyDrop::new(task);
+        // SAFETY: the executor's reference keeps the task, and stands for its one entry in a queue.
+        if unsafe { self.0.push(task.0) } { Ok(()) } else { Err(ManuallyDrop::into_inner(task)) }
+    }
+
+    /// The worker takes what is there.
+    #[inline]
+    pub(super) fn take(&self, mut f: impl FnMut(Runnable)) {
+        self.0.take(|task| f(Runnable(task)));
+    }
+
+    /// The worker has gone: takes what is there, and refuses the rest.
+    pub(super) fn close(&self, mut f: impl FnMut(Runnable)) {
+        self.0.close(|task| f(Runnable(task)));
     }
 }
 
@@ -387,11 +440,11 @@ unsafe fn finish(task: NonNull<Header>, keeps: bool) {
         match header.state.complete(keeps) {
             Completed::Left => return,
             Completed::Wake => {
-                if let Some(waker) = (*header.join.get()).as_ref() {
-                    // A waker is foreign code.
-                    if catch_unwind(AssertUnwindSafe(|| waker.wake_by_ref())).is_err() {
-                        tracing::error!("a waker panicked");
-                    }
+                // Its bits stay, for the handle may just be comparing them.
+                let waker = (*header.join.get()).assume_init_read();
+                // A waker is foreign code.
+                if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                    tracing::error!("a waker panicked");
                 }
             }
             Completed::Discard => (header.vtable.drop_output)(task),
