@@ -1,6 +1,5 @@
 //! What the workers of one runtime share: the common queue, the mail to each, and who sleeps.
 
-use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -13,27 +12,14 @@ use super::stalls::Doing;
 use super::task::{Listed, Mail, Runnable};
 use super::worker::{self, Counts};
 
-/// In cache lines of its own: what one side writes all the time does not slow down who reads what is
-/// beside it.
-#[repr(align(128))]
-pub(super) struct Apart<T>(T);
-
-impl<T> Deref for Apart<T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
 /// One worker as the others see it.
 pub(super) struct Seat {
     pub(super) stealer: Stealer<Runnable>,
-    /// Tasks that must run on this worker, woken elsewhere. In memory of its own, as `doing`.
+    /// Tasks that must run on this worker, woken elsewhere.
     pub(super) mail: Arc<Mail>,
     handle: OnceLock<ProcessorHandle>,
     idle: AtomicBool,
-    pub(super) counts: Apart<Counts>,
-    /// In memory of its own: its worker writes it for each poll.
+    pub(super) counts: Arc<Counts>,
     pub(super) doing: Arc<Doing>,
     /// Tasks on this worker's list that have ended elsewhere.
     ended: Mutex<Vec<Listed>>,
@@ -82,7 +68,7 @@ impl Shared {
             mail: Arc::default(),
             handle: OnceLock::new(),
             idle: AtomicBool::new(false),
-            counts: Apart(Counts::default()),
+            counts: Arc::default(),
             doing: Arc::default(),
             ended: Mutex::default(),
             has_ended: AtomicBool::new(false),

@@ -34,8 +34,9 @@ const INJECTED_FIRST: u64 = 31;
 /// How many polls ahead a task is fetched into the cache: with thousands of tasks it is not there.
 const PREFETCH: usize = 2;
 
-/// Counted by the worker, readable by all.
+/// Counted by the worker, readable by all; in cache lines of its own.
 #[derive(Default)]
+#[repr(align(128))]
 pub(super) struct Counts {
     polls: AtomicU64,
     turns: AtomicU64,
@@ -109,6 +110,7 @@ pub(super) struct Worker {
     /// As in `shared`.
     stealing: bool,
     mail: Arc<Mail>,
+    counts: Arc<Counts>,
     deque: Deque<Runnable>,
     own: RefCell<VecDeque<Runnable>>,
     /// The tasks whose first poll was here and is not the last, so that the runtime's end finds
@@ -203,12 +205,13 @@ pub(super) fn running() -> Option<NonZeroUsize> {
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, seat: usize, deque: Deque<Runnable>) -> Worker {
         let doing = shared.seats[seat].doing.clone();
-        let mail = shared.seats[seat].mail.clone();
+        let (mail, counts) = (shared.seats[seat].mail.clone(), shared.seats[seat].counts.clone());
         Worker {
             stealing: shared.stealing,
             shared,
             seat,
             mail,
+            counts,
             deque,
             own: RefCell::default(),
             tasks: RefCell::default(),
@@ -234,10 +237,6 @@ impl Worker {
         self.seat
     }
 
-    fn counts(&self) -> &Counts {
-        &self.shared.seats[self.seat].counts
-    }
-
     #[inline]
     fn accept(
         &self,
@@ -259,7 +258,7 @@ impl Worker {
         if self.shared.is_stopping() {
             return drop(task);
         }
-        bump(&self.counts().begun, 1);
+        bump(&self.counts.begun, 1);
         self.push(task);
     }
 
@@ -275,7 +274,7 @@ impl Worker {
     }
 
     pub(super) fn count_ended(&self) {
-        bump(&self.counts().ended, 1);
+        bump(&self.counts.ended, 1);
     }
 
     /// A task's turn, or that of the future of a `block_on`: what runs from here was spawned there.
@@ -301,9 +300,14 @@ impl Worker {
     /// Queues a task that this worker may run.
     #[inline]
     pub(super) fn push(&self, task: Runnable) {
-        if task.pinned().is_some() {
-            return self.own.borrow_mut().push_back(task);
-        }
+        if task.pinned().is_some() { self.push_own(task) } else { self.push_shared(task) }
+    }
+
+    fn push_own(&self, task: Runnable) {
+        self.own.borrow_mut().push_back(task);
+    }
+
+    fn push_shared(&self, task: Runnable) {
         // More than this worker can run at once, and the task being polled may go on for long:
         // somebody may come and steal. For what a turn has made runnable see `ask_for_help`.
         let needs_help = !self.doing.task().is_null() && !self.deque.is_empty();
@@ -321,9 +325,10 @@ impl Worker {
 
     #[inline]
     fn take_mail(&self) {
-        self.mail.take(|task| self.own.borrow_mut().push_back(task));
+        self.mail.take(|task| self.push_own(task));
     }
 
+    #[inline]
     fn take_own(&self) -> Option<Runnable> {
         let mut own = self.own.borrow_mut();
         let task = own.pop_front();
@@ -333,6 +338,7 @@ impl Worker {
         task
     }
 
+    #[inline]
     fn next(&self) -> Option<Runnable> {
         self.take_mail();
         if !self.stealing {
@@ -355,6 +361,9 @@ impl Worker {
 
     /// Runs tasks within the budget, or until `awake` when one has run. Returns whether there may be
     /// more.
+    // The loop and the polls in one function: what surrounds a task's poll costs as much as a short
+    // poll.
+    #[inline(never)]
     fn run_tasks(&self, processor: &Processor, awake: impl Fn() -> bool) -> bool {
         let before = self.spent.get();
         let mut polls = before;
@@ -382,7 +391,7 @@ impl Worker {
         processor.set_runnable(more);
         self.spent.set(polls);
         if polls > before {
-            bump(&self.counts().polls, u64::from(polls - before));
+            bump(&self.counts.polls, u64::from(polls - before));
         }
         more
     }
@@ -416,7 +425,7 @@ impl Worker {
         let found = self.shared.steal(self.seat, &self.deque);
         self.shared.set_searching(false);
         let Some(task) = found else { return false };
-        bump(&self.counts().stolen, 1);
+        bump(&self.counts.stolen, 1);
         self.deque.push(task);
         true
     }
@@ -434,11 +443,11 @@ impl Worker {
         self.spent.set(0);
         let busy = more || awake() || self.steal();
         self.shared.take_ended(self.seat, |task| self.unlist_ended(task));
-        bump(&self.counts().turns, 1);
+        bump(&self.counts.turns, 1);
         let turned = if busy {
             processor.turn(Wait::No, || true)
         } else {
-            bump(&self.counts().sleeps, 1);
+            bump(&self.counts.sleeps, 1);
             self.shared.go_idle(self.seat);
             // The turn reads the mail first, which may make tasks of this worker runnable.
             let has_work = || awake() || self.has_local() || self.shared.has_work_for(self.seat);

@@ -1,5 +1,6 @@
 //! Tasks: a future in one allocation with its state word (`state.rs`), its waker's table, and its
-//! output once it is ready. [`JoinHandle`] is in `join.rs`, [`TaskId`] in `id.rs`.
+//! output once it is ready. [`JoinHandle`] is in `join.rs`, [`TaskId`] in `id.rs`, [`Mail`] in `mail.rs`,
+//! tasks' memory in `memory.rs`.
 //!
 //! Nothing global knows a task before its first poll has come back pending: most short tasks never
 //! do. Then the worker that polled it puts it on its own list, which no other thread touches, so
@@ -13,6 +14,7 @@
 
 mod id;
 mod join;
+mod mail;
 mod memory;
 mod state;
 
@@ -28,11 +30,11 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 pub use id::{TaskId, id};
 pub use join::{AbortHandle, JoinError, JoinHandle};
+pub(super) use mail::Mail;
 
 use overlapped_iomgr::cache;
 use pin_project_lite::pin_project;
 
-use super::inbox::{Inbox, Linked};
 use super::shared::Shared;
 use super::worker::{self, Worker};
 use state::{Completed, State, Woken};
@@ -62,13 +64,6 @@ struct Header {
     link: AtomicPtr<Header>,
     /// Who awaits the handle; `State`'s `JOIN_WAKER` says whether it is there, and whose it is.
     join: UnsafeCell<MaybeUninit<Waker>>,
-}
-
-// SAFETY: the field.
-unsafe impl Linked for Header {
-    fn link(&self) -> &AtomicPtr<Header> {
-        &self.link
-    }
 }
 
 /// What differs by the future's type. All take the task's address; see each one's caller for who
@@ -270,7 +265,7 @@ impl Runnable {
     }
 
     /// Polls it, on a worker that may.
-    #[inline]
+    #[inline(always)]
     pub(super) fn run(self, worker: &Worker) {
         let task = ManuallyDrop::new(self).0;
         // SAFETY: it comes off a queue, so it is ours until it is paused.
@@ -302,41 +297,6 @@ impl Runnable {
                 worker.push(Runnable(task));
             }
         }
-    }
-}
-
-/// Tasks that must run on one worker, woken elsewhere. In a cache line of its own: the worker looks at
-/// it before each poll.
-#[repr(align(128))]
-pub(super) struct Mail(Inbox<Header>);
-
-impl Default for Mail {
-    fn default() -> Mail {
-        Mail(Inbox::new())
-    }
-}
-
-impl Mail {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Gives the task back when the worker has gone.
-    pub(super) fn push(&self, task: Runnable) -> Result<(), Runnable> {
-        let task = ManuallyDrop::new(task);
-        // SAFETY: the executor's reference keeps the task, and stands for its one entry in a queue.
-        if unsafe { self.0.push(task.0) } { Ok(()) } else { Err(ManuallyDrop::into_inner(task)) }
-    }
-
-    /// The worker takes what is there.
-    #[inline]
-    pub(super) fn take(&self, mut f: impl FnMut(Runnable)) {
-        self.0.take(|task| f(Runnable(task)));
-    }
-
-    /// The worker has gone: takes what is there, and refuses the rest.
-    pub(super) fn close(&self, mut f: impl FnMut(Runnable)) {
-        self.0.close(|task| f(Runnable(task)));
     }
 }
 
