@@ -19,10 +19,10 @@
 #[expect(dead_code, reason = "the models do not use all of it")]
 mod state;
 
-#[path = "loom/inbox.rs"]
-mod inbox;
 #[path = "../src/task/finished.rs"]
 mod finished;
+#[path = "loom/inbox.rs"]
+mod inbox;
 #[path = "../src/task/token/tree.rs"]
 mod tree;
 
@@ -305,9 +305,9 @@ fn a_task_that_yields_is_queued_again() {
             move || task.wake_and_leave()
         });
         task.yields.store(1, Ordering::Relaxed);
-        assert!(!task.run());
         task.detach();
-        let ready = task.run();
+        // Unless it is woken before, the first turn yields.
+        let ready = task.run() || task.run();
         waker.join().unwrap();
         assert!(ready || task.run(), "a wake was lost");
         freed_once(&task);

@@ -14,7 +14,6 @@ use std::panic::Location;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use crossbeam_deque::Worker as Deque;
 use overlapped_iomgr::Processor;
@@ -24,6 +23,7 @@ use slab::Slab;
 use super::shared::Shared;
 use super::stalls::Doing;
 use super::task::{Listed, Mail, Runnable};
+use super::usage::Usage;
 
 /// Polls between two turns of the processor.
 const BUDGET: u32 = 61;
@@ -85,23 +85,6 @@ impl Counts {
 fn bump(counter: &AtomicU64, n: u64) {
     // One writer: no read-modify-write needed.
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
-}
-
-/// How much time a thread has spent on a core at some moment.
-#[derive(Clone, Copy)]
-struct Usage {
-    at: Instant,
-    cpu: Duration,
-}
-
-impl Usage {
-    /// Of the calling thread.
-    fn now() -> Usage {
-        let mut cpu = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: a plain system call that fills the structure.
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut cpu) };
-        Usage { at: Instant::now(), cpu: Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32) }
-    }
 }
 
 pub(super) struct Worker {
@@ -397,24 +380,23 @@ impl Worker {
     }
 
     /// Wakes another worker if turns have made more runnable than this one can run: if tasks wait here,
-    /// and this thread has been on its core for most of the time since it was asked last. To wake a
-    /// thread, and to hand over what has its requests here, costs more than to go on with it. `false`:
-    /// it may be worth to ask again later.
+    /// and this thread has hardly slept since it was asked last. To wake a thread, and to hand over
+    /// what has its requests here, costs more than to go on with it. `false`: it may be worth to ask
+    /// again later.
     #[inline]
     fn ask_for_help(&self, now: impl FnOnce() -> u64) -> bool {
         if self.deque.len() < 2 || !self.shared.has_idle() {
             return false;
         }
         let now = now();
+        // It is a system call: once a millisecond.
         self.looked.replace(now) != now && self.is_overloaded() && self.shared.wake_one()
     }
 
-    /// Whether this thread has had no time to sleep since the last call.
+    /// Whether this thread has hardly slept since the last call.
     fn is_overloaded(&self) -> bool {
         let now = Usage::now();
-        let before = self.usage.replace(now);
-        let passed = now.at.saturating_duration_since(before.at);
-        now.cpu.saturating_sub(before.cpu) > passed * 3 / 4
+        now.is_overloaded_since(self.usage.replace(now))
     }
 
     fn steal(&self) -> bool {
