@@ -77,7 +77,8 @@ impl Future for Sleep {
         let is_new = self.timer.is_none();
         // Not on this processor's wheel: new, fired, or the task has moved.
         self.take_off();
-        if Instant::now() >= self.deadline {
+        self.timer = TimerId::insert(self.deadline, cx.waker());
+        if self.timer.is_none() {
             if is_new && !was_ready_at_once() {
                 // One after the other, such sleeps would starve everything else.
                 cx.waker().wake_by_ref();
@@ -85,8 +86,6 @@ impl Future for Sleep {
             }
             return Poll::Ready(());
         }
-        let timer = TimerId::insert(self.deadline, cx.waker().clone());
-        self.timer = Some(timer.expect("a timer needs a runtime: await it inside `block_on`"));
         Poll::Pending
     }
 }

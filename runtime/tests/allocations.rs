@@ -271,6 +271,27 @@ fn datagrams() {
     });
 }
 
+/// Tasks that end leave their memory to those that begin.
+#[test]
+fn tasks() {
+    alone("tasks", |backend| {
+        local(backend).block_on(async {
+            steady("tasks, one by one", async || {
+                assert_eq!(overlapped::spawn(async { [7; 20] }).await.unwrap(), [7; 20]);
+            })
+            .await;
+            let mut tasks = Vec::with_capacity(50);
+            steady("tasks, fifty at once", async || {
+                tasks.extend((0..50).map(|i| overlapped::spawn(async move { i })));
+                for task in tasks.drain(..) {
+                    task.await.unwrap();
+                }
+            })
+            .await;
+        });
+    });
+}
+
 #[test]
 fn timers() {
     alone("timers", |backend| {

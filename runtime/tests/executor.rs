@@ -6,11 +6,11 @@ use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future;
 use overlapped::time::sleep;
@@ -350,6 +350,45 @@ fn idle_workers_steal() {
         runtime.block_on(busy).unwrap();
         let metrics = runtime.handle().metrics();
         assert!(metrics.iter().any(|m| m.stolen > 0), "{metrics:?}");
+    }
+}
+
+/// Timers make tasks runnable that a worker cannot keep up with: it asks for help, although none of
+/// them has made another wait.
+#[test]
+fn a_worker_that_never_sleeps_is_helped() {
+    for backend in BACKENDS {
+        let _watch = watch(format!("help on {backend}"));
+        let runtime = multi(backend, 2);
+        let threads = Arc::new(Mutex::new(std::collections::HashSet::new()));
+        let start = Instant::now() + Duration::from_millis(20);
+        let parent = runtime.spawn(async move {
+            let mut tasks = Vec::new();
+            for _ in 0..8 {
+                let threads = threads.clone();
+                tasks.push(overlapped::spawn(async move {
+                    overlapped::time::sleep_until(start).await;
+                    // Until the other worker has some too.
+                    while {
+                        let mut threads = threads.lock().unwrap();
+                        threads.insert(std::thread::current().id());
+                        threads.len() < 2
+                    } {
+                        let begin = Instant::now();
+                        while begin.elapsed() < Duration::from_micros(200) {
+                            std::hint::spin_loop();
+                        }
+                        yield_now().await;
+                    }
+                }));
+                // It is at its timer before the next one begins: nobody has to wait so far.
+                yield_now().await;
+            }
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        runtime.block_on(parent).unwrap();
     }
 }
 

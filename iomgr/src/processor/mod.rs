@@ -635,6 +635,17 @@ impl Processor {
         self.core().inline_left() == 0
     }
 
+    /// The time of the last turn, in milliseconds since a moment of the process's.
+    #[inline]
+    pub fn now(&self) -> u64 {
+        self.core().now()
+    }
+
+    /// The time, as in [`Processor::now`].
+    pub fn read_clock(&self) -> u64 {
+        timers::tick_of(Instant::now())
+    }
+
     /// Requests in use on this processor.
     pub fn live(&self) -> usize {
         self.core().live()

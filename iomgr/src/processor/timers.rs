@@ -18,6 +18,9 @@ pub(crate) enum Timer {
     Wake(Waker),
 }
 
+/// Milliseconds; see [`TimerId::insert`].
+const NEAR: u64 = 2;
+
 /// A timer of the calling thread's processor; see [`TimerId::insert`].
 #[derive(Debug)]
 pub struct TimerId {
@@ -37,7 +40,7 @@ pub(crate) fn tick_of(at: Instant) -> u64 {
 
 /// Whole milliseconds; as many as there can be for what is too far.
 fn millis(since: Duration) -> u64 {
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    since.as_secs().saturating_mul(1000).saturating_add(u64::from(since.subsec_millis()))
 }
 
 /// As [`tick_of`], rounded up, so that a timer never fires early.
@@ -47,13 +50,23 @@ fn tick_after(at: Instant) -> u64 {
 }
 
 impl TimerId {
-    /// Wakes `waker` at `deadline` (to the millisecond, never earlier). `None`: the calling thread
-    /// drives no processor.
-    pub fn insert(deadline: Instant, waker: Waker) -> Option<TimerId> {
-        Core::with_current(|core| TimerId {
-            key: core.wheel.borrow_mut().insert(tick_after(deadline), Timer::Wake(waker)),
-            processor: core.remote.id(),
-        })
+    /// Wakes `waker` at `deadline` (to the millisecond, never earlier), unless that has passed. Far
+    /// from the time of the processor's last turn it is not compared with the clock, which costs as
+    /// much as the rest: one that has passed meanwhile then wakes in the next turn.
+    ///
+    /// # Panics
+    /// When the calling thread drives no processor.
+    pub fn insert(deadline: Instant, waker: &Waker) -> Option<TimerId> {
+        let insert = |core: &Core| {
+            let (tick, now) = (tick_after(deadline), core.now());
+            if tick <= now || tick <= now + NEAR && Instant::now() >= deadline {
+                return None;
+            }
+            let timer = Timer::Wake(waker.clone());
+            let key = core.wheel.borrow_mut().insert(tick, timer);
+            Some(TimerId { key, processor: core.remote.id() })
+        };
+        Core::with_current(insert).expect("a timer needs a processor: await it inside a runtime")
     }
 
     /// Gives the timer the waker of the task that polls now. `false`: it has fired, or it is not
@@ -82,19 +95,19 @@ impl TimerId {
 
     /// Takes the timer off; another processor's takes it off in its next turn.
     pub fn remove(self) {
-        let here = Core::with_current(|core| self.processor == core.remote.id());
-        if here != Some(true) {
-            // The task has moved since. Left alone, the timer would keep it until it fires.
-            if let Some(remote) = Remote::by_id(self.processor) {
-                let key = self.key;
-                // A processor that is gone has dropped its timers.
-                let _ = remote.run(Box::new(move |core| drop(core.take_timer(key))));
-            }
-            return;
-        }
-        let timer = Core::with_current(|core| core.take_timer(self.key));
+        let here = Core::with_current(|core| {
+            (self.processor == core.remote.id()).then(|| core.take_timer(self.key))
+        });
         // Outside the borrow: dropping a waker may run code of the user's.
-        drop(timer);
+        if let Some(Some(timer)) = here {
+            return drop(timer);
+        }
+        // The task has moved since. Left alone, the timer would keep it until it fires.
+        if let Some(remote) = Remote::by_id(self.processor) {
+            let key = self.key;
+            // A processor that is gone has dropped its timers.
+            let _ = remote.run(Box::new(move |core| drop(core.take_timer(key))));
+        }
     }
 }
 

@@ -43,7 +43,6 @@ pub(super) fn admit<K: Operation>(
     // Foreign code, as `check` is: before anything is to be undone.
     let major = operation.major();
     core.check_running()?;
-    let major = operation.major();
     file.admit(major)?;
     let scope = scope::current();
     if let Some(scope) = &scope {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 
-use super::handle::{Handle, spawn_on};
+use super::handle::{Handle, spawn_here};
 use super::shared::Shared;
 #[cfg(doc)]
 use super::task::JoinError;
@@ -56,14 +56,10 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let mut future = Some(future);
     let here = Location::caller();
-    let spawned = worker::with_current(|worker| {
-        spawn_on(worker.shared(), future.take().expect("once"), here)
-    });
-    match spawned {
-        Some(handle) => handle,
-        None => current().spawn(future.take().expect("not taken")),
+    match worker::give(future, |worker, future| spawn_here(worker, future, here)) {
+        Ok(handle) => handle,
+        Err(future) => current().spawn(future),
     }
 }
 

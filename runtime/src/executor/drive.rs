@@ -17,9 +17,17 @@ use super::context::Scope;
 use super::shared::Shared;
 
 /// Wakes the future of a `block_on`.
-struct MainWaker {
+pub(super) struct MainWaker {
     woken: AtomicBool,
     processor: ProcessorHandle,
+}
+
+impl MainWaker {
+    /// Whether the future is to be polled.
+    #[inline]
+    pub(super) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
 }
 
 impl Wake for MainWaker {
@@ -37,19 +45,18 @@ impl Wake for MainWaker {
 pub(super) fn drive<F: Future>(
     processor: &Processor,
     future: F,
-    mut between: impl FnMut(&dyn Fn() -> bool),
+    mut between: impl FnMut(&MainWaker),
 ) -> F::Output {
     let main = Arc::new(MainWaker { woken: AtomicBool::new(true), processor: processor.handle() });
     let waker = Waker::from(main.clone());
     let mut future = pin!(future);
-    let woken = || main.woken.load(Ordering::SeqCst);
     loop {
         if main.woken.swap(false, Ordering::SeqCst)
             && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
         {
             return output;
         }
-        between(&woken);
+        between(&main);
     }
 }
 
@@ -59,8 +66,8 @@ pub(super) fn block_on_here<F: Future>(shared: &Arc<Shared>, future: F) -> F::Ou
     let processor = make_processor(&shared.hardware)
         .unwrap_or_else(|error| panic!("block_on cannot begin: {error}"));
     let _scope = Scope::enter(shared);
-    drive(&processor, future, |woken| {
-        if let Err(error) = processor.turn(Wait::Forever, woken) {
+    drive(&processor, future, |main| {
+        if let Err(error) = processor.turn(Wait::Forever, || main.is_woken()) {
             tracing::error!(%error, "the backend failed under `block_on`");
             thread::sleep(Duration::from_millis(10));
         }

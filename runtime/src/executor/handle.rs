@@ -11,7 +11,7 @@ use super::drive::block_on_here;
 use super::runtime::LocalRuntime;
 use super::shared::Shared;
 use super::task::{self, JoinError, JoinHandle, Plain};
-use super::worker::{self, WorkerMetrics};
+use super::worker::{self, Worker, WorkerMetrics};
 
 /// A runtime, from anywhere: spawns its tasks, runs futures beside it. Clones are the same; a handle
 /// does not keep the runtime from ending.
@@ -30,6 +30,24 @@ where
     F::Output: Send + 'static,
 {
     spawn_outcome(shared, Plain { future }, spawned)
+}
+
+/// As [`spawn_on`] with the calling thread's worker.
+#[inline]
+pub(super) fn spawn_here<F>(
+    worker: &Worker,
+    future: F,
+    spawned: &'static Location<'static>,
+) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let seat = if worker.shared().stealing { None } else { Some(worker.seat()) };
+    // SAFETY: the future is `Send`.
+    let (task, handle) = unsafe { task::new(Plain { future }, seat, spawned) };
+    worker.start(task);
+    handle
 }
 
 /// Starts a task whose future may also find that there is no value.

@@ -286,8 +286,8 @@ impl LocalRuntime {
         let _entered = self.worker.enter();
         let _scope = Scope::enter(self.worker.shared());
         self.worker.begin(here);
-        drive(self.processor(), future, |woken| {
-            self.worker.round(self.processor(), woken);
+        drive(self.processor(), future, |main| {
+            self.worker.round(self.processor(), || main.is_woken());
             self.worker.begin(here);
         })
     }

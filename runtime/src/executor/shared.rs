@@ -1,4 +1,4 @@
-//! What the workers of one runtime share: the common queue, the inboxes, and who sleeps.
+//! What the workers of one runtime share: the common queue, the mail to each, and who sleeps.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,19 +9,17 @@ use overlapped_iomgr::ProcessorHandle;
 
 use super::blocking::Blocking;
 use super::stalls::Doing;
-use super::task::{Listed, Runnable};
+use super::task::{Listed, Mail, Runnable};
 use super::worker::{self, Counts};
 
 /// One worker as the others see it.
 pub(super) struct Seat {
     pub(super) stealer: Stealer<Runnable>,
     /// Tasks that must run on this worker, woken elsewhere.
-    inbox: Mutex<Vec<Runnable>>,
-    has_inbox: AtomicBool,
+    pub(super) mail: Arc<Mail>,
     handle: OnceLock<ProcessorHandle>,
     idle: AtomicBool,
-    pub(super) counts: Counts,
-    /// In memory of its own: its worker writes it for each poll.
+    pub(super) counts: Arc<Counts>,
     pub(super) doing: Arc<Doing>,
     /// Tasks on this worker's list that have ended elsewhere.
     ended: Mutex<Vec<Listed>>,
@@ -67,11 +65,10 @@ impl Shared {
     ) -> Arc<Shared> {
         let seat = |stealer| Seat {
             stealer,
-            inbox: Mutex::default(),
-            has_inbox: AtomicBool::new(false),
+            mail: Arc::default(),
             handle: OnceLock::new(),
             idle: AtomicBool::new(false),
-            counts: Counts::default(),
+            counts: Arc::default(),
             doing: Arc::default(),
             ended: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -103,8 +100,7 @@ impl Shared {
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         for seat in &self.seats {
-            let late = std::mem::take(&mut *lock(&seat.inbox));
-            late.into_iter().for_each(Self::too_late);
+            seat.mail.close(Self::too_late);
         }
         while !self.injector.is_empty() {
             drop(self.injector.steal().success());
@@ -126,15 +122,18 @@ impl Shared {
     /// Queues a new task, or drops it if the runtime is ending.
     #[inline]
     pub(super) fn start(&self, task: Runnable) {
+        if let Err(task) = worker::start_here(self, task) {
+            self.start_elsewhere(task);
+        }
+    }
+
+    #[inline(never)]
+    fn start_elsewhere(&self, task: Runnable) {
         if self.is_stopping() {
             return drop(task);
         }
-        if !worker::count_begun(self) {
-            self.begun.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Err(task) = worker::push_here(self, task) {
-            self.schedule(task);
-        }
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.schedule(task);
     }
 
     /// Tasks that have not ended. A moment's view, while they run.
@@ -184,15 +183,9 @@ impl Shared {
             }
             Some(seat) => {
                 let target = &self.seats[seat];
-                {
-                    let mut inbox = lock(&target.inbox);
-                    if self.closed.load(Ordering::SeqCst) {
-                        drop(inbox);
-                        return Self::too_late(task);
-                    }
-                    inbox.push(task);
+                if let Err(task) = target.mail.push(task) {
+                    return Self::too_late(task);
                 }
-                target.has_inbox.store(true, Ordering::SeqCst);
                 if let Some(handle) = target.handle.get() {
                     handle.wake();
                 }
@@ -214,18 +207,6 @@ impl Shared {
     pub(super) fn pick_seat(&self) -> usize {
         worker::current_seat(self)
             .unwrap_or_else(|| self.next_seat.fetch_add(1, Ordering::Relaxed) % self.seats.len())
-    }
-
-    pub(super) fn take_inbox(&self, seat: usize, into: &mut impl Extend<Runnable>) {
-        let seat = &self.seats[seat];
-        if seat.has_inbox.load(Ordering::Acquire) {
-            let list = {
-                let mut inbox = lock(&seat.inbox);
-                seat.has_inbox.store(false, Ordering::Relaxed);
-                std::mem::take(&mut *inbox)
-            };
-            into.extend(list);
-        }
     }
 
     pub(super) fn take_injected(
@@ -263,9 +244,13 @@ impl Shared {
     /// Whether a worker that is about to sleep must not.
     pub(super) fn has_work_for(&self, seat: usize) -> bool {
         self.is_stopping()
-            || self.seats[seat].has_inbox.load(Ordering::SeqCst)
-            || (self.stealing
-                && (!self.injector.is_empty() || self.seats.iter().any(|s| !s.stealer.is_empty())))
+            || !self.seats[seat].mail.is_empty()
+            || (self.stealing && (!self.injector.is_empty() || self.has_stealable()))
+    }
+
+    /// Whether some worker has tasks that others may run.
+    pub(super) fn has_stealable(&self) -> bool {
+        self.seats.iter().any(|seat| !seat.stealer.is_empty())
     }
 
     // Sleep.
@@ -281,6 +266,11 @@ impl Shared {
         }
     }
 
+    #[inline]
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn set_searching(&self, searching: bool) {
         if searching {
             self.searching.fetch_add(1, Ordering::SeqCst);
@@ -290,20 +280,25 @@ impl Shared {
     }
 
     /// Wakes one sleeping worker, unless one is already looking for work: waking a thread costs as
-    /// much as several reads.
+    /// much as several reads. `false`: nobody was woken.
     #[inline]
-    pub(super) fn wake_one(&self) {
-        if self.idle.load(Ordering::SeqCst) == 0 || self.searching.load(Ordering::SeqCst) > 0 {
-            return;
-        }
+    pub(super) fn wake_one(&self) -> bool {
+        self.idle.load(Ordering::SeqCst) > 0
+            && self.searching.load(Ordering::SeqCst) == 0
+            && self.wake_idle()
+    }
+
+    #[inline(never)]
+    fn wake_idle(&self) -> bool {
         for seat in &self.seats {
             if seat.idle.load(Ordering::Relaxed) && seat.idle.swap(false, Ordering::SeqCst) {
                 self.idle.fetch_sub(1, Ordering::SeqCst);
                 if let Some(handle) = seat.handle.get() {
                     handle.wake();
                 }
-                return;
+                return true;
             }
         }
+        false
     }
 }

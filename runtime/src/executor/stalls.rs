@@ -61,8 +61,9 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// What a worker does: written by its thread alone.
+/// What a worker does: written by its thread alone, and in cache lines of its own.
 #[derive(Default)]
+#[repr(align(128))]
 pub(super) struct Doing {
     /// The number of the poll that it is in; 0: in none.
     poll: AtomicU64,

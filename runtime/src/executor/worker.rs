@@ -22,7 +22,8 @@ use slab::Slab;
 
 use super::shared::Shared;
 use super::stalls::Doing;
-use super::task::{Listed, Runnable};
+use super::task::{Listed, Mail, Runnable};
+use super::usage::Usage;
 
 /// Polls between two turns of the processor.
 const BUDGET: u32 = 61;
@@ -33,8 +34,9 @@ const INJECTED_FIRST: u64 = 31;
 /// How many polls ahead a task is fetched into the cache: with thousands of tasks it is not there.
 const PREFETCH: usize = 2;
 
-/// Counted by the worker, readable by all.
+/// Counted by the worker, readable by all; in cache lines of its own.
 #[derive(Default)]
+#[repr(align(128))]
 pub(super) struct Counts {
     polls: AtomicU64,
     turns: AtomicU64,
@@ -88,6 +90,10 @@ fn bump(counter: &AtomicU64, n: u64) {
 pub(super) struct Worker {
     shared: Arc<Shared>,
     seat: usize,
+    /// As in `shared`.
+    stealing: bool,
+    mail: Arc<Mail>,
+    counts: Arc<Counts>,
     deque: Deque<Runnable>,
     own: RefCell<VecDeque<Runnable>>,
     /// The tasks whose first poll was here and is not the last, so that the runtime's end finds
@@ -99,6 +105,11 @@ pub(super) struct Worker {
     doing: Arc<Doing>,
     /// It has asked to go to the back of the queue.
     yielded: Cell<bool>,
+    /// Polls since the last turn of the processor.
+    spent: Cell<u32>,
+    /// The millisecond in which it last looked whether it needs help, and what it saw.
+    looked: Cell<u64>,
+    usage: Cell<Usage>,
 }
 
 thread_local! {
@@ -128,28 +139,32 @@ fn with_current_of<R>(shared: &Shared, f: impl FnOnce(&Worker) -> R) -> Option<R
     with_current(|worker| ptr::eq(&*worker.shared, shared).then(|| f(worker))).flatten()
 }
 
-/// Queues a task on the calling thread's worker, if that may run it.
+/// Gives something to the calling thread's worker, or back if it is none.
+#[inline]
+pub(super) fn give<T, R>(what: T, to: impl FnOnce(&Worker, T) -> R) -> Result<R, T> {
+    let current = CURRENT.try_with(Cell::get).unwrap_or(ptr::null());
+    // SAFETY: as in `with_current`.
+    match unsafe { current.as_ref() } {
+        Some(worker) => Ok(to(worker, what)),
+        None => Err(what),
+    }
+}
+
+/// Queues a task on the calling thread's worker, or gives it back if that may not run it.
 #[inline]
 pub(super) fn push_here(shared: &Shared, task: Runnable) -> Result<(), Runnable> {
-    let mut task = Some(task);
-    with_current_of(shared, |worker| {
-        let pinned = task.as_ref().and_then(Runnable::pinned);
-        if pinned.is_none_or(|seat| seat == worker.seat) {
-            worker.push(task.take().expect("once"));
-        }
-    });
-    task.map_or(Ok(()), Err)
+    give(task, |worker, task| worker.accept(shared, task, Worker::push)).unwrap_or_else(Err)
+}
+
+/// As [`push_here`] for a new task.
+#[inline]
+pub(super) fn start_here(shared: &Shared, task: Runnable) -> Result<(), Runnable> {
+    give(task, |worker, task| worker.accept(shared, task, Worker::start)).unwrap_or_else(Err)
 }
 
 /// The seat of the calling thread's worker, if it is one of that runtime.
 pub(super) fn current_seat(shared: &Shared) -> Option<usize> {
     with_current_of(shared, |worker| worker.seat)
-}
-
-/// Counts a new task. `false`: the calling thread is no worker of that runtime.
-#[inline]
-pub(super) fn count_begun(shared: &Shared) -> bool {
-    with_current_of(shared, |worker| bump(&worker.counts().begun, 1)).is_some()
 }
 
 /// Sends the task being polled to the back of the queue when its poll returns, if it is this one.
@@ -173,15 +188,22 @@ pub(super) fn running() -> Option<NonZeroUsize> {
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, seat: usize, deque: Deque<Runnable>) -> Worker {
         let doing = shared.seats[seat].doing.clone();
+        let (mail, counts) = (shared.seats[seat].mail.clone(), shared.seats[seat].counts.clone());
         Worker {
+            stealing: shared.stealing,
             shared,
             seat,
+            mail,
+            counts,
             deque,
             own: RefCell::default(),
             tasks: RefCell::default(),
             ticks: Cell::new(0),
             doing,
             yielded: Cell::new(false),
+            spent: Cell::new(0),
+            looked: Cell::new(0),
+            usage: Cell::new(Usage::now()),
         }
     }
 
@@ -198,8 +220,29 @@ impl Worker {
         self.seat
     }
 
-    fn counts(&self) -> &Counts {
-        &self.shared.seats[self.seat].counts
+    #[inline]
+    fn accept(
+        &self,
+        shared: &Shared,
+        task: Runnable,
+        how: impl FnOnce(&Worker, Runnable),
+    ) -> Result<(), Runnable> {
+        if ptr::eq(&*self.shared, shared) && task.pinned().is_none_or(|seat| seat == self.seat) {
+            how(self, task);
+            Ok(())
+        } else {
+            Err(task)
+        }
+    }
+
+    /// Queues a new task that this worker may run, or drops it if the runtime is ending.
+    #[inline]
+    pub(super) fn start(&self, task: Runnable) {
+        if self.shared.is_stopping() {
+            return drop(task);
+        }
+        bump(&self.counts.begun, 1);
+        self.push(task);
     }
 
     // For tasks; see `task`.
@@ -214,7 +257,7 @@ impl Worker {
     }
 
     pub(super) fn count_ended(&self) {
-        bump(&self.counts().ended, 1);
+        bump(&self.counts.ended, 1);
     }
 
     /// A task's turn, or that of the future of a `block_on`: what runs from here was spawned there.
@@ -240,13 +283,19 @@ impl Worker {
     /// Queues a task that this worker may run.
     #[inline]
     pub(super) fn push(&self, task: Runnable) {
-        if task.pinned().is_some() {
-            return self.own.borrow_mut().push_back(task);
-        }
-        let had_work = !self.deque.is_empty();
+        if task.pinned().is_some() { self.push_own(task) } else { self.push_shared(task) }
+    }
+
+    fn push_own(&self, task: Runnable) {
+        self.own.borrow_mut().push_back(task);
+    }
+
+    fn push_shared(&self, task: Runnable) {
+        // More than this worker can run at once, and the task being polled may go on for long:
+        // somebody may come and steal. For what a turn has made runnable see `ask_for_help`.
+        let needs_help = !self.doing.task().is_null() && !self.deque.is_empty();
         self.deque.push(task);
-        if had_work {
-            // More than this worker can run at once: somebody may come and steal.
+        if needs_help {
             self.shared.wake_one();
         }
     }
@@ -254,13 +303,15 @@ impl Worker {
     // The loop.
 
     fn has_local(&self) -> bool {
-        !self.own.borrow().is_empty() || !self.deque.is_empty()
+        !self.own.borrow().is_empty() || (self.stealing && !self.deque.is_empty())
     }
 
-    fn take_inbox(&self) {
-        self.shared.take_inbox(self.seat, &mut *self.own.borrow_mut());
+    #[inline]
+    fn take_mail(&self) {
+        self.mail.take(|task| self.push_own(task));
     }
 
+    #[inline]
     fn take_own(&self) -> Option<Runnable> {
         let mut own = self.own.borrow_mut();
         let task = own.pop_front();
@@ -270,21 +321,17 @@ impl Worker {
         task
     }
 
+    #[inline]
     fn next(&self) -> Option<Runnable> {
-        let tick = self.ticks.get();
-        if tick.is_multiple_of(INJECTED_FIRST) {
-            self.take_inbox();
-            if self.shared.stealing
-                && let Some(task) = self.shared.take_injected(&self.deque)
-            {
-                return Some(task);
-            }
+        self.take_mail();
+        if !self.stealing {
+            return self.take_own();
         }
-        if !self.shared.stealing {
-            return self.take_own().or_else(|| {
-                self.take_inbox();
-                self.take_own()
-            });
+        let tick = self.ticks.get();
+        if tick.is_multiple_of(INJECTED_FIRST)
+            && let Some(task) = self.shared.take_injected(&self.deque)
+        {
+            return Some(task);
         }
         // Pinned tasks and others take turns.
         let local = if tick.is_multiple_of(2) {
@@ -292,57 +339,97 @@ impl Worker {
         } else {
             self.deque.pop().or_else(|| self.take_own())
         };
-        local.or_else(|| {
-            self.take_inbox();
-            self.take_own().or_else(|| self.shared.take_injected(&self.deque))
-        })
+        local.or_else(|| self.shared.take_injected(&self.deque))
     }
 
-    /// Runs tasks within the budget. Returns whether there may be more.
-    pub(super) fn run_tasks(&self, processor: &Processor) -> bool {
-        let mut polls = 0;
+    /// Runs tasks within the budget, or until `awake` when one has run. Returns whether there may be
+    /// more.
+    // The loop and the polls in one function: what surrounds a task's poll costs as much as a short
+    // poll.
+    #[inline(never)]
+    fn run_tasks(&self, processor: &Processor, awake: impl Fn() -> bool) -> bool {
+        let before = self.spent.get();
+        let mut polls = before;
         // It may be time for a turn already, through the future of a local runtime's `block_on`;
         // the tasks must not pay for that.
         let was_spent = processor.should_turn();
+        let mut settled = !self.stealing || self.ask_for_help(|| processor.now());
         let more = loop {
-            if polls == BUDGET || (!was_spent && processor.should_turn()) {
+            if polls >= BUDGET || (!was_spent && processor.should_turn()) {
                 break true;
             }
             let Some(task) = self.next() else { break false };
             processor.set_runnable(self.has_local());
             task.run(self);
             polls += 1;
+            if awake() {
+                break self.has_local();
+            }
+            // Now and then: it is a look at the clock.
+            if !settled && (polls - before).is_power_of_two() {
+                settled = self.ask_for_help(|| processor.read_clock());
+            }
         };
         self.doing.end();
         processor.set_runnable(more);
-        if polls > 0 {
-            bump(&self.counts().polls, u64::from(polls));
+        self.spent.set(polls);
+        if polls > before {
+            bump(&self.counts.polls, u64::from(polls - before));
         }
         more
     }
 
+    /// Wakes another worker if turns have made more runnable than this one can run: if tasks wait here,
+    /// and this thread has hardly slept since it was asked last. To wake a thread, and to hand over
+    /// what has its requests here, costs more than to go on with it. `false`: it may be worth to ask
+    /// again later.
+    #[inline]
+    fn ask_for_help(&self, now: impl FnOnce() -> u64) -> bool {
+        if self.deque.len() < 2 || !self.shared.has_idle() {
+            return false;
+        }
+        let now = now();
+        // It is a system call: once a millisecond.
+        self.looked.replace(now) != now && self.is_overloaded() && self.shared.wake_one()
+    }
+
+    /// Whether this thread has hardly slept since the last call.
+    fn is_overloaded(&self) -> bool {
+        let now = Usage::now();
+        now.is_overloaded_since(self.usage.replace(now))
+    }
+
     fn steal(&self) -> bool {
-        if !self.shared.stealing {
+        if !self.stealing || !self.shared.has_stealable() {
             return false;
         }
         self.shared.set_searching(true);
         let found = self.shared.steal(self.seat, &self.deque);
         self.shared.set_searching(false);
         let Some(task) = found else { return false };
-        bump(&self.counts().stolen, 1);
+        bump(&self.counts.stolen, 1);
         self.deque.push(task);
         true
     }
 
-    /// One round: tasks, then the processor. `awake`: do not sleep.
+    /// One round: tasks, then the processor. `awake`: do not sleep; the future that the thread
+    /// drives beside is polled next, and the processor has its turn when the budget is used up.
     pub(super) fn round(&self, processor: &Processor, awake: impl Fn() -> bool) {
-        let busy = self.run_tasks(processor) || awake() || self.steal();
+        let more = self.run_tasks(processor, &awake);
+        // The future's poll, as one of a task.
+        let spent = self.spent.get() + 1;
+        if awake() && spent < BUDGET && !processor.should_turn() {
+            self.spent.set(spent);
+            return;
+        }
+        self.spent.set(0);
+        let busy = more || awake() || self.steal();
         self.shared.take_ended(self.seat, |task| self.unlist_ended(task));
-        bump(&self.counts().turns, 1);
+        bump(&self.counts.turns, 1);
         let turned = if busy {
             processor.turn(Wait::No, || true)
         } else {
-            bump(&self.counts().sleeps, 1);
+            bump(&self.counts.sleeps, 1);
             self.shared.go_idle(self.seat);
             // The turn reads the mail first, which may make tasks of this worker runnable.
             let has_work = || awake() || self.has_local() || self.shared.has_work_for(self.seat);

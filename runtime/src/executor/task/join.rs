@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
@@ -81,25 +81,30 @@ impl<T> JoinHandle<T> {
     pub(crate) fn watch(&mut self, waker: &Waker) -> bool {
         let task = self.task.expect("a handle was polled after it had given its result");
         // SAFETY: the handle's reference; the waker's place is the handle's while `JOIN_WAKER` is
-        // clear, and readable to both while it is set.
+        // clear, and holds a waker, whose bits both may read, while it is set.
         unsafe {
             let header = task.as_ref();
             if header.state.is_complete() {
                 return false;
             }
             let place = header.join.get();
-            let is_same = || (*place).as_ref().is_some_and(|old| old.will_wake(waker));
             if header.state.has_waker() {
-                if is_same() {
+                // Only compared: the runner may be taking it.
+                if (*place.cast::<ManuallyDrop<Waker>>()).will_wake(waker) {
                     return true;
                 }
                 // Too late to take it back means that it is complete.
                 if !header.state.take_waker_back() {
                     return false;
                 }
+                (*place).assume_init_drop();
             }
-            *place = Some(waker.clone());
-            header.state.offer_waker()
+            (*place).write(waker.clone());
+            let offered = header.state.offer_waker();
+            if !offered {
+                (*place).assume_init_drop();
+            }
+            offered
         }
     }
 
@@ -140,7 +145,7 @@ impl<T> Drop for JoinHandle<T> {
         unsafe {
             match task.as_ref().state.detach() {
                 Detached::Left => return,
-                Detached::DropWaker => drop((*task.as_ref().join.get()).take()),
+                Detached::DropWaker => (*task.as_ref().join.get()).assume_init_drop(),
                 Detached::DropOutput => (task.as_ref().vtable.drop_output)(task),
             }
             leave(task);

@@ -1,5 +1,6 @@
 //! Tasks: a future in one allocation with its state word (`state.rs`), its waker's table, and its
-//! output once it is ready. [`JoinHandle`] is in `join.rs`, [`TaskId`] in `id.rs`.
+//! output once it is ready. [`JoinHandle`] is in `join.rs`, [`TaskId`] in `id.rs`, [`Mail`] in `mail.rs`,
+//! tasks' memory in `memory.rs`.
 //!
 //! Nothing global knows a task before its first poll has come back pending: most short tasks never
 //! do. Then the worker that polled it puts it on its own list, which no other thread touches, so
@@ -13,19 +14,23 @@
 
 mod id;
 mod join;
+mod mail;
+mod memory;
 mod state;
 
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
-use std::mem::{self, ManuallyDrop};
+use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
-use std::ptr::{NonNull, addr_of_mut};
+use std::ptr::{self, NonNull, addr_of_mut};
 use std::sync::Arc;
+use std::sync::atomic::AtomicPtr;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 pub use id::{TaskId, id};
 pub use join::{AbortHandle, JoinError, JoinHandle};
+pub(super) use mail::Mail;
 
 use overlapped_iomgr::cache;
 use pin_project_lite::pin_project;
@@ -55,8 +60,10 @@ struct Header {
     pinned: u32,
     /// Where it was spawned.
     spawned: &'static Location<'static>,
-    /// Who awaits the handle; `State`'s `JOIN_WAKER` says whose it is.
-    join: UnsafeCell<Option<Waker>>,
+    /// The next task in an inbox.
+    link: AtomicPtr<Header>,
+    /// Who awaits the handle; `State`'s `JOIN_WAKER` says whether it is there, and whose it is.
+    join: UnsafeCell<MaybeUninit<Waker>>,
 }
 
 /// What differs by the future's type. All take the task's address; see each one's caller for who
@@ -172,7 +179,10 @@ impl<F: Future<Output = Result<T, JoinError>>, T> Task<F, T> {
     unsafe fn free(task: NonNull<Header>) {
         // SAFETY: the caller gives up the last reference; future and output are gone, which the
         // union does not drop.
-        drop(unsafe { Box::from_raw(task.cast::<Task<F, T>>().as_ptr()) });
+        unsafe {
+            task.cast::<Task<F, T>>().drop_in_place();
+            memory::free(task.cast::<Task<F, T>>());
+        }
     }
 }
 
@@ -196,10 +206,14 @@ where
         place: Cell::new(None),
         pinned: pinned.map_or(ANYWHERE, |seat| seat as u32),
         spawned,
-        join: UnsafeCell::new(None),
+        link: AtomicPtr::new(ptr::null_mut()),
+        join: UnsafeCell::new(MaybeUninit::uninit()),
     };
     let stage = Stage::<F, T> { future: ManuallyDrop::new(future) };
-    let task = NonNull::from(Box::leak(Box::new(Task { header, stage }))).cast::<Header>();
+    let task = memory::take::<Task<F, T>>();
+    // SAFETY: ours, and of that layout.
+    unsafe { task.write(Task { header, stage }) };
+    let task = task.cast::<Header>();
     // SAFETY: one of the two references each.
     (Runnable(task), unsafe { JoinHandle::new(task) })
 }
@@ -226,6 +240,7 @@ impl Runnable {
     }
 
     /// The worker that alone may run it.
+    #[inline]
     pub(super) fn pinned(&self) -> Option<usize> {
         let pinned = self.header().pinned;
         (pinned != ANYWHERE).then_some(pinned as usize)
@@ -250,6 +265,7 @@ impl Runnable {
     }
 
     /// Polls it, on a worker that may.
+    #[inline(always)]
     pub(super) fn run(self, worker: &Worker) {
         let task = ManuallyDrop::new(self).0;
         // SAFETY: it comes off a queue, so it is ours until it is paused.
@@ -277,12 +293,9 @@ impl Runnable {
                     key: worker.list(Listed(task)),
                 }));
             }
-            if yielded {
-                header.state.pause_yielded();
-            } else if !header.state.pause() {
-                return;
+            if yielded || header.state.pause() {
+                worker.push(Runnable(task));
             }
-            worker.push(Runnable(task));
         }
     }
 }
@@ -387,11 +400,11 @@ unsafe fn finish(task: NonNull<Header>, keeps: bool) {
         match header.state.complete(keeps) {
             Completed::Left => return,
             Completed::Wake => {
-                if let Some(waker) = (*header.join.get()).as_ref() {
-                    // A waker is foreign code.
-                    if catch_unwind(AssertUnwindSafe(|| waker.wake_by_ref())).is_err() {
-                        tracing::error!("a waker panicked");
-                    }
+                // Its bits stay, for the handle may just be comparing them.
+                let waker = (*header.join.get()).assume_init_read();
+                // A waker is foreign code.
+                if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                    tracing::error!("a waker panicked");
                 }
             }
             Completed::Discard => (header.vtable.drop_output)(task),

@@ -1,21 +1,25 @@
 //! The task's one atomic word, and the protocol that runs over it.
 //!
 //! ```text
-//!            spawn              start                complete
-//!   (new) ──────────▶ SCHEDULED ──────▶ RUNNING ─────────────────▶ COMPLETE
-//!                        ▲   wake │       │ pause
-//!                        └────────┴── idle ◀┘   (woken while running: pause queues it again)
+//!                      start                complete
+//!           SCHEDULED ───────▶ RUNNING ───────────────▶ COMPLETE
+//!               ▲               ▲ │ pause
+//!          wake └──── idle ◀────┼─┘      (woken while running: pause queues it again)
+//!               (new) ──────────┘
 //! ```
 //!
 //! | bit | set by | meaning |
 //! |---|---|---|
-//! | `SCHEDULED` | spawn, wakers, abort | in a queue, or its setter or its runner is about to queue it |
-//! | `RUNNING` | runner | its future is being polled or dropped |
+//! | `SCHEDULED` | wakers, abort | in a queue, or its setter or its runner is about to queue it |
+//! | `RUNNING` | spawn, runner | its future is being polled or dropped, or in a queue as new or yielding |
 //! | `COMPLETE` | runner, once | the future is gone, the output is there |
 //! | `CLOSED` | abort, the runtime's end | the next run drops the future instead of polling it |
 //! | `JOIN` | spawn | the handle exists: the output is its business |
-//! | `JOIN_WAKER` | handle | the handle's waker is written, and the runner's to wake |
+//! | `JOIN_WAKER` | handle | the handle's waker is written, and is the runner's once it is complete |
 //! | the rest | | references |
+//!
+//! A task that is new, or that yields, is queued by the one who may run it, and by nobody else until
+//! then: it is `RUNNING` in its queue, and its turn begins with a look at the word instead of a change.
 //!
 //! **References.** One is the executor's, until the task is complete (and off its worker's list):
 //! it is what queues hold. One is the handle's, one each waker's. Who takes the last frees the
@@ -54,7 +58,7 @@ pub enum Woken {
 pub enum Completed {
     /// Nothing: the handle takes the output, and the executor's reference is given up.
     Left,
-    /// Wake the handle's waker, then give the executor's reference up.
+    /// Take the handle's waker and wake it, then give the executor's reference up.
     Wake,
     /// Drop the output, which nobody takes, then give the executor's reference up.
     Discard,
@@ -74,7 +78,7 @@ pub enum Detached {
 impl State {
     /// A new task's word: about to be queued, with a handle.
     pub fn new() -> State {
-        State(AtomicUsize::new(SCHEDULED | JOIN | (2 * REF)))
+        State(AtomicUsize::new(RUNNING | JOIN | (2 * REF)))
     }
 
     /// Anyone with a reference: whether the future is gone and the output there.
@@ -88,8 +92,23 @@ impl State {
     #[inline]
     pub fn start(&self) -> bool {
         // Acquire: what wakers wrote before they woke is seen by the poll.
-        let before = self.0.fetch_add(RUNNING - SCHEDULED, Ordering::AcqRel);
-        debug_assert_eq!(before & (SCHEDULED | RUNNING | COMPLETE), SCHEDULED);
+        let now = self.0.load(Ordering::Acquire);
+        if now & (RUNNING | SCHEDULED) == RUNNING {
+            // New, or it has yielded. A wake that comes now is one during the poll.
+            return now & CLOSED != 0;
+        }
+        self.start_woken(now)
+    }
+
+    #[inline]
+    fn start_woken(&self, now: usize) -> bool {
+        debug_assert_eq!(now & (SCHEDULED | COMPLETE), SCHEDULED);
+        // Nobody but us changes whether it is `RUNNING` already.
+        let before = if now & RUNNING != 0 {
+            self.0.fetch_sub(SCHEDULED, Ordering::AcqRel)
+        } else {
+            self.0.fetch_add(RUNNING - SCHEDULED, Ordering::AcqRel)
+        };
         before & CLOSED != 0
     }
 
@@ -98,14 +117,6 @@ impl State {
     #[inline]
     pub fn pause(&self) -> bool {
         self.0.fetch_sub(RUNNING, Ordering::AcqRel) & SCHEDULED != 0
-    }
-
-    /// As [`State::pause`] for a task that woke itself: it is to be queued again in any case.
-    #[inline]
-    pub fn pause_yielded(&self) {
-        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            Some((now | SCHEDULED) & !RUNNING)
-        });
     }
 
     /// The future is gone and the output written. `keeps`: the executor's reference is needed
