@@ -20,14 +20,15 @@ loom::thread_local! {
 }
 
 fn look(ordering: Ordering) -> Ordering {
-    if ordering == Ordering::SeqCst && STORED.with(Cell::get) {
+    // In a destructor of another such value it may be gone.
+    if ordering == Ordering::SeqCst && STORED.try_with(Cell::get).unwrap_or(true) {
         fence(Ordering::SeqCst);
     }
     ordering
 }
 
 fn stored(ordering: Ordering) {
-    STORED.with(|stored| stored.set(ordering == Ordering::SeqCst));
+    let _ = STORED.try_with(|stored| stored.set(ordering == Ordering::SeqCst));
 }
 
 macro_rules! atomic {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use loom::sync::{Arc, Notify};
+use loom::sync::{Arc, Mutex, Notify};
 use loom::thread;
 
 use lock::Word;
@@ -301,16 +301,17 @@ fn told_and_asleep() {
             mail: Mailbox<Never, ()>,
             /// What the thread sleeps in: an eventfd.
             hardware: Notify,
-            news: AtomicUsize,
+            /// Behind a lock, as all that is waited for.
+            news: Mutex<usize>,
         }
         let all = Arc::new(All {
             told: Told::new(),
             mail: Mailbox::new(),
             hardware: Notify::new(),
-            news: AtomicUsize::new(0),
+            news: Mutex::new(0),
         });
         let tell = |all: &All| {
-            all.news.fetch_add(1, SeqCst);
+            *all.news.lock().unwrap() += 1;
             all.told.tell();
             if all.mail.wakes() {
                 all.hardware.notify();
@@ -324,7 +325,7 @@ fn told_and_asleep() {
         for wanted in 1..=2 {
             loop {
                 all.told.begin();
-                if all.news.load(SeqCst) >= wanted {
+                if *all.news.lock().unwrap() >= wanted {
                     break;
                 }
                 if all.mail.prepare_sleep() && !all.told.is() {
