@@ -33,7 +33,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use remote::ProcessorHandle;
 pub(crate) use remote::Remote;
@@ -41,6 +41,7 @@ pub use thread::set_hardware_factory;
 pub use timers::TimerId;
 
 use crate::census::LiveRequest;
+use crate::clock;
 use crate::counters::{Counters, IrpCounts};
 use crate::driver_counts;
 use crate::file::FileObject;
@@ -577,7 +578,7 @@ impl Processor {
             hal: RefCell::new(Some(hal)),
             slab: RefCell::new(Slab::new()),
             wheel: RefCell::new(Wheel::new()),
-            now: Cell::new(timers::tick_of(Instant::now())),
+            now: Cell::new(timers::tick_of(clock::now())),
             runnable: Cell::new(false),
             stopping: Cell::new(false),
             inline_left: Cell::new(INLINE_BUDGET),

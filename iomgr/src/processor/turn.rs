@@ -8,9 +8,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{CURRENT, Core, Processor, ShutdownReport, timers};
+use crate::clock;
 use crate::hal::Wait;
 use crate::irp::dispatch;
 use crate::irp::finish;
@@ -75,7 +76,7 @@ impl Core {
         if sleeps {
             self.remote.awake();
         }
-        self.now.set(timers::tick_of(Instant::now()));
+        self.now.set(timers::tick_of(clock::now()));
 
         let mut active = !done.is_empty();
         let mut drain = done.drain(..);
@@ -105,7 +106,7 @@ impl Core {
 pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> ShutdownReport {
     // SAFETY: not freed before the end of this function.
     let core = unsafe { core_ptr.as_ref() };
-    let end = Instant::now() + deadline;
+    let end = clock::now() + deadline;
     core.stopping.set(true);
     // Close requests are still accepted and close at once; see `request::detached`.
     for slot in core.live_slots() {
@@ -117,8 +118,8 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
             }
         }
     }
-    while core.unfinished() > 0 && Instant::now() < end {
-        let left = end.saturating_duration_since(Instant::now()).min(Duration::from_millis(50));
+    while core.unfinished() > 0 && clock::now() < end {
+        let left = end.saturating_duration_since(clock::now()).min(Duration::from_millis(50));
         if let Err(error) = core.turn(Wait::For(left), || false) {
             tracing::error!(%error, "the backend failed while shutting down");
             break;
