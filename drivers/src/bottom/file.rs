@@ -11,6 +11,7 @@ use overlapped_iomgr::{
 
 use super::{close, close_now, names};
 use crate::class::{Create, Metadata, ops::CURRENT};
+use crate::hal::system;
 
 /// What the driver keeps per open.
 #[derive(Debug)]
@@ -48,11 +49,7 @@ impl FileContext {
         if known != 0 {
             return known == REGULAR;
         }
-        // SAFETY: `stat` is plain numbers, and the call only fills it.
-        let regular = unsafe {
-            let mut stat: libc::stat = std::mem::zeroed();
-            libc::fstat(fd, &mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG
-        };
+        let regular = system::of(fd).is_regular(fd);
         self.kind.store(if regular { REGULAR } else { OTHER }, Ordering::Relaxed);
         regular
     }

@@ -644,7 +644,7 @@ impl Processor {
 
     /// The time, as in [`Processor::now`].
     pub fn read_clock(&self) -> u64 {
-        timers::tick_of(Instant::now())
+        timers::tick_of(clock::now())
     }
 
     /// Requests in use on this processor.
