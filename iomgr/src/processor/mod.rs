@@ -526,6 +526,9 @@ pub struct ShutdownReport {
     pub leaked: usize,
     /// What they are: operation, file, and the driver that has it (S-19).
     pub requests: Vec<LiveRequest>,
+    /// Requests that are done, and whose result somebody has not let go of: a packet, a status block,
+    /// a future that was forgotten. Their memory goes when that happens.
+    pub unclaimed: usize,
 }
 
 impl Processor {

@@ -152,6 +152,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
     core.orphans.store(core.live() + 1 + lent, Ordering::SeqCst);
     let before = core.live();
     core.remote.read(core, true);
+    let unclaimed = core.live().saturating_sub(leaked);
     let released = before - core.live();
     core.driver_counts().retire();
     CURRENT.with(|c| c.set(std::ptr::null()));
@@ -169,7 +170,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
         // SAFETY: the slots freed by the mail above, and the teardown's own reference.
         unsafe { Core::drop_orphans(core_ptr, released + 1) };
     }
-    ShutdownReport { leaked, requests }
+    ShutdownReport { leaked, requests, unclaimed }
 }
 
 impl Core {
