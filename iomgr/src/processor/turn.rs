@@ -66,10 +66,13 @@ impl Core {
 
         let wait = self.bounded_by_timers(wait);
         let sleeps = wait != Wait::No;
-        let wait =
-            if sleeps && (!self.remote.prepare_sleep() || ready()) { Wait::No } else { wait };
+        let roused = sleeps && (!self.remote.prepare_sleep() || ready());
         let mut done = self.done.take();
         let result = match self.hal.borrow_mut().as_mut() {
+            Some(hal) if roused => {
+                hal.roused();
+                hal.turn(Wait::No, &mut done)
+            }
             Some(hal) => hal.turn(wait, &mut done),
             None => Err(io::Error::other("the processor has been shut down")),
         };

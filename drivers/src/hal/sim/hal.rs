@@ -38,11 +38,13 @@ pub(super) struct SimHal {
     simulator: Simulator,
     bell: Arc<Bell>,
     idle_turns: u32,
+    /// The turn that comes is not to count.
+    roused: bool,
 }
 
 impl SimHal {
     pub(super) fn new(simulator: Simulator) -> SimHal {
-        SimHal { simulator, bell: Arc::default(), idle_turns: 0 }
+        SimHal { simulator, bell: Arc::default(), idle_turns: 0, roused: false }
     }
 
     /// Does what is due, up to a number that chance chooses. Whether anything was.
@@ -114,7 +116,7 @@ unsafe impl Hal for SimHal {
         };
         loop {
             if self.work(done) {
-                self.idle_turns = 0;
+                (self.idle_turns, self.roused) = (0, false);
                 return Ok(());
             }
             let (now, due) = {
@@ -122,7 +124,7 @@ unsafe impl Hal for SimHal {
                 (engine.now(), engine.next_due())
             };
             if wait == Wait::No {
-                self.idle_turns += 1;
+                self.idle_turns += u32::from(!std::mem::take(&mut self.roused));
                 if self.idle_turns == IDLE_TURNS {
                     self.idle_turns = 0;
                     self.advance_to(due.map_or(now + BUSY, |due| due.clamp(now, now + BUSY)));
@@ -148,6 +150,10 @@ unsafe impl Hal for SimHal {
                 }
             }
         }
+    }
+
+    fn roused(&mut self) {
+        self.roused = true;
     }
 
     fn in_flight(&self) -> usize {

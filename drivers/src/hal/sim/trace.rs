@@ -19,12 +19,13 @@ const START: u64 = 0xCBF2_9CE4_8422_2325;
 /// Stands for the bytes in a trace.
 pub(super) fn digest(bytes: &[u8]) -> u64 {
     let mut hash = mix(START, bytes.len() as u64);
-    for chunk in bytes.chunks(8) {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        hash = mix(hash, u64::from_le_bytes(word));
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        hash = mix(hash, u64::from_le_bytes(*word));
     }
-    hash
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(hash, u64::from_le_bytes(last))
 }
 
 impl Trace {

@@ -109,12 +109,11 @@ impl World {
             };
         }
         let n = most.min(side.incoming.len());
-        let bytes = if peek {
-            side.incoming.iter().take(n).copied().collect()
-        } else {
-            side.incoming.drain(..n).collect()
-        };
+        let (first, second) = side.incoming.as_slices();
+        let split = n.min(first.len());
+        let bytes = [&first[..split], &second[..n - split]].concat();
         if !peek {
+            side.incoming.drain(..n);
             // There is room now.
             self.tell_other(end);
         }
