@@ -247,7 +247,7 @@ fn cancels_win_lose_and_come_too_late() {
     let ((), faults) = run(plan, async {
         let file = file().await;
         for round in 0..400u64 {
-            let mut write = file.write_at(round.to_le_bytes(), round * 8);
+            let mut write = file.write_at(round.to_le_bytes().to_vec(), round * 8);
             assert!(poll!(&mut write).is_pending());
             sleep(Duration::from_millis(round % 2)).await;
             // Dropped, cancelled by a deadline, or by hand: the result is the only truth.
@@ -282,7 +282,7 @@ fn a_cancel_may_come_when_the_operation_has_happened() {
         let mut expected = Vec::new();
         let mut got = Vec::new();
         for round in 0..500u16 {
-            a.write_all(round.to_le_bytes()).await.unwrap();
+            a.write_all(round.to_le_bytes().to_vec()).await.unwrap();
             expected.extend(round.to_le_bytes());
             // Many of these have taken their bytes when they are dropped.
             let mut read = b.read(vec![0; 64]);
