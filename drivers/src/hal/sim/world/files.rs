@@ -2,7 +2,7 @@
 
 use super::content::MOST;
 use super::names::UMASK;
-use super::tree::{Kind, Node};
+use super::tree::{Kind, Last, Node};
 use super::{Attributes, Index, Outcome, Thing, World};
 
 /// An open file, or directory.
@@ -66,7 +66,12 @@ impl World {
         let writes = access != libc::O_RDONLY;
         let (nameless, mode) = (has(libc::O_TMPFILE), how.mode & 0o7777 & !UMASK);
         let exclusive = has(libc::O_CREAT | libc::O_EXCL);
-        let place = self.walk(at, path, !has(libc::O_NOFOLLOW) && !exclusive)?;
+        let stays = has(libc::O_NOFOLLOW) || exclusive;
+        let end = if has(libc::O_CREAT) { Last::Make(stays) } else { Last::follow(!stays) };
+        let place = self.walk(at, path, end)?;
+        if place.inode.is_some() && !exclusive {
+            place.found()?;
+        }
         let number = match place.inode {
             Some(directory) if nameless => {
                 self.entries(directory)?;
@@ -89,9 +94,6 @@ impl World {
             }
             None if has(libc::O_CREAT) => {
                 self.vacant(&place)?;
-                if place.slash {
-                    return Err(libc::EISDIR);
-                }
                 let number = self.add_inode(Node::File(Default::default()), mode);
                 self.attach(place.parent, place.name, number);
                 number

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::tree::{Kind, Node, Place, ROOT};
+use super::tree::{Kind, Last, Node, Place, ROOT};
 use super::{Attributes, Index, Outcome, Thing, World};
 
 /// What the mask takes from the permission bits of what is made.
@@ -24,7 +24,7 @@ impl World {
         path: &[u8],
         mode: u32,
     ) -> Outcome<()> {
-        let place = self.walk(at, path, false)?;
+        let place = self.walk(at, path, Last::Name)?;
         self.vacant(&place)?;
         let node = Node::Directory { entries: BTreeMap::new(), parent: place.parent };
         let number = self.add_inode(node, mode & 0o7777 & !UMASK);
@@ -41,7 +41,7 @@ impl World {
         if target.is_empty() {
             return Err(libc::ENOENT);
         }
-        let place = self.walk(at, path, false)?;
+        let place = self.walk(at, path, Last::Name)?;
         self.vacant(&place)?;
         if place.slash {
             return Err(libc::ENOENT);
@@ -61,15 +61,18 @@ impl World {
         index: impl Fn(i32) -> Outcome<Index>,
     ) -> Outcome<()> {
         let number = self.walk_to_open(at, from, follow, index)?;
-        let place = self.walk(at, to, false)?;
+        let place = self.walk(at, to, Last::Name)?;
         self.vacant(&place)?;
+        if place.slash {
+            return Err(libc::ENOENT);
+        }
         let inode = self.inode(number);
         if inode.kind() == Kind::Directory {
             return Err(libc::EPERM);
         }
         // Its last name has gone. One made without a name may get its first.
         let unnamed = matches!(&inode.node, Node::File(_)) && self.is_nameless(number);
-        if place.slash || (inode.links == 0 && !unnamed) {
+        if inode.links == 0 && !unnamed {
             return Err(libc::ENOENT);
         }
         self.attach(place.parent, place.name, number);
@@ -83,15 +86,18 @@ impl World {
         path: &[u8],
         directory: bool,
     ) -> Outcome<()> {
-        let place = self.walk(at, path, false)?;
+        let place = self.walk(at, path, Last::Name)?;
         let number = place.found()?;
         if directory {
-            if self.entries(number)?.is_empty() {
-                if place.name.is_empty() {
-                    // The root, or `a/.`, `a/..`.
-                    return Err(if number == ROOT { libc::EBUSY } else { libc::EINVAL });
-                }
-            } else {
+            if place.name.is_empty() {
+                let last = path.split(|&byte| byte == b'/').rfind(|part| !part.is_empty());
+                return Err(match last {
+                    Some(b".") => libc::EINVAL,
+                    Some(_) => libc::ENOTEMPTY,
+                    None => libc::EBUSY,
+                });
+            }
+            if !self.entries(number)?.is_empty() {
                 return Err(libc::ENOTEMPTY);
             }
         } else if self.inode(number).kind() == Kind::Directory {
@@ -101,26 +107,34 @@ impl World {
         Ok(())
     }
 
+    /// Whether a directory is in another one, or is it.
+    fn is_within(&self, mut directory: u64, other: u64) -> bool {
+        loop {
+            if directory == other {
+                return true;
+            }
+            match self.inode(directory).node {
+                Node::Directory { parent, .. } if directory != ROOT => directory = parent,
+                _ => return false,
+            }
+        }
+    }
+
     pub(crate) fn rename(&mut self, at: Option<Index>, from: &[u8], to: &[u8]) -> Outcome<()> {
-        let (from, to) = (self.walk(at, from, false)?, self.walk(at, to, false)?);
-        let number = from.found()?;
+        let (from, to) = (self.walk(at, from, Last::Name)?, self.walk(at, to, Last::Name)?);
         if from.name.is_empty() || to.name.is_empty() {
             return Err(libc::EBUSY);
         }
+        let number = from.found()?;
         let is_directory = self.inode(number).kind() == Kind::Directory;
         if to.slash && !is_directory {
             return Err(libc::ENOTDIR);
         }
-        if is_directory {
-            // Not into itself.
-            let mut above = to.parent;
-            while above != ROOT {
-                if above == number {
-                    return Err(libc::EINVAL);
-                }
-                let Node::Directory { parent, .. } = self.inode(above).node else { break };
-                above = parent;
-            }
+        if self.is_within(to.parent, number) {
+            return Err(libc::EINVAL);
+        }
+        if to.inode.is_some_and(|there| self.is_within(from.parent, there)) {
+            return Err(libc::ENOTEMPTY);
         }
         match to.inode {
             Some(there) if there == number => return Ok(()),
@@ -149,7 +163,7 @@ impl World {
         path: &[u8],
         follow: bool,
     ) -> Outcome<Attributes> {
-        Ok(self.attributes(self.walk(at, path, follow)?.found()?))
+        Ok(self.attributes(self.walk(at, path, Last::follow(follow))?.found()?))
     }
 
     pub(crate) fn set_mode(
@@ -159,7 +173,7 @@ impl World {
         mode: u32,
     ) -> Outcome<()> {
         let number = match (path, at) {
-            (Some(path), _) => self.walk(at, path, true)?.found()?,
+            (Some(path), _) => self.walk(at, path, Last::Follow)?.found()?,
             (None, Some(at)) => match self.thing(at)? {
                 Thing::File(open) => open.inode,
                 _ => return Err(libc::EINVAL),
@@ -171,14 +185,14 @@ impl World {
     }
 
     pub(crate) fn read_link(&self, path: &[u8]) -> Outcome<Vec<u8>> {
-        match &self.inode(self.walk(None, path, false)?.found()?).node {
+        match &self.inode(self.walk(None, path, Last::Look)?.found()?).node {
             Node::Link(target) => Ok(target.clone()),
             _ => Err(libc::EINVAL),
         }
     }
 
     pub(crate) fn real_path(&self, path: &[u8]) -> Outcome<Vec<u8>> {
-        let place = self.walk(None, path, true)?;
+        let place = self.walk(None, path, Last::Follow)?;
         place.found()?;
         let mut path = self.path_of(place.parent);
         if !place.name.is_empty() || path.is_empty() {

@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, Type};
 
 use super::datagrams::Mailbox;
 use super::streams::{End, Style};
-use super::tree::{Kind, Node};
+use super::tree::{Kind, Last, Node};
 use super::{Index, Outcome, Thing, World};
 
 /// The first port that is given to who asks for any.
@@ -202,7 +202,7 @@ impl World {
     pub(super) fn register_local(&mut self, address: &Address, index: Index) -> Outcome<Local> {
         let local = match address {
             Address::Path(path) => {
-                let place = self.walk(None, path, false)?;
+                let place = self.walk(None, path, Last::Name)?;
                 self.vacant(&place)
                     .map_err(|e| if e == libc::EEXIST { libc::EADDRINUSE } else { e })?;
                 let inode = self.add_inode(Node::Socket, 0o755);
@@ -223,7 +223,7 @@ impl World {
     pub(super) fn find_local(&self, address: &Address) -> Outcome<Index> {
         let local = match address {
             Address::Path(path) => {
-                let inode = self.walk(None, path, true)?.found()?;
+                let inode = self.walk(None, path, Last::Follow)?.found()?;
                 if self.inode(inode).kind() != Kind::Socket {
                     return Err(libc::ECONNREFUSED);
                 }

@@ -75,11 +75,40 @@ pub(super) struct Place {
     pub(super) inode: Option<u64>,
     /// The path ended in a slash: it can only be a directory's.
     pub(super) slash: bool,
+    /// It did, and what is there is none.
+    crooked: bool,
+}
+
+/// What becomes of a link at the end of a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Last {
+    /// It is followed.
+    Follow,
+    /// It is what the path leads to, unless a slash says that there is more to it.
+    Look,
+    /// It is a name, in any case.
+    Name,
+    /// It is followed to where a file may be made, which no slash can name; or not, if `true`.
+    Make(bool),
+}
+
+impl Last {
+    pub(super) fn follow(follow: bool) -> Last {
+        if follow { Last::Follow } else { Last::Look }
+    }
+
+    fn follows(self, slash: bool) -> bool {
+        match self {
+            Last::Follow | Last::Make(false) => true,
+            Last::Look => slash,
+            Last::Name | Last::Make(true) => false,
+        }
+    }
 }
 
 impl Place {
     pub(super) fn found(&self) -> Outcome<u64> {
-        self.inode.ok_or(libc::ENOENT)
+        if self.crooked { Err(libc::ENOTDIR) } else { self.inode.ok_or(libc::ENOENT) }
     }
 }
 
@@ -186,8 +215,8 @@ impl World {
         }
     }
 
-    /// Follows a path. `follow`: also a link at its end.
-    pub(super) fn walk(&self, at: Option<Index>, path: &[u8], follow: bool) -> Outcome<Place> {
+    /// Follows a path.
+    pub(super) fn walk(&self, at: Option<Index>, path: &[u8], end: Last) -> Outcome<Place> {
         if path.is_empty() {
             return Err(libc::ENOENT);
         }
@@ -204,7 +233,8 @@ impl World {
         loop {
             let Some(part) = todo.pop() else {
                 let (parent, name) = (directory, Vec::new());
-                return Ok(Place { parent, name, inode: Some(directory), slash });
+                let inode = Some(directory);
+                return Ok(Place { parent, name, inode, slash, crooked: false });
             };
             if part.len() > NAME {
                 return Err(libc::ENAMETOOLONG);
@@ -221,8 +251,11 @@ impl World {
                 _ => {}
             }
             let (inode, last) = (entries.get(&part).copied(), todo.is_empty());
+            if last && slash && matches!(end, Last::Make(_)) {
+                return Err(libc::EISDIR);
+            }
             if let Some(Node::Link(target)) = inode.map(|number| &self.inode(number).node)
-                && (!last || follow || slash)
+                && (!last || end.follows(slash))
             {
                 links += 1;
                 if links > LINKS {
@@ -237,10 +270,8 @@ impl World {
             }
             if last {
                 let is_directory = |n| self.inode(n).kind() == Kind::Directory;
-                if slash && inode.is_some_and(|n| !is_directory(n)) {
-                    return Err(libc::ENOTDIR);
-                }
-                return Ok(Place { parent: directory, name: part, inode, slash });
+                let crooked = slash && inode.is_some_and(|n| !is_directory(n));
+                return Ok(Place { parent: directory, name: part, inode, slash, crooked });
             }
             directory = inode.ok_or(libc::ENOENT)?;
         }
@@ -255,7 +286,9 @@ impl World {
         index: impl Fn(i32) -> Outcome<Index>,
     ) -> Outcome<u64> {
         let number = path.strip_prefix(OPEN_FILES).filter(|_| follow);
-        let Some(number) = number else { return self.walk(at, path, follow)?.found() };
+        let Some(number) = number else {
+            return self.walk(at, path, Last::follow(follow))?.found();
+        };
         let number = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
         match self.thing(index(number.ok_or(libc::ENOENT)?)?)? {
             Thing::File(open) => Ok(open.inode),
