@@ -179,8 +179,12 @@ impl World {
         if to.is_none()
             && let Some(twin) = mailbox.twin
         {
-            let open = self.mailbox(twin).is_ok_and(|other| other.twin == Some(index));
-            return open.then_some((Some(twin), Address::None)).ok_or(libc::ECONNREFUSED);
+            return Ok((Some(twin), Address::None));
+        }
+        if to.is_none() && mailbox.peer == Some(Address::None) {
+            // The other one of the pair has gone.
+            mailbox.peer = None;
+            return Err(libc::ECONNREFUSED);
         }
         let nobody = if mailbox.is_unix() { libc::ENOTCONN } else { libc::EDESTADDRREQ };
         match to.or(mailbox.peer.as_ref()).cloned().ok_or(nobody)? {
@@ -293,9 +297,8 @@ impl World {
             && let Ok(other) = self.mailbox(twin)
             && other.twin == Some(index)
         {
-            // Its number will be somebody else's.
+            // Its number will be somebody else's. The next who sends finds out.
             other.twin = None;
-            (other.peer, other.error) = (None, Some(libc::ECONNRESET));
             self.changed.push(twin);
         }
     }

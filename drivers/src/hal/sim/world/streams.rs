@@ -158,7 +158,8 @@ impl World {
         let other = self.other(end);
         if other.closed {
             let side = self.side(end);
-            (side.dead, side.error) = (true, Some(libc::ECONNRESET));
+            // It had ended its side before, so that this is no reset but a broken pipe.
+            (side.dead, side.error) = (true, Some(libc::EPIPE));
             let owner = side.owner;
             self.changed.extend(owner);
         } else if !other.deaf && n > 0 {
@@ -169,7 +170,10 @@ impl World {
     }
 
     pub(super) fn shut_down(&mut self, end: End, how: i32) -> Outcome<()> {
-        if self.side(end).dead {
+        let tcp = self.style(end) == Style::Tcp;
+        let other = self.other(end);
+        // Both directions have ended, or the connection broke.
+        if (tcp && other.closed && other.ended) || self.side(end).dead {
             return Err(libc::ENOTCONN);
         }
         if how != libc::SHUT_RD {
