@@ -90,7 +90,7 @@ fn patience(random: &mut Random) -> Duration {
 }
 
 async fn pause(random: &mut Random) {
-    sleep(Duration::from_millis(random.below(1500))).await;
+    sleep(Duration::from_millis(random.below(3000))).await;
 }
 
 /// A file and what is known of its bytes: after a write that failed, or was cancelled, nothing is.
@@ -112,7 +112,7 @@ async fn on_file(id: u64, end: Instant, mut random: Random) {
     let mut known: Vec<Option<u8>> = Vec::new();
     while now() < end {
         let at = random.below(known.len() as u64 + 1) as usize;
-        let len = 1 + random.below(2000) as usize;
+        let len = 1 + random.below(500) as usize;
         let limit = patience(&mut random);
         match random.below(10) {
             0..=3 => {
@@ -252,7 +252,7 @@ async fn on_stream(
         };
         let (mut sent, mut got, mut broken) = (0, 0, false);
         for _ in 0..random.below(30) {
-            let len = 1 + random.below(3000) as usize;
+            let len = 1 + random.below(600) as usize;
             if random.below(2) == 0 && !broken {
                 let bytes = (sent..sent + len).map(|at| byte(number, at)).collect();
                 // How much of one that fails, or is dropped, has gone is not known: it is the last.
@@ -289,8 +289,8 @@ async fn on_messages(id: u64, end: Instant, mut random: Random) {
     while now() < end {
         let socket: std::net::SocketAddr = address(id);
         let Ok(socket) = UdpSocket::bind(socket).await else { continue };
-        for _ in 0..50 {
-            let len = random.below(1000) as usize;
+        for _ in 0..10 {
+            let len = random.below(200) as usize;
             let message = vec![len as u8; len];
             let limit = patience(&mut random);
             if random.below(2) == 0 {
@@ -320,7 +320,7 @@ async fn on_pipes(end: Instant, mut random: Random) {
             let mut random = Random(random.below(u64::MAX));
             let mut sent = 0;
             while random.below(20) != 0 {
-                let len = 1 + random.below(5000) as usize;
+                let len = 1 + random.below(400) as usize;
                 let bytes = (sent..sent + len).map(|at| byte(0, at)).collect();
                 if writer.write_all(Counted::new(bytes)).await.is_err() {
                     break;
@@ -332,7 +332,7 @@ async fn on_pipes(end: Instant, mut random: Random) {
         let mut dice = Random(7);
         let mut got = 0;
         loop {
-            let read = reader.read(Counted::room(1 + dice.below(4000) as usize));
+            let read = reader.read(Counted::room(1 + dice.below(400) as usize));
             let Ok(read) = timeout(patience(&mut dice), read).await else { continue };
             let Ok((n, buf)) = read else { break };
             assert!(buf.0.iter().enumerate().all(|(i, &b)| b == byte(0, got + i)));
@@ -402,19 +402,20 @@ fn an_hour_of_everything_leaves_nothing_behind() {
         println!("  {fault:?}: {}", report.faults.of(fault));
         assert!(report.faults.of(fault) > 0, "{fault:?} has not happened");
     }
-    assert!(report.virtual_time >= hour && report.operations > 50_000);
-    assert_eq!(run(1, hour), report, "the same seed goes the same way");
+    assert!(report.virtual_time >= hour && report.operations > 100_000);
 }
 
 #[test]
-fn a_minute_of_everything_with_many_seeds() {
+fn half_a_minute_of_everything_goes_the_same_way_again() {
     let mut hashes = Vec::new();
-    for seed in 100..130 {
-        hashes.push(run(seed, Duration::from_secs(60)).trace_hash);
+    for seed in 100..110 {
+        let report = run(seed, Duration::from_secs(30));
+        assert_eq!(run(seed, Duration::from_secs(30)), report, "seed {seed} goes two ways");
+        hashes.push(report.trace_hash);
     }
     hashes.sort_unstable();
     hashes.dedup();
-    assert_eq!(hashes.len(), 30);
+    assert_eq!(hashes.len(), 10);
 }
 
 #[test]
