@@ -130,6 +130,10 @@ impl System for Simulator {
         self.on(fd, |machine, index| Ok(machine.world.is_regular(index))).unwrap_or(false)
     }
 
+    fn position(&self, fd: RawFd) -> Option<u64> {
+        self.on(fd, |machine, index| Ok(machine.world.file(index)?.position)).ok()
+    }
+
     fn close(&self, fd: RawFd) -> i32 {
         result(self.on(fd, |machine, index| machine.world.close(index).map(|()| 0)))
     }

@@ -157,6 +157,9 @@ pub trait System {
     /// Whether it is a regular file's.
     fn is_regular(&self, fd: RawFd) -> bool;
 
+    /// The system's own position in an open file; `None` of what has none, a pipe or a terminal.
+    fn position(&self, fd: RawFd) -> Option<u64>;
+
     /// Closes a descriptor that nobody else uses.
     fn close(&self, fd: RawFd) -> i32;
 

@@ -15,7 +15,7 @@ pub(crate) struct Open {
     nameless: bool,
     /// Direct I/O: offsets, lengths and memory are multiples of [`BLOCK`].
     pub(crate) direct: bool,
-    position: u64,
+    pub(crate) position: u64,
     /// Of a directory that is being listed: what is still to be told.
     listing: Option<Vec<Entry>>,
 }
