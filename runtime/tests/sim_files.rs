@@ -224,7 +224,8 @@ fn a_file_is_an_array_of_bytes() {
                             model.resize(len, 0);
                         }
                         5 => {
-                            let buffers = vec![Vec::with_capacity(len / 2 + 1); 2];
+                            let room = || Vec::with_capacity(len / 2 + 1);
+                            let buffers = vec![room(), room()];
                             let (n, buffers) =
                                 file.read_vectored_at(buffers, at as u64).await.unwrap();
                             let bytes = buffers.concat();

@@ -29,9 +29,11 @@ use std::time::Duration;
 use overlapped_iomgr::buf::Lease;
 use overlapped_iomgr::hal::{Completion, Op, Token};
 
+use super::buffers::Buffers;
 use super::faults::{Fate, Fault, FaultPlan};
+use super::numbers::Numbers;
 use super::ops;
-use super::perform::{Buffers, Did, Machine, Numbers};
+use super::perform::{Did, Machine};
 use super::random::Random;
 use super::trace::Trace;
 use super::world::{Index, World};

@@ -68,7 +68,7 @@ impl SimHal {
                     // With nothing borrowed: it asks the world.
                     // SAFETY: whoever submitted it vouches for it until its completion.
                     let result = catch_unwind(AssertUnwindSafe(|| unsafe { run(arg) }));
-                    let result = result.unwrap_or_else(|payload| report(payload));
+                    let result = result.unwrap_or_else(report);
                     self.simulator.engine().called(key, result);
                 }
             }

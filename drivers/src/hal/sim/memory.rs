@@ -173,7 +173,7 @@ pub(super) unsafe fn sending(msg: *const c_void) -> Outcome<Sending> {
     unsafe {
         let header = &*msg.cast::<libc::msghdr>();
         if !header.msg_name.is_null() && header.msg_namelen > 0 {
-            sending.to = Some(address(header.msg_name, header.msg_namelen as u32)?);
+            sending.to = Some(address(header.msg_name, header.msg_namelen)?);
         }
         let mut at = libc::CMSG_FIRSTHDR(header);
         while !at.is_null() {

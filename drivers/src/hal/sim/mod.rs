@@ -19,10 +19,12 @@
 //!
 //! Reads next: `engine.rs`.
 
+mod buffers;
 mod engine;
 mod faults;
 mod hal;
 mod memory;
+mod numbers;
 mod ops;
 mod perform;
 mod random;

@@ -2,47 +2,15 @@
 
 use std::ffi::{c_int, c_void};
 
-use overlapped_iomgr::buf::{BufferPool, Lease};
+use overlapped_iomgr::buf::Lease;
 use overlapped_iomgr::hal::Op;
 
+use super::buffers::{BUFFER, Buffers};
 use super::faults::{Fate, Fault};
 use super::memory::{self, Memory};
+use super::numbers::Numbers;
 use super::trace::digest;
 use super::world::{Address, Attributes, BLOCK, Delivery, Index, OpenHow, Outcome, World};
-use crate::hal::system::SIMULATED;
-
-/// Descriptors that one simulation has at the most.
-const NUMBERS: i32 = 1 << 20;
-
-/// Which descriptors are a simulation's: a range of its own, so that one of another simulation, or of
-/// one that is over, is nobody's here.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Numbers {
-    first: c_int,
-}
-
-impl Numbers {
-    /// Of the simulation with this number.
-    pub(super) fn of(simulation: u32) -> Numbers {
-        let ranges = SIMULATED / NUMBERS;
-        Numbers { first: SIMULATED + (simulation % ranges as u32) as c_int * NUMBERS }
-    }
-
-    pub(super) fn index(self, fd: c_int) -> Outcome<Index> {
-        let index = fd.checked_sub(self.first).filter(|index| (0..NUMBERS).contains(index));
-        index.map(|index| index as Index).ok_or(libc::EBADF)
-    }
-
-    pub(super) fn fd(self, index: Index) -> c_int {
-        debug_assert!(index < NUMBERS as usize, "memory is exhausted long before");
-        self.first + index as c_int
-    }
-
-    /// Where relative paths start.
-    pub(super) fn at(self, at: c_int) -> Outcome<Option<Index>> {
-        if at == libc::AT_FDCWD { Ok(None) } else { self.index(at).map(Some) }
-    }
-}
 
 /// What a try has come to.
 pub(super) struct Did {
@@ -55,46 +23,6 @@ pub(super) struct Did {
 impl Did {
     pub(super) fn plain(result: i32) -> Did {
         Did { result, lease: None, digest: 0 }
-    }
-}
-
-/// Buffers for pooled receives: few and small, so that they run out.
-const BUFFERS: u16 = 64;
-const BUFFER: u32 = 2048;
-
-/// The processor's receive buffers.
-pub(super) struct Buffers {
-    pool: BufferPool,
-    home: Vec<u16>,
-}
-
-impl Buffers {
-    pub(super) fn new() -> Buffers {
-        let pool = BufferPool::new(BUFFERS, BUFFER).expect("as much memory as a few pages");
-        Buffers { pool, home: (0..BUFFERS).collect() }
-    }
-
-    fn take(&mut self) -> Option<u16> {
-        while let Some(id) = self.pool.pop_returned() {
-            self.home.push(id);
-        }
-        self.home.pop()
-    }
-
-    fn lease(&mut self, id: u16, bytes: &[u8]) -> Lease {
-        assert!(bytes.len() <= BUFFER as usize);
-        // SAFETY: the buffer is at home, so nobody else's, and large enough.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.pool.address(id), bytes.len());
-            self.pool.lease(id, bytes.len() as u32)
-        }
-    }
-
-    /// How many readers have.
-    pub(super) fn lent(&mut self) -> usize {
-        let one = self.take();
-        self.home.extend(one);
-        usize::from(BUFFERS) - self.home.len()
     }
 }
 
@@ -288,7 +216,7 @@ impl Machine {
                 Ok(Did { result: number(bytes.len()), lease, digest: digest(&bytes) })
             }
             Err(errno) => {
-                self.buffers.home.push(id);
+                self.buffers.give_back(id);
                 Err(errno)
             }
         }

@@ -22,7 +22,7 @@ impl Random {
     /// A number below `bound`; 0 below 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         // The high half of the product: no bias that a test could see.
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
     /// Whether something happens that has this probability. What never happens draws nothing.

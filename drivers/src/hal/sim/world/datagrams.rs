@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use socket2::Domain;
 
-use super::sockets::{Address, Local, MESSAGES, any, target};
+use super::addresses::{Address, Local, MESSAGES, any, target};
 use super::{Index, Outcome, Thing, World};
 
 /// Bytes that wait for one reader.

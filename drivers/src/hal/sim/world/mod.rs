@@ -4,13 +4,14 @@
 //!
 //! - `content`: a file's bytes. `tree`: inodes, and the way along a path. `names`: what is done to
 //!   names. `files`: open files.
-//! - `streams`: connections, which pipes are too. `sockets`: sockets, listeners and their addresses.
-//!   `datagrams`: messages.
+//! - `streams`: connections, which pipes are too. `sockets`: sockets and listeners. `datagrams`:
+//!   messages. `addresses`: who has which.
 //!
 //! **Invariants.** An inode lives as long as it has a name or is open. A connection lives as long as
 //! one of its sides is open. Whatever may let an operation go on that found nothing before is noted
 //! in `changed`.
 
+mod addresses;
 mod content;
 mod datagrams;
 mod files;
@@ -23,11 +24,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::random::Random;
+pub(crate) use addresses::Address;
+use addresses::Local;
 pub(crate) use datagrams::Delivery;
 use datagrams::Mailbox;
 pub(crate) use files::{BLOCK, Entry, Open, OpenHow};
-pub(crate) use sockets::Address;
-use sockets::{Local, Socket};
+use sockets::Socket;
 use streams::{Connection, End};
 use tree::Inode;
 pub(crate) use tree::{Attributes, Kind};
@@ -80,7 +82,7 @@ impl World {
             next_connection: 0,
             bound: Default::default(),
             local: BTreeMap::new(),
-            next_port: sockets::FIRST_PORT,
+            next_port: addresses::FIRST_PORT,
         };
         world.make_root();
         world
