@@ -415,6 +415,10 @@ pub unsafe trait Hal {
     /// Only when the backend itself is broken; an operation's own failure is its completion.
     fn turn(&mut self, wait: Wait, done: &mut Vec<Completion>) -> io::Result<()>;
 
+    /// The turn that comes was to sleep and does not, because there is mail, or work that it has made.
+    /// For hardware that takes turns for time: what other threads do is not to change it.
+    fn roused(&mut self) {}
+
     /// Operations submitted whose final completion has not been delivered. The processor is torn
     /// down only when this is zero; otherwise the `Hal` and all its memory are leaked.
     fn in_flight(&self) -> usize;

@@ -21,6 +21,7 @@ pub mod apc;
 pub mod buf;
 pub mod cache;
 mod census;
+pub mod clock;
 mod companion;
 mod counters;
 mod csq;

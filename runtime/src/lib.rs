@@ -26,6 +26,7 @@
 //! - [`wait`]: events, and waiting for one or several objects; [`apc`]: callbacks on one thread.
 //! - [`Builder`], [`Runtime`], [`LocalRuntime`], [`spawn`], [`block_on`]: the executor.
 //! - [`task`]: sets of tasks, task-local values, telling tasks to end.
+//! - [`sim`]: running a program, and the drivers under it, on a simulated machine.
 //! - [`driver`]: writing filters; [`Stack`](driver::Stack): stacking them.
 
 mod executor;
@@ -33,6 +34,7 @@ pub mod fs;
 pub mod io;
 pub mod net;
 pub mod signal;
+pub mod sim;
 pub mod task;
 pub mod time;
 

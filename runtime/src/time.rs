@@ -2,6 +2,8 @@
 //!
 //! Timers live on the wheel of the processor whose thread polls them, to the millisecond, never
 //! early; making one and dropping it makes no system call.
+//!
+//! All this goes by [`now`], the thread's clock. In a simulation ([`crate::sim`]) that is a virtual one.
 
 use std::fmt;
 use std::future::Future;
@@ -10,6 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 pub use std::time::{Duration, Instant};
 
+pub use overlapped_iomgr::clock::now;
 use overlapped_iomgr::{TimerId, was_ready_at_once};
 use pin_project_lite::pin_project;
 
@@ -22,7 +25,7 @@ use pin_project_lite::pin_project;
 /// overlapped::block_on(sleep(Duration::from_millis(2)));
 /// ```
 pub fn sleep(limit: Duration) -> Sleep {
-    sleep_until(after(Instant::now(), limit))
+    sleep_until(after(now(), limit))
 }
 
 /// A moment later by `limit`; one too far to express is about 30 years later.
@@ -191,7 +194,7 @@ pub enum MissedTicks {
 /// # Panics
 /// When the period is zero.
 pub fn interval(period: Duration) -> Interval {
-    interval_at(Instant::now(), period)
+    interval_at(now(), period)
 }
 
 /// Ticks at `start`, and then once every period. One in the past has missed ticks; see
@@ -241,7 +244,7 @@ impl Interval {
     pub async fn tick(&mut self) -> Instant {
         (&mut self.sleep).await;
         let due = self.sleep.deadline();
-        let now = Instant::now();
+        let now = now();
         let one_later = after(due, self.period);
         let next = match self.missed {
             MissedTicks::Burst => one_later,

@@ -11,6 +11,7 @@ use overlapped_iomgr::{
 
 use super::{close, close_now, names};
 use crate::class::{Create, Metadata, ops::CURRENT};
+use crate::hal::system;
 
 /// What the driver keeps per open.
 #[derive(Debug)]
@@ -48,11 +49,7 @@ impl FileContext {
         if known != 0 {
             return known == REGULAR;
         }
-        // SAFETY: `stat` is plain numbers, and the call only fills it.
-        let regular = unsafe {
-            let mut stat: libc::stat = std::mem::zeroed();
-            libc::fstat(fd, &mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG
-        };
+        let regular = system::of(fd).is_regular(fd);
         self.kind.store(if regular { REGULAR } else { OTHER }, Ordering::Relaxed);
         regular
     }
@@ -90,12 +87,6 @@ fn directory(file: &FileObject) -> Result<i32, Status> {
         Some(fd) if fd < 0 => Err(Status::FILE_CLOSED),
         Some(fd) => Ok(fd),
     }
-}
-
-/// The system's own position in an open file; `None` of what has none, a pipe or a terminal.
-fn position(fd: i32) -> Option<u64> {
-    // SAFETY: takes no memory, and changes nothing.
-    u64::try_from(unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) }).ok()
 }
 
 /// Whether a short read or write may be done on the spot.
@@ -185,7 +176,7 @@ impl Driver for FileDriver {
         let result = done.result;
         match irp.major() {
             Major::Create if result >= 0 => {
-                if position(result).is_some() {
+                if system::of(result).position(result).is_some() {
                     irp.file().set_seekable();
                 }
                 if irp.payload::<Create>().is_some_and(|c| c.flags & libc::O_APPEND != 0) {
@@ -197,7 +188,8 @@ impl Driver for FileDriver {
             }
             Major::Write if result > 0 && irp.file().appends() && irp.file().is_synchronous() => {
                 // Such a write goes by the system's own position, and leaves it where it has ended.
-                if let Some(end) = position(irp.file().fd()) {
+                let fd = irp.file().fd();
+                if let Some(end) = system::of(fd).position(fd) {
                     irp.file().appended_up_to(end);
                 }
                 irp.complete(done.status(), done.info())

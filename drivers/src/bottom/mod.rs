@@ -15,11 +15,11 @@ pub use tcp::{
     adopt_datagram, adopt_listener, has_unread, stop_accepting, take_ready,
 };
 
-use std::os::fd::BorrowedFd;
-
 use overlapped_iomgr::hal::Op;
 use overlapped_iomgr::{Disposition, FileObject, Irp, Status};
-use socket2::{SockAddr, SockRef};
+use socket2::SockAddr;
+
+use crate::hal::system::{self, Descriptor};
 
 /// Closes a file object's descriptor with a plain system call.
 fn close_now(file: &FileObject) {
@@ -27,7 +27,7 @@ fn close_now(file: &FileObject) {
     if fd >= 0 {
         // SAFETY: closed by the next line, by nobody else: this is the last reference's.
         unsafe { file.set_fd(-1) };
-        crate::hal::close(fd);
+        system::of(fd).close(fd);
     }
 }
 
@@ -37,21 +37,32 @@ fn describe_socket(file: &FileObject) -> String {
     if fd < 0 {
         return file.name().to_owned();
     }
-    // SAFETY: a request counts on the file while it is described, so nobody closes it meanwhile.
-    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-    let socket = SockRef::from(&socket);
+    let system = system::of(fd);
     let words = |address: SockAddr| match (address.as_socket(), address.as_pathname()) {
         (Some(address), _) => address.to_string(),
         (None, Some(path)) => path.display().to_string(),
         // Of the abstract name space, or without a name.
         (None, None) => String::from("unnamed"),
     };
-    let own = socket.local_addr().map(words);
-    match (own, socket.peer_addr().map(words)) {
+    match (system.local_address(fd).map(words), system.peer_address(fd).map(words)) {
         (Ok(own), Ok(peer)) => format!("{own} to {peer}"),
         (Ok(own), Err(_)) => own,
         (Err(_), _) => file.name().to_owned(),
     }
+}
+
+/// Gives a new file object its descriptor.
+///
+/// # Errors
+/// [`Status::NOT_SUPPORTED`]: it is from another world than the calling thread's, whose hardware
+/// cannot use it. It is closed.
+fn own(file: &FileObject, descriptor: Descriptor) -> Result<(), Status> {
+    if !descriptor.is_from_here() {
+        return Err(Status::NOT_SUPPORTED);
+    }
+    // SAFETY: ours, and now the file object's.
+    unsafe { file.set_fd(descriptor.into_raw()) };
+    Ok(())
 }
 
 /// A descriptor on its way to being closed: a close request's scratch.

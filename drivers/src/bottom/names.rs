@@ -15,7 +15,7 @@ use crate::class::{
     Allocate, CopyRange, Delete, Hint, Link, MakeDirectory, Name, NormalizeName, QueryAttributes,
     QueryDirectory, ReadLink, Rename, SetSecurity, SymbolicLink, ZeroData,
 };
-use crate::hal::again;
+use crate::hal::system;
 
 /// The hardware's operation for a request. `at`: the open file, or `AT_FDCWD`.
 ///
@@ -127,15 +127,7 @@ impl Call for QueryDirectory {
     fn run(&mut self) -> i32 {
         // It may have been here before, if a filter sends it down once more.
         self.buffer.clear();
-        let room = self.buffer.spare_capacity_mut();
-        // SAFETY: the kernel fills at most `room.len()` bytes of it.
-        let n = again(|| unsafe {
-            libc::syscall(libc::SYS_getdents64, self.fd, room.as_mut_ptr(), room.len()) as isize
-        });
-        if n > 0 {
-            // SAFETY: filled just now, from the start.
-            unsafe { self.buffer.set_len(n as usize) };
-        }
+        let n = system::of(self.fd).read_directory(self.fd, &mut self.buffer);
         // A directory that has been removed has no entries any more.
         if n == -libc::ENOENT { 0 } else { n }
     }
@@ -143,12 +135,9 @@ impl Call for QueryDirectory {
 
 impl Call for SetSecurity {
     fn run(&mut self) -> i32 {
-        again(|| match &self.path {
-            // SAFETY: the path ends with a NUL.
-            Some(path) => unsafe { libc::fchmodat(self.fd, path.as_ptr(), self.mode, 0) as isize },
-            // SAFETY: a descriptor and a number.
-            None => unsafe { libc::fchmod(self.fd, self.mode) as isize },
-        })
+        let path = self.path.as_ref().map(Name::as_c_str);
+        let system = if path.is_some() { system::here() } else { system::of(self.fd) };
+        system.set_mode(self.fd, path, self.mode)
     }
 }
 
@@ -156,23 +145,22 @@ impl Call for CopyRange {
     fn run(&mut self) -> i32 {
         // The most one call transfers; so that it fits a result.
         let len = self.len.min(0x7fff_f000) as usize;
-        let ((source, target), mut from, mut to) = (self.fds, self.from as i64, self.to as i64);
-        again(|| {
-            // SAFETY: descriptors, and offsets that live through the call.
-            unsafe { libc::copy_file_range(source, &raw mut from, target, &raw mut to, len, 0) }
-        })
+        let (source, target) = self.fds;
+        system::of(target).copy_range((source, self.from), (target, self.to), len)
     }
 }
 
 impl Call for ReadLink {
     fn run(&mut self) -> i32 {
-        answer(self.path().as_path().map(std::fs::read_link), &mut self.out)
+        let read = self.path().as_path().map(|path| system::here().read_link(path));
+        answer(read, &mut self.out)
     }
 }
 
 impl Call for NormalizeName {
     fn run(&mut self) -> i32 {
-        answer(self.path().as_path().map(std::fs::canonicalize), &mut self.out)
+        let found = self.path().as_path().map(|path| system::here().real_path(path));
+        answer(found, &mut self.out)
     }
 }
 

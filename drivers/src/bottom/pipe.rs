@@ -1,7 +1,6 @@
 //! Descriptors with readiness that are no sockets: pipes, terminals, counters (eventfd, timerfd); and
 //! whatever stands in for a pipe as standard input or output.
 
-use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
 use overlapped_iomgr::hal::{Completion, Op};
@@ -11,8 +10,9 @@ use overlapped_iomgr::{
 };
 
 use super::receiving::{Receives, receive, receive_privately, received};
-use super::{close, close_now};
+use super::{close, close_now, own};
 use crate::class::Receiver;
+use crate::hal::system::Descriptor;
 
 /// What the driver keeps per open.
 #[derive(Default)]
@@ -170,16 +170,15 @@ fn retry(mut irp: Irp<'_>, fd: i32) -> Disposition {
 /// Makes a file object of a pipe's end, a counter, or the like.
 ///
 /// # Errors
-/// See [`FileObject::new`]; the descriptor is closed then.
+/// As [`adopt`](super::adopt).
 pub fn adopt_pipe(
     stack: Arc<Stack>,
     name: &str,
-    descriptor: OwnedFd,
+    descriptor: impl Into<Descriptor>,
     context: PipeContext,
 ) -> Result<FileHandle, Status> {
     let file = FileObject::new(stack, name, Box::new(context))?;
-    // SAFETY: ours, and now the file object's.
-    unsafe { file.set_fd(descriptor.into_raw_fd()) };
+    own(&file, descriptor.into())?;
     Ok(file)
 }
 

@@ -1,7 +1,6 @@
 //! Sockets: streams (TCP, Unix), datagrams (UDP, Unix), and listeners.
 
 use std::collections::VecDeque;
-use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,8 +11,9 @@ use overlapped_iomgr::{
 };
 
 use super::receiving::{Receives, is_receive, receive, received};
-use super::{close, close_now, describe_socket};
+use super::{close, close_now, describe_socket, own};
 use crate::class::{Accepted, Envelope, Receiver};
+use crate::hal::system::{self, Descriptor};
 
 /// What the driver of sockets keeps per open.
 #[derive(Default)]
@@ -213,9 +213,14 @@ impl Driver for DatagramDriver {
 /// Makes a file object of a socket that carries a stream: connected, or about to be.
 ///
 /// # Errors
-/// See [`FileObject::new`]; the socket is closed then.
-pub fn adopt(stack: Arc<Stack>, name: &str, socket: OwnedFd) -> Result<FileHandle, Status> {
-    adopt_with(stack, name, socket, StreamContext::default())
+/// See [`FileObject::new`]; [`Status::NOT_SUPPORTED`]: the kernel's, in a simulation, or the other way
+/// round. The socket is closed then.
+pub fn adopt(
+    stack: Arc<Stack>,
+    name: &str,
+    socket: impl Into<Descriptor>,
+) -> Result<FileHandle, Status> {
+    adopt_with(stack, name, socket.into(), StreamContext::default())
 }
 
 /// Makes a file object of a socket that carries messages.
@@ -225,20 +230,20 @@ pub fn adopt(stack: Arc<Stack>, name: &str, socket: OwnedFd) -> Result<FileHandl
 pub fn adopt_datagram(
     stack: Arc<Stack>,
     name: &str,
-    socket: OwnedFd,
+    socket: impl Into<Descriptor>,
 ) -> Result<FileHandle, Status> {
-    adopt_with(stack, name, socket, StreamContext { receiver: Receiver::of_messages() })
+    let context = StreamContext { receiver: Receiver::of_messages() };
+    adopt_with(stack, name, socket.into(), context)
 }
 
 fn adopt_with(
     stack: Arc<Stack>,
     name: &str,
-    socket: OwnedFd,
+    socket: Descriptor,
     context: StreamContext,
 ) -> Result<FileHandle, Status> {
     let file = FileObject::new(stack, name, Box::new(context))?;
-    // SAFETY: ours, and now the file object's.
-    unsafe { file.set_fd(socket.into_raw_fd()) };
+    own(&file, socket)?;
     Ok(file)
 }
 
@@ -326,7 +331,7 @@ impl ListenerDriver {
         let status = match done.result {
             fd @ 0.. => {
                 // SAFETY: the hardware has just given us this descriptor.
-                let socket = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
+                let socket = unsafe { Descriptor::from_raw(fd) };
                 // An error means that the runtime is ending: the connection is closed.
                 match adopt(context.connections.clone(), "", socket) {
                     Ok(socket) => {
@@ -342,7 +347,7 @@ impl ListenerDriver {
         if irp.is_given_back(&done) {
             return Self::accept(irp);
         }
-        if status.is_error() && others && crate::hal::is_readable(irp.file().fd()) {
+        if status.is_error() && others && system::of(irp.file().fd()).is_readable(irp.file().fd()) {
             // The system wakes one accept for a connection. It was this one, perhaps, which does not
             // take it.
             irp.file().interrupt(Major::Accept);
@@ -408,12 +413,12 @@ pub fn take_ready(file: &FileObject) -> Vec<FileHandle> {
 /// Makes a file object of a listening socket whose connections get the stack given.
 ///
 /// # Errors
-/// See [`FileObject::new`]; the socket is closed then.
+/// As [`adopt`].
 pub fn adopt_listener(
     stack: Arc<Stack>,
     connections: Arc<Stack>,
     name: &str,
-    socket: OwnedFd,
+    socket: impl Into<Descriptor>,
 ) -> Result<FileHandle, Status> {
     let context = ListenerContext {
         connections,
@@ -422,7 +427,6 @@ pub fn adopt_listener(
         stopped: AtomicBool::new(false),
     };
     let file = FileObject::new(stack, name, Box::new(context))?;
-    // SAFETY: ours, and now the file object's.
-    unsafe { file.set_fd(socket.into_raw_fd()) };
+    own(&file, socket.into())?;
     Ok(file)
 }

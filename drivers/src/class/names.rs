@@ -46,8 +46,12 @@ impl Name {
     }
 
     pub(crate) fn as_ptr(&self) -> *const c_char {
+        self.as_c_str().as_ptr()
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
         // An operation that was not checked gets "no such file".
-        self.0.as_deref().unwrap_or(c"").as_ptr()
+        self.0.as_deref().unwrap_or(c"")
     }
 }
 

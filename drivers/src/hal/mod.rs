@@ -1,4 +1,6 @@
-//! The hardware: io_uring ([`UringHal`]) and epoll ([`EpollHal`]), and the choice between them.
+//! The hardware: io_uring ([`UringHal`]) and epoll ([`EpollHal`]), and the choice between them; and a
+//! simulated machine ([`sim`]), which nobody gets but by entering it. [`system`] is what is asked of
+//! the system besides requests.
 //!
 //! The choice is made at run time, per processor: what the builder asked for, else the environment
 //! variable `OVERLAPPED_BACKEND` (`io_uring` or `epoll`), else io_uring where the kernel allows it.
@@ -8,6 +10,8 @@
 mod epoll;
 mod generation;
 mod pool;
+pub mod sim;
+pub mod system;
 mod uring;
 
 use std::fmt;
@@ -19,7 +23,6 @@ use overlapped_iomgr::hal::Hal;
 
 pub use epoll::{EpollConfig, EpollHal};
 pub use pool::Pool;
-pub(crate) use pool::again;
 pub use uring::{UringConfig, UringHal};
 
 /// Which hardware a processor uses.
@@ -29,6 +32,9 @@ pub enum Backend {
     IoUring,
     /// epoll, with a thread pool for files.
     Epoll,
+    /// A simulated machine ([`sim`]): on a thread that is in a simulation, and there only. The
+    /// environment does not choose it.
+    Simulated,
 }
 
 impl Backend {
@@ -55,6 +61,7 @@ impl fmt::Display for Backend {
         f.write_str(match self {
             Backend::IoUring => "io_uring",
             Backend::Epoll => "epoll",
+            Backend::Simulated => "simulated",
         })
     }
 }
@@ -98,7 +105,7 @@ pub struct Config {
 ///
 /// # Errors
 /// That of io_uring when it was asked for by name, that of epoll otherwise; `InvalidInput` for a
-/// bad `OVERLAPPED_BACKEND`.
+/// bad `OVERLAPPED_BACKEND`; `Unsupported` for the simulated one outside a simulation.
 pub fn new(config: &Config) -> io::Result<Box<dyn Hal>> {
     choose(config, UringHal::new)
 }
@@ -111,6 +118,9 @@ fn choose(
         Some(backend) => Some(backend),
         None => Backend::from_environment()?,
     };
+    if wanted == Some(Backend::Simulated) {
+        return sim::hardware();
+    }
     if wanted != Some(Backend::Epoll) {
         match ring(&config.uring) {
             Ok(hal) => return Ok(Box::new(hal)),
@@ -139,19 +149,7 @@ pub fn install() {
     unsafe { overlapped_iomgr::processor::set_hardware_factory(make) };
 }
 
-/// Whether a descriptor is readable at this moment.
-pub(crate) fn is_readable(fd: i32) -> bool {
-    pool::poll(fd, libc::POLLIN, 0) > 0
-}
-
-/// Closes a descriptor at once; 0, or a negative errno.
-pub(crate) fn close(fd: i32) -> i32 {
-    generation::note_close(fd);
-    // SAFETY: the caller owns the descriptor and forgets it.
-    let result = unsafe { libc::close(fd) };
-    if result == 0 {
-        return 0;
-    }
-    // Never to be repeated: the descriptor is gone whatever it says.
-    -std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+/// Closes a descriptor of the kernel's at once; 0, or a negative errno.
+fn close(fd: i32) -> i32 {
+    system::System::close(&system::Kernel, fd)
 }

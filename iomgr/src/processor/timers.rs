@@ -1,11 +1,11 @@
 //! Timers of a processor: deadlines of requests, and wakers of sleeping tasks.
 
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::{Core, Remote};
+use crate::clock::{self, epoch};
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{SlotPtr, flags};
@@ -26,11 +26,6 @@ const NEAR: u64 = 2;
 pub struct TimerId {
     key: TimerKey,
     processor: u32,
-}
-
-fn epoch() -> Instant {
-    static EPOCH: OnceLock<Instant> = OnceLock::new();
-    *EPOCH.get_or_init(Instant::now)
 }
 
 /// Milliseconds since the process's epoch, rounded down.
@@ -59,7 +54,7 @@ impl TimerId {
     pub fn insert(deadline: Instant, waker: &Waker) -> Option<TimerId> {
         let insert = |core: &Core| {
             let (tick, now) = (tick_after(deadline), core.now());
-            if tick <= now || tick <= now + NEAR && Instant::now() >= deadline {
+            if tick <= now || tick <= now + NEAR && clock::now() >= deadline {
                 return None;
             }
             let timer = Timer::Wake(waker.clone());
@@ -130,7 +125,7 @@ impl Core {
             Wait::For(limit) => Some(limit),
         };
         let Some(at) = self.next_timer() else { return wait };
-        match at.checked_duration_since(Instant::now()) {
+        match at.checked_duration_since(clock::now()) {
             None | Some(Duration::ZERO) => Wait::No,
             Some(left) => Wait::For(limit.map_or(left, |limit| limit.min(left))),
         }

@@ -8,9 +8,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{CURRENT, Core, Processor, ShutdownReport, timers};
+use crate::clock;
 use crate::hal::Wait;
 use crate::irp::dispatch;
 use crate::irp::finish;
@@ -65,17 +66,20 @@ impl Core {
 
         let wait = self.bounded_by_timers(wait);
         let sleeps = wait != Wait::No;
-        let wait =
-            if sleeps && (!self.remote.prepare_sleep() || ready()) { Wait::No } else { wait };
+        let roused = sleeps && (!self.remote.prepare_sleep() || ready());
         let mut done = self.done.take();
         let result = match self.hal.borrow_mut().as_mut() {
+            Some(hal) if roused => {
+                hal.roused();
+                hal.turn(Wait::No, &mut done)
+            }
             Some(hal) => hal.turn(wait, &mut done),
             None => Err(io::Error::other("the processor has been shut down")),
         };
         if sleeps {
             self.remote.awake();
         }
-        self.now.set(timers::tick_of(Instant::now()));
+        self.now.set(timers::tick_of(clock::now()));
 
         let mut active = !done.is_empty();
         let mut drain = done.drain(..);
@@ -105,7 +109,7 @@ impl Core {
 pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> ShutdownReport {
     // SAFETY: not freed before the end of this function.
     let core = unsafe { core_ptr.as_ref() };
-    let end = Instant::now() + deadline;
+    let end = clock::now() + deadline;
     core.stopping.set(true);
     // Close requests are still accepted and close at once; see `request::detached`.
     for slot in core.live_slots() {
@@ -117,8 +121,8 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
             }
         }
     }
-    while core.unfinished() > 0 && Instant::now() < end {
-        let left = end.saturating_duration_since(Instant::now()).min(Duration::from_millis(50));
+    while core.unfinished() > 0 && clock::now() < end {
+        let left = end.saturating_duration_since(clock::now()).min(Duration::from_millis(50));
         if let Err(error) = core.turn(Wait::For(left), || false) {
             tracing::error!(%error, "the backend failed while shutting down");
             break;
@@ -151,6 +155,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
     core.orphans.store(core.live() + 1 + lent, Ordering::SeqCst);
     let before = core.live();
     core.remote.read(core, true);
+    let unclaimed = core.live().saturating_sub(leaked);
     let released = before - core.live();
     core.driver_counts().retire();
     CURRENT.with(|c| c.set(std::ptr::null()));
@@ -168,7 +173,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
         // SAFETY: the slots freed by the mail above, and the teardown's own reference.
         unsafe { Core::drop_orphans(core_ptr, released + 1) };
     }
-    ShutdownReport { leaked, requests }
+    ShutdownReport { leaked, requests, unclaimed }
 }
 
 impl Core {

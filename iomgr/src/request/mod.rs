@@ -154,7 +154,7 @@ impl<'f, K: Operation> Request<'f, K> {
     pub fn deadline(mut self, limit: Duration) -> Self {
         if let State::Ready(_, _, extras) = &mut self.state {
             // A limit too far to express is none.
-            extras.deadline = Instant::now().checked_add(limit);
+            extras.deadline = crate::clock::now().checked_add(limit);
         }
         self
     }

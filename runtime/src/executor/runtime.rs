@@ -33,6 +33,8 @@ pub struct RuntimeReport {
     pub leaked_requests: usize,
     /// What they are: operation, file, and the driver that has it.
     pub leaks: Vec<LiveRequest>,
+    /// Requests that are done, and whose result somebody has not let go of.
+    pub unclaimed_requests: usize,
     /// Blocking threads that still run; they end by themselves.
     pub blocking_threads: usize,
     /// Workers that did not come to an end in time: a task blocks them.
@@ -43,6 +45,7 @@ impl RuntimeReport {
     fn add(&mut self, left: ShutdownReport) {
         self.leaked_requests += left.leaked;
         self.leaks.extend(left.requests);
+        self.unclaimed_requests += left.unclaimed;
     }
 }
 

@@ -1,28 +1,21 @@
 //! Counters of the system: eventfd and timerfd.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use overlapped_drivers::bottom::{self, PipeContext};
 use overlapped_drivers::class::{AddCount, TakeCount};
-use overlapped_drivers::hal;
+use overlapped_drivers::hal::{
+    self,
+    system::{self, Descriptor},
+};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Stack};
 
 use super::plain_stack;
 use crate::net::stream::{descriptor_traits, handle_methods};
 
-/// Checks a system call that makes a descriptor.
-fn made(fd: i32) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the system has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn adopt(counter: OwnedFd, stack: Arc<Stack>) -> io::Result<FileHandle> {
+fn adopt(counter: Descriptor, stack: Arc<Stack>) -> io::Result<FileHandle> {
     hal::install();
     Ok(bottom::adopt_pipe(stack, "", counter, PipeContext::new(true, true))?)
 }
@@ -74,8 +67,7 @@ impl EventFd {
     }
 
     fn with(value: u32, flags: i32, stack: Arc<Stack>) -> io::Result<EventFd> {
-        // SAFETY: numbers only.
-        let counter = made(unsafe { libc::eventfd(value, flags | libc::EFD_CLOEXEC) })?;
+        let counter = system::here().event(value, flags)?;
         Ok(EventFd { handle: adopt(counter, stack)? })
     }
 
@@ -144,8 +136,7 @@ impl TimerFd {
             Clock::Boottime => libc::CLOCK_BOOTTIME,
             Clock::Realtime => libc::CLOCK_REALTIME,
         };
-        // SAFETY: numbers only.
-        let timer = made(unsafe { libc::timerfd_create(clock, libc::TFD_CLOEXEC) })?;
+        let timer = system::here().timer(clock)?;
         Ok(TimerFd { handle: adopt(timer, plain_stack())? })
     }
 
@@ -175,9 +166,7 @@ impl TimerFd {
             tv_nsec: d.subsec_nanos().into(),
         };
         let new = libc::itimerspec { it_interval: timespec(interval), it_value: timespec(value) };
-        // SAFETY: the new value lives through the call, and the old one is not asked for.
-        let set = unsafe { libc::timerfd_settime(self.as_raw_fd(), 0, &new, std::ptr::null_mut()) };
-        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        system::of(self.handle.fd()).set_timer(self.handle.fd(), &new)
     }
 
     /// Waits until the timer has expired since it was set or read last; yields how often it has.

@@ -1,18 +1,18 @@
 //! Pipes and FIFOs.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use overlapped_drivers::bottom::{self, PipeContext};
 use overlapped_drivers::class::{Read, ReceiveLease, Write};
-use overlapped_drivers::hal;
+use overlapped_drivers::hal::{
+    self,
+    system::{self, Descriptor},
+};
 use overlapped_iomgr::buf::{BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Stack};
-use socket2::SockRef;
 
 use super::plain_stack;
 use crate::net::Compat;
@@ -46,24 +46,14 @@ pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
 /// # Errors
 /// As [`pipe`].
 pub fn pipe_with(reader: Arc<Stack>, writer: Arc<Stack>) -> io::Result<(PipeReader, PipeWriter)> {
-    let (r, w) = io::pipe()?;
-    Ok((PipeReader::from_std_with(r, reader)?, PipeWriter::from_std_with(w, writer)?))
+    let [r, w] = system::here().pipe()?;
+    Ok((PipeReader { handle: adopt(r, reader)? }, PipeWriter { handle: adopt(w, writer)? }))
 }
 
-fn adopt(end: OwnedFd, stack: Arc<Stack>) -> io::Result<FileHandle> {
+fn adopt(end: Descriptor, stack: Arc<Stack>) -> io::Result<FileHandle> {
     hal::install();
-    // Blocking mode is the hardware's convention: io_uring waits in the kernel only then.
-    SockRef::from(&end).set_nonblocking(false)?;
+    system::of(end.as_raw()).set_blocking(end.as_raw())?;
     Ok(bottom::adopt_pipe(stack, "", end, PipeContext::new(true, false))?)
-}
-
-/// Opens an end of a FIFO without waiting for the other one.
-fn open_fifo(options: &mut OpenOptions, path: &Path) -> io::Result<OwnedFd> {
-    let file: File = options.custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.file_type().is_fifo() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no FIFO"));
-    }
-    Ok(file.into())
 }
 
 /// The end of a pipe that is read.
@@ -95,7 +85,7 @@ macro_rules! both_ends {
             /// # Errors
             /// As `from_std`.
             pub fn from_std_with(end: $std, stack: Arc<Stack>) -> io::Result<$type> {
-                Ok($type { handle: adopt(end.into(), stack)? })
+                Ok($type { handle: adopt(OwnedFd::from(end).into(), stack)? })
             }
 
             /// The end as one of `std`, in blocking mode.
@@ -105,7 +95,7 @@ macro_rules! both_ends {
             /// dropped are still to be read here, which would be lost.
             pub fn into_std(self) -> io::Result<$std> {
                 let unread = bottom::pipe_has_unread(&self.handle);
-                Ok(into_descriptor(self.as_fd(), unread)?.into())
+                Ok(into_descriptor(&self.handle, unread)?.into())
             }
 
             handle_methods!();
@@ -133,7 +123,8 @@ impl PipeReader {
     /// # Errors
     /// Those of the system; `InvalidInput` when the path names no FIFO.
     pub fn open(path: impl AsRef<Path>) -> io::Result<PipeReader> {
-        Self::from_std(open_fifo(OpenOptions::new().read(true), path.as_ref())?.into())
+        let end = system::here().open_fifo(path.as_ref(), false)?;
+        Ok(PipeReader { handle: adopt(end, plain_stack())? })
     }
 
     read_methods!();
@@ -146,7 +137,8 @@ impl PipeWriter {
     /// Those of the system: `ENXIO` when nobody has it open for reading; `InvalidInput` when the path
     /// names no FIFO.
     pub fn open(path: impl AsRef<Path>) -> io::Result<PipeWriter> {
-        Self::from_std(open_fifo(OpenOptions::new().write(true), path.as_ref())?.into())
+        let end = system::here().open_fifo(path.as_ref(), true)?;
+        Ok(PipeWriter { handle: adopt(end, plain_stack())? })
     }
 
     write_methods!();

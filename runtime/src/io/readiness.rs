@@ -3,12 +3,12 @@
 use std::fmt;
 use std::io;
 use std::ops::{BitOr, BitOrAssign};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use overlapped_drivers::bottom::{self, PipeContext};
 use overlapped_drivers::class::PollEvents;
-use overlapped_drivers::hal;
+use overlapped_drivers::hal::{self, system};
 use overlapped_iomgr::{
     Done, FileHandle, FileObject, Major, Operation, Request, Setup, Stack, Status,
 };
@@ -126,7 +126,7 @@ impl<T: AsFd> Readiness<T> {
     /// As [`Readiness::new`].
     pub fn new_with(owner: T, stack: Arc<Stack>) -> io::Result<Readiness<T>> {
         hal::install();
-        let own = owner.as_fd().try_clone_to_owned()?;
+        let own = system::here().duplicate(owner.as_fd().as_raw_fd())?;
         let handle = bottom::adopt_pipe(stack, "", own, PipeContext::new(false, false))?;
         Ok(Readiness { owner, handle })
     }

@@ -5,12 +5,12 @@
 //! waits for readiness and has a blocking thread do it.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use overlapped_drivers::bottom::{self, PipeContext};
 use overlapped_drivers::class::{Read, ReceiveLease, Write};
-use overlapped_drivers::hal;
+use overlapped_drivers::hal::{self, system};
 use overlapped_iomgr::buf::{BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Stack};
 
@@ -21,7 +21,7 @@ use crate::net::stream::{descriptor_traits, read_methods, write_methods};
 /// A file object on a duplicate of the descriptor, which can be closed like any other.
 fn adopt(descriptor: BorrowedFd<'_>, name: &str, stack: Arc<Stack>) -> io::Result<FileHandle> {
     hal::install();
-    let own = descriptor.try_clone_to_owned()?;
+    let own = system::here().duplicate(descriptor.as_raw_fd())?;
     Ok(bottom::adopt_pipe(stack, name, own, PipeContext::new(false, false))?)
 }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -41,9 +41,7 @@ pub(super) async fn stop<S: Connection>(handle: &FileHandle) -> io::Result<(Owne
     while !bottom::stop_accepting(handle) {
         crate::time::sleep(Duration::from_millis(1)).await;
     }
-    // SAFETY: the descriptor is open as long as the handle is.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(handle.fd()) };
-    let listener = into_descriptor(borrowed, false)?;
+    let listener = into_descriptor(handle, false)?;
     Ok((listener, bottom::take_ready(handle).into_iter().map(S::from_handle).collect()))
 }
 

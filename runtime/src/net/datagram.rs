@@ -75,10 +75,9 @@ impl<A: Source, B: IoBufMut> Operation for RecvFrom<A, B> {
 macro_rules! datagram_methods {
     ($type:ident, $std:ty, $address:ty $(, $ask:ident)?) => {
         impl $type {
-            fn adopt(socket: OwnedFd, stack: Arc<Stack>) -> io::Result<$type> {
+            fn adopt(socket: Descriptor, stack: Arc<Stack>) -> io::Result<$type> {
                 hal::install();
-                // Blocking mode is the hardware's convention: io_uring waits in the kernel only then.
-                SockRef::from(&socket).set_nonblocking(false)?;
+                system::of(socket.as_raw()).set_blocking(socket.as_raw())?;
                 Ok($type { handle: bottom::adopt_datagram(stack, "", socket)? })
             }
 
@@ -87,7 +86,7 @@ macro_rules! datagram_methods {
             /// # Errors
             /// When the runtime of this thread is ending, or the thread can have no processor.
             pub fn from_std(socket: $std) -> io::Result<$type> {
-                Self::adopt(socket.into(), $crate::net::datagram::plain_stack())
+                Self::from_std_with(socket, $crate::net::datagram::plain_stack())
             }
 
             /// As `from_std`, with filters on the socket
@@ -96,7 +95,7 @@ macro_rules! datagram_methods {
             /// # Errors
             /// As `from_std`.
             pub fn from_std_with(socket: $std, stack: Arc<Stack>) -> io::Result<$type> {
-                Self::adopt(socket.into(), stack)
+                Self::adopt(OwnedFd::from(socket).into(), stack)
             }
 
             /// The socket as one of `std`, in blocking mode.
@@ -106,7 +105,7 @@ macro_rules! datagram_methods {
             /// which were dropped are still to be received here, which would be lost.
             pub fn into_std(self) -> io::Result<$std> {
                 let unread = bottom::has_unread(&self.handle);
-                let own = $crate::net::stream::into_descriptor(self.as_fd(), unread)?;
+                let own = $crate::net::stream::into_descriptor(&self.handle, unread)?;
                 Ok(own.into())
             }
 
@@ -174,7 +173,7 @@ macro_rules! datagram_methods {
                 $crate::net::stream::shutdown(&self.handle, how)
             }
 
-            /// The socket's options, through `socket2`.
+            /// The socket's options, through `socket2`. A simulated socket has none: they fail.
             pub fn options(&self) -> SockRef<'_> {
                 SockRef::from(self)
             }

@@ -5,13 +5,14 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use overlapped_drivers::class::{Close, Shutdown as ShutdownOp, Write};
+use overlapped_drivers::hal::system;
 use overlapped_iomgr::buf::{BufError, BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Status};
-use socket2::SockRef;
+use socket2::SockAddr;
 
 /// The methods of a stream that is read.
 macro_rules! read_methods {
@@ -117,10 +118,9 @@ macro_rules! descriptor_traits {
 macro_rules! socket_methods {
     ($type:ident, $std:ty) => {
         impl $type {
-            pub(super) fn adopt(socket: OwnedFd, stack: Arc<Stack>) -> io::Result<$type> {
+            pub(super) fn adopt(socket: Descriptor, stack: Arc<Stack>) -> io::Result<$type> {
                 hal::install();
-                // Blocking mode is the hardware's convention: io_uring waits in the kernel only then.
-                SockRef::from(&socket).set_nonblocking(false)?;
+                system::of(socket.as_raw()).set_blocking(socket.as_raw())?;
                 Ok($type { handle: bottom::adopt(stack, "", socket)? })
             }
 
@@ -129,7 +129,7 @@ macro_rules! socket_methods {
             /// # Errors
             /// When the runtime of this thread is ending, or the thread can have no processor.
             pub fn from_std(stream: $std) -> io::Result<$type> {
-                Self::adopt(stream.into(), $crate::net::tcp::plain_stack())
+                Self::from_std_with(stream, $crate::net::tcp::plain_stack())
             }
 
             /// As `from_std`, with filters on the stream.
@@ -137,7 +137,7 @@ macro_rules! socket_methods {
             /// # Errors
             /// As `from_std`.
             pub fn from_std_with(stream: $std, stack: Arc<Stack>) -> io::Result<$type> {
-                Self::adopt(stream.into(), stack)
+                Self::adopt(OwnedFd::from(stream).into(), stack)
             }
 
             /// A socket of `std`, in blocking mode, for the same connection.
@@ -147,7 +147,7 @@ macro_rules! socket_methods {
             /// dropped are still to be read here, which would be lost.
             pub fn into_std(self) -> io::Result<$std> {
                 let unread = bottom::has_unread(&self.handle);
-                let own = $crate::net::stream::into_descriptor(self.as_fd(), unread)?;
+                let own = $crate::net::stream::into_descriptor(&self.handle, unread)?;
                 Ok(own.into())
             }
 
@@ -195,7 +195,7 @@ macro_rules! socket_methods {
                 Compat::new(self.handle)
             }
 
-            /// The socket's options, through `socket2`.
+            /// The socket's options, through `socket2`. A simulated socket has none: they fail.
             pub fn options(&self) -> SockRef<'_> {
                 SockRef::from(self)
             }
@@ -258,13 +258,22 @@ pub(super) fn shutdown(file: &FileObject, how: Shutdown) -> Request<'_, Shutdown
 
 /// A descriptor of its own, in blocking mode, for what the handle has; unless something would be
 /// lost.
-pub(crate) fn into_descriptor(borrowed: BorrowedFd<'_>, unread: bool) -> io::Result<OwnedFd> {
+pub(crate) fn into_descriptor(handle: &FileHandle, unread: bool) -> io::Result<OwnedFd> {
     if unread {
         let what = "data that came for a read that was dropped is still to be read";
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
     }
-    SockRef::from(&borrowed).set_nonblocking(false)?;
-    borrowed.try_clone_to_owned()
+    let system = system::of(handle.fd());
+    system.set_blocking(handle.fd())?;
+    system.duplicate(handle.fd())
+}
+
+pub(super) fn local_address(handle: &FileHandle) -> io::Result<SockAddr> {
+    system::of(handle.fd()).local_address(handle.fd())
+}
+
+pub(super) fn peer_address(handle: &FileHandle) -> io::Result<SockAddr> {
+    system::of(handle.fd()).peer_address(handle.fd())
 }
 
 /// The receiving half of a stream; derefs to it.

@@ -2,17 +2,20 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use overlapped_drivers::bottom::{self, ListenerDriver, StreamDriver};
 use overlapped_drivers::class::{
     Connect, Read, ReadVectored, ReceiveLease, Shutdown as ShutdownOp, Write, WriteVectored,
 };
-use overlapped_drivers::hal;
+use overlapped_drivers::hal::{
+    self,
+    system::{self, Descriptor},
+};
 use overlapped_iomgr::buf::{BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{Driver, FileHandle, FileObject, Request, Stack};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Type};
 
 use super::accept::{self, sealed::FromHandle};
 use super::stream::{
@@ -83,7 +86,7 @@ impl TcpStream {
 
     async fn connect_one(address: SocketAddr, stack: Arc<Stack>) -> io::Result<TcpStream> {
         let socket = new_socket(address)?;
-        let stream = TcpStream::adopt(socket.into(), stack)?;
+        let stream = TcpStream::adopt(socket, stack)?;
         let connect = Connect { address: Box::new(address.into()) };
         Request::new(&stream.handle, connect).await?;
         Ok(stream)
@@ -94,7 +97,8 @@ impl TcpStream {
     /// # Errors
     /// Those of the system.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.options().set_tcp_nodelay(nodelay)
+        let (fd, on) = (self.handle.fd(), i32::from(nodelay));
+        system::of(fd).set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, on)
     }
 
     /// The address of this side.
@@ -102,7 +106,7 @@ impl TcpStream {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        ip(self.options().local_addr()?)
+        ip(stream::local_address(&self.handle)?)
     }
 
     /// The address of the other side.
@@ -110,7 +114,7 @@ impl TcpStream {
     /// # Errors
     /// Those of the system: `NotConnected` after a reset.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        ip(self.options().peer_addr()?)
+        ip(stream::peer_address(&self.handle)?)
     }
 }
 
@@ -118,9 +122,8 @@ pub(super) fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::Error::other("the socket has no IP address"))
 }
 
-fn new_socket(address: SocketAddr) -> io::Result<Socket> {
-    // Close-on-exec, and blocking.
-    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+fn new_socket(address: SocketAddr) -> io::Result<Descriptor> {
+    system::here().socket(Domain::for_address(address), Type::STREAM)
 }
 
 socket_methods!(TcpStream, StdStream);
@@ -153,7 +156,7 @@ impl TcpListener {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to bind to");
         for address in address.resolve().await? {
             let bound = listen(address);
-            match bound.and_then(|s| Self::adopt(s.into(), connections.clone())) {
+            match bound.and_then(|s| Self::adopt(s, connections.clone())) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = error,
             }
@@ -161,9 +164,9 @@ impl TcpListener {
         Err(last)
     }
 
-    fn adopt(socket: OwnedFd, connections: Arc<Stack>) -> io::Result<TcpListener> {
+    fn adopt(socket: Descriptor, connections: Arc<Stack>) -> io::Result<TcpListener> {
         hal::install();
-        SockRef::from(&socket).set_nonblocking(false)?;
+        system::of(socket.as_raw()).set_blocking(socket.as_raw())?;
         let handle = bottom::adopt_listener(listener_stack(), connections, "", socket)?;
         Ok(TcpListener { handle })
     }
@@ -173,7 +176,7 @@ impl TcpListener {
     /// # Errors
     /// When the runtime of this thread is ending, or the thread can have no processor.
     pub fn from_std(listener: StdListener) -> io::Result<TcpListener> {
-        Self::adopt(listener.into(), plain_stack())
+        Self::from_std_with(listener, plain_stack())
     }
 
     /// As [`TcpListener::from_std`], with filters on every connection.
@@ -184,7 +187,7 @@ impl TcpListener {
         listener: StdListener,
         connections: Arc<Stack>,
     ) -> io::Result<TcpListener> {
-        Self::adopt(listener.into(), connections)
+        Self::adopt(OwnedFd::from(listener).into(), connections)
     }
 
     /// A socket of `std`, in blocking mode, for the same listener, and the connections that this one
@@ -238,15 +241,15 @@ impl TcpListener {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        ip(self.options().local_addr()?)
+        ip(stream::local_address(&self.handle)?)
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<Socket> {
+fn listen(address: SocketAddr) -> io::Result<Descriptor> {
     let socket = new_socket(address)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
+    let system = system::of(socket.as_raw());
+    system.bind(socket.as_raw(), &address.into(), true)?;
+    system.listen(socket.as_raw(), 4096)?;
     Ok(socket)
 }
 

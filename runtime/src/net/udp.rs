@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Shutdown, SocketAddr, UdpSocket as StdSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,13 +12,16 @@ use overlapped_drivers::bottom;
 use overlapped_drivers::class::{
     Connect, Message, ReceiveMessage, SendMessage, Shutdown as ShutdownOp, Write,
 };
-use overlapped_drivers::hal;
+use overlapped_drivers::hal::{
+    self,
+    system::{self, Descriptor},
+};
 use overlapped_iomgr::buf::{BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Stack};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::datagram::{self, datagram_methods};
-use super::stream::{descriptor_traits, handle_methods};
+use super::stream::{self, descriptor_traits, handle_methods};
 use super::tcp::ip;
 use super::{RecvFrom, Source, ToSocketAddrs};
 
@@ -75,7 +78,7 @@ impl UdpSocket {
     ) -> io::Result<UdpSocket> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address to bind to");
         for address in address.resolve().await? {
-            match bound(address).and_then(|s| Self::adopt(s.into(), stack.clone())) {
+            match bound(address).and_then(|s| Self::adopt(s, stack.clone())) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = error,
             }
@@ -144,14 +147,8 @@ impl UdpSocket {
     /// Those of the system.
     pub fn set_gro(&self, on: bool) -> io::Result<()> {
         const UDP_GRO: i32 = 104;
-        let value = i32::from(on);
-        let len = size_of::<i32>() as libc::socklen_t;
-        // SAFETY: the value lives through the call and has the size the call is told.
-        let set = unsafe {
-            let value = (&raw const value).cast();
-            libc::setsockopt(self.as_raw_fd(), libc::IPPROTO_UDP, UDP_GRO, value, len)
-        };
-        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        let fd = self.handle.fd();
+        system::of(fd).set_option(fd, libc::IPPROTO_UDP, UDP_GRO, i32::from(on))
     }
 
     /// Sends several messages, all at once: each is a request of its own, and they go to the system
@@ -246,7 +243,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        ip(self.options().local_addr()?)
+        ip(stream::local_address(&self.handle)?)
     }
 
     /// The address of the peer.
@@ -254,13 +251,13 @@ impl UdpSocket {
     /// # Errors
     /// Those of the system: `NotConnected`.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        ip(self.options().peer_addr()?)
+        ip(stream::peer_address(&self.handle)?)
     }
 }
 
-fn bound(address: SocketAddr) -> io::Result<Socket> {
-    // Close-on-exec, and blocking.
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.bind(&address.into())?;
+fn bound(address: SocketAddr) -> io::Result<Descriptor> {
+    let system = system::here();
+    let socket = system.socket(Domain::for_address(address), Type::DGRAM)?;
+    system.bind(socket.as_raw(), &address.into(), false)?;
     Ok(socket)
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{
     SocketAddr, UnixDatagram as StdDatagram, UnixListener as StdListener, UnixStream as StdStream,
 };
@@ -13,15 +13,18 @@ use overlapped_drivers::class::{
     Connect, PassDescriptors, Read, ReadVectored, ReceiveLease, ReceiveMessage, SendMessage,
     Shutdown as ShutdownOp, Write, WriteVectored,
 };
-use overlapped_drivers::hal;
+use overlapped_drivers::hal::{
+    self,
+    system::{self, Descriptor},
+};
 use overlapped_iomgr::buf::{BufResult, IoBuf, IoBufMut};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Stack};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Type};
 
 use super::accept::{self, sealed::FromHandle};
 use super::datagram::{self, datagram_methods};
 use super::stream::{
-    descriptor_traits, handle_methods, read_methods, socket_methods, write_methods,
+    self, descriptor_traits, handle_methods, read_methods, socket_methods, write_methods,
 };
 use super::tcp::{self, listener_stack};
 use super::unix_addr::peer_credentials;
@@ -72,8 +75,8 @@ impl UnixStream {
         stack: Arc<Stack>,
     ) -> io::Result<UnixStream> {
         let address = Box::new(address.to_address()?);
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        let stream = UnixStream::adopt(socket.into(), stack)?;
+        let socket = system::here().socket(Domain::UNIX, Type::STREAM)?;
+        let stream = UnixStream::adopt(socket, stack)?;
         Request::new(&stream.handle, Connect { address }).await?;
         Ok(stream)
     }
@@ -83,8 +86,9 @@ impl UnixStream {
     /// # Errors
     /// When descriptors are exhausted; as [`UnixStream::from_std`].
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
-        let (a, b) = StdStream::pair()?;
-        Ok((UnixStream::from_std(a)?, UnixStream::from_std(b)?))
+        let [a, b] = system::here().socket_pair(Type::STREAM)?;
+        let stack = tcp::plain_stack();
+        Ok((UnixStream::adopt(a, stack.clone())?, UnixStream::adopt(b, stack)?))
     }
 
     /// Sends bytes with descriptors, which are open in the receiver then too. Yields the number of
@@ -122,7 +126,7 @@ impl UnixStream {
     /// # Errors
     /// Those of the system.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
-        peer_credentials(self)
+        peer_credentials(&self.handle)
     }
 
     /// The address of this side.
@@ -130,7 +134,7 @@ impl UnixStream {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(self.options().local_addr()?))
+        SocketAddr::of(Some(stream::local_address(&self.handle)?))
     }
 
     /// The address of the other side.
@@ -138,7 +142,7 @@ impl UnixStream {
     /// # Errors
     /// Those of the system.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(self.options().peer_addr()?))
+        SocketAddr::of(Some(stream::peer_address(&self.handle)?))
     }
 }
 
@@ -180,15 +184,16 @@ impl UnixListener {
         address: impl ToUnixAddress,
         connections: Arc<Stack>,
     ) -> io::Result<UnixListener> {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.bind(&address.to_address()?)?;
-        socket.listen(4096)?;
-        Self::adopt(socket.into(), connections)
+        let system = system::here();
+        let socket = system.socket(Domain::UNIX, Type::STREAM)?;
+        system.bind(socket.as_raw(), &address.to_address()?, false)?;
+        system.listen(socket.as_raw(), 4096)?;
+        Self::adopt(socket, connections)
     }
 
-    fn adopt(socket: OwnedFd, connections: Arc<Stack>) -> io::Result<UnixListener> {
+    fn adopt(socket: Descriptor, connections: Arc<Stack>) -> io::Result<UnixListener> {
         hal::install();
-        SockRef::from(&socket).set_nonblocking(false)?;
+        system::of(socket.as_raw()).set_blocking(socket.as_raw())?;
         let handle = bottom::adopt_listener(listener_stack(), connections, "", socket)?;
         Ok(UnixListener { handle })
     }
@@ -209,7 +214,7 @@ impl UnixListener {
         listener: StdListener,
         connections: Arc<Stack>,
     ) -> io::Result<UnixListener> {
-        Self::adopt(listener.into(), connections)
+        Self::adopt(OwnedFd::from(listener).into(), connections)
     }
 
     /// A socket of `std`, in blocking mode, for the same listener, and the connections that this one
@@ -250,7 +255,7 @@ impl UnixListener {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(self.options().local_addr()?))
+        SocketAddr::of(Some(stream::local_address(&self.handle)?))
     }
 }
 
@@ -293,9 +298,10 @@ impl UnixDatagram {
     /// # Errors
     /// As [`UnixDatagram::bind`].
     pub fn bind_with(address: impl ToUnixAddress, stack: Arc<Stack>) -> io::Result<UnixDatagram> {
-        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-        socket.bind(&address.to_address()?)?;
-        Self::adopt(socket.into(), stack)
+        let system = system::here();
+        let socket = system.socket(Domain::UNIX, Type::DGRAM)?;
+        system.bind(socket.as_raw(), &address.to_address()?, false)?;
+        Self::adopt(socket, stack)
     }
 
     /// A socket without an address: it can send, but nobody can send to it, unless it is one of a
@@ -304,7 +310,7 @@ impl UnixDatagram {
     /// # Errors
     /// When descriptors are exhausted; as [`UnixDatagram::from_std`].
     pub fn unbound() -> io::Result<UnixDatagram> {
-        Self::from_std(StdDatagram::unbound()?)
+        Self::adopt(system::here().socket(Domain::UNIX, Type::DGRAM)?, datagram::plain_stack())
     }
 
     /// Two sockets that are connected with each other, without an address.
@@ -312,8 +318,9 @@ impl UnixDatagram {
     /// # Errors
     /// As [`UnixDatagram::unbound`].
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
-        let (a, b) = StdDatagram::pair()?;
-        Ok((UnixDatagram::from_std(a)?, UnixDatagram::from_std(b)?))
+        let [a, b] = system::here().socket_pair(Type::DGRAM)?;
+        let stack = datagram::plain_stack();
+        Ok((UnixDatagram::adopt(a, stack.clone())?, UnixDatagram::adopt(b, stack)?))
     }
 
     /// Sets the peer: where `send` sends to, and the only one that is received from.
@@ -372,7 +379,7 @@ impl UnixDatagram {
     /// # Errors
     /// Those of the system.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
-        peer_credentials(self)
+        peer_credentials(&self.handle)
     }
 
     /// The address of this side.
@@ -380,7 +387,7 @@ impl UnixDatagram {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(self.options().local_addr()?))
+        SocketAddr::of(Some(stream::local_address(&self.handle)?))
     }
 
     /// The address of the peer.
@@ -388,6 +395,6 @@ impl UnixDatagram {
     /// # Errors
     /// Those of the system.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(self.options().peer_addr()?))
+        SocketAddr::of(Some(stream::peer_address(&self.handle)?))
     }
 }

@@ -2,12 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use overlapped_drivers::hal::system;
+use overlapped_iomgr::FileHandle;
 use socket2::SockAddr;
 
 use super::Source;
@@ -76,17 +77,7 @@ pub struct PeerCredentials {
     pub gid: u32,
 }
 
-pub(super) fn peer_credentials(socket: &impl AsFd) -> io::Result<PeerCredentials> {
-    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: both out-parameters live through the call and have the sizes the call is told.
-    let got = unsafe {
-        let to = (&raw mut found).cast();
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, to, &mut len)
-    };
-    if got < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(PeerCredentials { pid: found.pid, uid: found.uid, gid: found.gid })
+pub(super) fn peer_credentials(socket: &FileHandle) -> io::Result<PeerCredentials> {
+    let (pid, uid, gid) = system::of(socket.fd()).peer_credentials(socket.fd())?;
+    Ok(PeerCredentials { pid, uid, gid })
 }
