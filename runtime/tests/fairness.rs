@@ -6,7 +6,7 @@
 mod support;
 
 use std::future::{Future, poll_fn};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -294,4 +294,53 @@ fn yield_now_goes_to_the_back() {
             runtime.block_on(task).unwrap();
         }
     }
+}
+
+/// Two tasks become runnable in the same turn of one worker, and the first to run keeps it: the other
+/// is run elsewhere.
+#[test]
+fn a_poll_that_lasts_holds_up_nobody() {
+    const ROUNDS: usize = 30;
+    for backend in BACKENDS {
+        let _watch = watch(format!("a poll that lasts on {backend}"));
+        let runtime = Builder::new().backend(backend).workers(2).build().unwrap();
+        let shared = Arc::new(AtomicUsize::new(0));
+        runtime.block_on(async {
+            for round in 0..ROUNDS {
+                // After a rest, in which the others have fallen asleep for good, and without one.
+                sleep(Duration::from_millis(if round % 2 == 0 { 1 } else { 100 })).await;
+                let together = overlapped::spawn(pair_of_sleepers());
+                if together.await.unwrap() {
+                    shared.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        assert!(shared.load(Ordering::Relaxed) > 0, "none slept on one worker, on {backend}");
+    }
+}
+
+/// Two tasks sleep until the same moment; each then stays until the other is awake too. Whether they
+/// slept on one thread.
+async fn pair_of_sleepers() -> bool {
+    let awake = Arc::new(AtomicUsize::new(0));
+    let until = overlapped::time::now() + Duration::from_millis(5);
+    let sleepers: Vec<_> = (0..2)
+        .map(|_| {
+            let awake = awake.clone();
+            overlapped::spawn(async move {
+                let thread = std::thread::current().id();
+                overlapped::time::sleep_until(until).await;
+                awake.fetch_add(1, Ordering::SeqCst);
+                while awake.load(Ordering::SeqCst) < 2 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                thread
+            })
+        })
+        .collect();
+    let mut threads = Vec::new();
+    for sleeper in sleepers {
+        threads.push(sleeper.await.unwrap());
+    }
+    threads[0] == threads[1]
 }

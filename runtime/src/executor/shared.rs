@@ -1,6 +1,6 @@
 //! What the workers of one runtime share: the common queue, the mail to each, and who sleeps.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_deque::{Injector, Steal, Stealer};
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) stealing: bool,
     idle: AtomicUsize,
     searching: AtomicUsize,
+    /// One of the idle workers keeps watch; see [`Shared::keep_watch`].
+    watched: AtomicBool,
     next_seat: AtomicUsize,
     stopping: AtomicBool,
     /// The workers have gone: nothing is queued any more.
@@ -79,6 +81,7 @@ impl Shared {
             stealing,
             idle: AtomicUsize::new(0),
             searching: AtomicUsize::new(0),
+            watched: AtomicBool::new(false),
             next_seat: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -253,6 +256,11 @@ impl Shared {
         self.seats.iter().any(|seat| !seat.stealer.is_empty())
     }
 
+    /// Whether some worker beside this one has.
+    pub(super) fn has_stealable_beside(&self, seat: usize) -> bool {
+        self.seats.iter().enumerate().any(|(at, other)| at != seat && !other.stealer.is_empty())
+    }
+
     // Sleep.
 
     pub(super) fn go_idle(&self, seat: usize) {
@@ -269,6 +277,34 @@ impl Shared {
     #[inline]
     pub(super) fn has_idle(&self) -> bool {
         self.idle.load(Ordering::Relaxed) > 0
+    }
+
+    // Watch: tasks may wait behind a poll that lasts, on a worker that has asked nobody for help,
+    // because most polls are short. So one of the idle workers does not sleep for long.
+
+    /// An idle worker offers to keep watch. `true`: it does, until [`Shared::end_watch`].
+    pub(super) fn keep_watch(&self) -> bool {
+        !self.watched.swap(true, Ordering::SeqCst)
+    }
+
+    pub(super) fn end_watch(&self) {
+        self.watched.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether somebody will come to see that the tasks which the caller has queued are run.
+    pub(super) fn is_watched(&self) -> bool {
+        // A watch that ends says so, and then looks at the queues before it sleeps. Both in one order,
+        // so one of them sees the other.
+        fence(Ordering::SeqCst);
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// Whether another worker is in a task's poll, and how many the others have done.
+    pub(super) fn activity_beside(&self, seat: usize) -> (bool, u64) {
+        let others = self.seats.iter().enumerate().filter(|(at, _)| *at != seat);
+        others.fold((false, 0), |(polls, done), (_, seat)| {
+            (polls || seat.doing.is_polling(), done + seat.counts.polls())
+        })
     }
 
     pub(super) fn set_searching(&self, searching: bool) {

@@ -88,6 +88,11 @@ impl Doing {
         self.poll.store(0, Ordering::Relaxed);
     }
 
+    /// As far as others can see.
+    pub(super) fn is_polling(&self) -> bool {
+        self.poll.load(Ordering::Relaxed) != 0
+    }
+
     #[inline]
     pub(super) fn set_task(&self, task: *const ()) {
         self.task.store(task.cast_mut(), Ordering::Relaxed);

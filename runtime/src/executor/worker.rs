@@ -9,11 +9,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::num::NonZeroUsize;
 use std::panic::Location;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_deque::Worker as Deque;
 use overlapped_iomgr::Processor;
@@ -30,6 +32,12 @@ const BUDGET: u32 = 61;
 
 /// Every so many polls the common queue goes first, so that it cannot starve.
 const INJECTED_FIRST: u64 = 31;
+
+/// How long an idle worker sleeps that keeps watch over those that are not.
+const WATCH: Duration = Duration::from_millis(2);
+
+/// After so many watches in which nobody has polled anything it sleeps until it is woken.
+const QUIET: u32 = 16;
 
 /// How many polls ahead a task is fetched into the cache: with thousands of tasks it is not there.
 const PREFETCH: usize = 2;
@@ -76,7 +84,11 @@ impl Counts {
         }
     }
 
-    /// By the watch, and nobody else.
+    pub(super) fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
+    }
+
+    /// By the thread that looks for stalls, and nobody else.
     pub(super) fn count_stall(&self) {
         bump(&self.stalls, 1);
     }
@@ -110,6 +122,9 @@ pub(super) struct Worker {
     /// The millisecond in which it last looked whether it needs help, and what it saw.
     looked: Cell<u64>,
     usage: Cell<Usage>,
+    /// Watches in a row in which nobody else has polled anything, and the others' polls before.
+    quiet: Cell<u32>,
+    others: Cell<u64>,
 }
 
 thread_local! {
@@ -204,6 +219,8 @@ impl Worker {
             spent: Cell::new(0),
             looked: Cell::new(0),
             usage: Cell::new(Usage::now()),
+            quiet: Cell::new(0),
+            others: Cell::new(0),
         }
     }
 
@@ -381,12 +398,15 @@ impl Worker {
 
     /// Wakes another worker if turns have made more runnable than this one can run: if tasks wait here,
     /// and this thread has hardly slept since it was asked last. To wake a thread, and to hand over
-    /// what has its requests here, costs more than to go on with it. `false`: it may be worth to ask
-    /// again later.
+    /// what has its requests here, costs more than to go on with it. If a poll lasts all the same,
+    /// whoever keeps watch comes by itself. `false`: it may be worth to ask again later.
     #[inline]
     fn ask_for_help(&self, now: impl FnOnce() -> u64) -> bool {
         if self.deque.len() < 2 || !self.shared.has_idle() {
             return false;
+        }
+        if !self.shared.is_watched() {
+            return self.shared.wake_one();
         }
         let now = now();
         // It is a system call: once a millisecond.
@@ -426,21 +446,40 @@ impl Worker {
         let busy = more || awake() || self.steal();
         self.shared.take_ended(self.seat, |task| self.unlist_ended(task));
         bump(&self.counts.turns, 1);
-        let turned = if busy {
-            processor.turn(Wait::No, || true)
-        } else {
-            bump(&self.counts.sleeps, 1);
-            self.shared.go_idle(self.seat);
-            // The turn reads the mail first, which may make tasks of this worker runnable.
-            let has_work = || awake() || self.has_local() || self.shared.has_work_for(self.seat);
-            let turned = processor.turn(Wait::Forever, has_work);
-            self.shared.leave_idle(self.seat);
-            turned
-        };
+        let turned =
+            if busy { processor.turn(Wait::No, || true) } else { self.sleep(processor, awake) };
         if let Err(error) = turned {
             tracing::error!(%error, "the backend failed under a worker");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
+    }
+
+    fn sleep(&self, processor: &Processor, awake: impl Fn() -> bool) -> io::Result<bool> {
+        bump(&self.counts.sleeps, 1);
+        self.shared.go_idle(self.seat);
+        let watches = self.stealing && self.is_watch_needed() && self.shared.keep_watch();
+        let wait = if watches { Wait::For(WATCH) } else { Wait::Forever };
+        // The turn reads the mail first, which may make tasks of this worker runnable.
+        let has_work = || awake() || self.has_local() || self.shared.has_work_for(self.seat);
+        let turned = processor.turn(wait, has_work);
+        self.shared.leave_idle(self.seat);
+        if watches {
+            self.shared.end_watch();
+            if self.has_local() && self.shared.has_stealable_beside(self.seat) {
+                // It has tasks of its own now, and may be kept by one of them itself.
+                self.shared.wake_one();
+            }
+        }
+        turned
+    }
+
+    /// Whether another worker polls tasks, or has of late.
+    fn is_watch_needed(&self) -> bool {
+        let (polling, polls) = self.shared.activity_beside(self.seat);
+        let active = polling || self.others.replace(polls) != polls;
+        let quiet = if active { 0 } else { self.quiet.get() + 1 };
+        self.quiet.set(quiet);
+        quiet < QUIET
     }
 
     fn unlist_ended(&self, task: Listed) {

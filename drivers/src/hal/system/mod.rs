@@ -4,7 +4,7 @@
 //! [`System`] is the contract, in this one place. The kernel meets it with system calls
 //! (`kernel.rs`), a simulation with its world (`hal/sim/system.rs`). [`here`] is the calling
 //! thread's: what it makes belongs to that world. [`of`] is a descriptor's, told by its number
-//! alone: those of simulations begin at [`SIMULATED`], where the kernel's do not reach.
+//! alone: those of simulations begin at `SIMULATED`, where the kernel's do not reach.
 //!
 //! A descriptor that nobody has made a file object of is a [`Descriptor`], which closes itself in
 //! the world it is from.
