@@ -5,8 +5,8 @@ mod support;
 
 use std::io::{ErrorKind, SeekFrom};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::{
     AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, StreamExt, future, stream,
@@ -14,7 +14,7 @@ use futures_util::{
 use overlapped::Status;
 use overlapped::buf::{AlignedBuf, IoBuf, IoBufMut};
 use overlapped::driver::filter::{Pass, PassKind, Xor};
-use overlapped::driver::{Driver, MAX_LOCATIONS};
+use overlapped::driver::{Disposition, Driver, Irp, Lower, MAX_LOCATIONS, Major, MajorSet};
 use overlapped::fs::{File, OpenOptions};
 use support::{Dir, both, descriptors, kind, pattern, poll_once, status, workers};
 
@@ -342,5 +342,50 @@ fn the_traits_of_futures() {
         let mut io = File::open(dir.path("f")).await.unwrap().cursor(0).compat();
         let written = io.write_all(b"x").await;
         assert!(written.is_err() || io.flush().await.is_err());
+    });
+}
+
+/// Writes down what comes down to it.
+#[derive(Default)]
+struct Ends(Mutex<Vec<Major>>);
+
+impl Driver for Ends {
+    fn name(&self) -> &str {
+        "ends"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Cleanup, Major::Close])
+    }
+    fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
+        self.0.lock().unwrap().push(irp.major());
+        lower.skip(irp)
+    }
+}
+
+/// cleanup comes once, and before the close, however the file ends.
+#[test]
+fn x33_cleanup_before_each_close() {
+    both(async |_| {
+        let dir = Dir::new();
+        let path = dir.file("f", "x");
+        let both = [Major::Cleanup, Major::Close];
+        let open = async |ends: &Arc<Ends>| {
+            let options = OpenOptions::new().read(true).filter(ends.clone());
+            options.open(&path).await.unwrap()
+        };
+        let ends = Arc::<Ends>::default();
+        open(&ends).await.close().await.unwrap();
+        assert_eq!(*ends.0.lock().unwrap(), both, "closed");
+        let ends = Arc::<Ends>::default();
+        let file = open(&ends).await;
+        let other = file.object().handle();
+        file.close().await.unwrap();
+        drop(other);
+        overlapped::yield_now().await;
+        assert_eq!(*ends.0.lock().unwrap(), both, "closed while there is another handle");
+        let ends = Arc::<Ends>::default();
+        drop(open(&ends).await);
+        support::until(|| ends.0.lock().unwrap().len() == 2).await;
+        assert_eq!(*ends.0.lock().unwrap(), both, "dropped");
     });
 }

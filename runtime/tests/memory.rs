@@ -394,7 +394,7 @@ fn o31_creates_and_closes_balance() {
             });
             // The refused one has a create alone, and of the closed one a second close was asked for.
             // The abandoned one is closed; or, with `Later`, was cancelled on its way.
-            assert_eq!(seen(&ends), if later { [3, 1, 3] } else { [4, 2, 4] });
+            assert_eq!(seen(&ends), if later { [3, 2, 3] } else { [4, 3, 4] });
         }
         drop(runtime);
         // From plain threads, on a home that has gone.

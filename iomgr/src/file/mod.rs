@@ -72,7 +72,7 @@ pub struct FileObject {
     port: OnceLock<(Arc<port::Shared>, u64)>,
     /// Made when somebody first waits for the object (C-7).
     signal: OnceLock<Signal>,
-    /// `SKIP_*`, `SEEKABLE`, `APPENDS`, `OPEN` and `WATCHED`.
+    /// `SKIP_*`, `SEEKABLE`, `APPENDS`, `OPEN`, `CLEANED` and `WATCHED`.
     modes: AtomicU8,
     /// Of a synchronous one (I-35).
     pub(crate) serial: OnceLock<Box<Serial>>,
@@ -82,6 +82,8 @@ pub struct FileObject {
 const WATCHED: u8 = 0x80;
 /// In `modes`: open without a descriptor.
 const OPEN: u8 = 0x40;
+/// In `modes`: the drivers have been told that the last handle has gone, or that it is being closed.
+const CLEANED: u8 = 0x10;
 /// In `modes`: never signalled any more (C-18).
 const SKIP_SET_EVENT: u8 = 2;
 /// In `modes`: no packet for immediate success (C-17).

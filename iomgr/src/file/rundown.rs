@@ -8,10 +8,11 @@
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 
 use super::closing::Asked;
 use super::count::Kind;
-use super::{Ending, FileObject};
+use super::{CLEANED, Ending, FileObject};
 use crate::irp::{Disposition, Irp};
 use crate::major::Major;
 use crate::processor::Core;
@@ -53,6 +54,17 @@ impl FileObject {
             }
         }
         Err(disposition.expect("it was held"))
+    }
+
+    /// CLEANUP, to the filters that care, once: when the last handle has gone, or before a close
+    /// that somebody asks for.
+    pub(crate) fn announce_end(&self) {
+        if self.stack.hooks(Major::Cleanup)
+            && self.is_open()
+            && self.modes.fetch_or(CLEANED, Ordering::SeqCst) & CLEANED == 0
+        {
+            request::detached(self.this, Major::Cleanup);
+        }
     }
 
     /// Lets a close go on if it is the only request. On the home's thread; or the home is gone.
@@ -186,9 +198,7 @@ unsafe fn arrive(core: &Core, file: NonNull<FileObject>, kind: Kind) {
 /// the last handle has gone; what is in flight ends early, filters that care are told.
 fn cleanup(file: &FileObject) {
     file.cancel_requests();
-    if file.is_open() && file.stack.hooks(Major::Cleanup) {
-        request::detached(file.this, Major::Cleanup);
-    }
+    file.announce_end();
 }
 
 unsafe fn maybe_close(file: NonNull<FileObject>) {

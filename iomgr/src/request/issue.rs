@@ -81,6 +81,9 @@ pub(super) fn launch<K: Operation>(
     // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
     unsafe {
         let major = (*slot.0.as_ptr()).major;
+        if major == Major::Close {
+            file.announce_end();
+        }
         fill(core, slot, file.address(), major, route);
         let location = &mut *slot.location(0);
         let payload = &mut (*slot.0.as_ptr()).payload;
@@ -229,7 +232,7 @@ pub(super) unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
     K::finish(&mut done)
 }
 
-/// Issues a request that nobody waits for, on the file's home, from its top. `false`: refused; the
+/// Issues a request that nobody waits for, on the calling thread, from its top. `false`: refused; the
 /// file is untouched. Otherwise the file may be gone when this returns.
 pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
     Core::with_current(|core| {
