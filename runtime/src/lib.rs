@@ -57,7 +57,7 @@ pub mod driver {
     /// Bottoms that are memory, for [`OpenOptions::on`](crate::fs::OpenOptions::on): files without a
     /// file system, for programs and for tests of filters.
     ///
-    /// They answer at once, inside dispatch; [`filter::Later`](crate::driver::filter::Later) above one makes
+    /// They answer at once, inside dispatch; [`filter::Later`] above one makes
     /// its requests pend. Reads and writes, at an offset, vectored and appending, flushes, attributes,
     /// lengths and holes are as those of a file; what none of them has (names, permissions, reserved
     /// space) fails with [`Status::NOT_SUPPORTED`](crate::Status::NOT_SUPPORTED), and what no file has
