@@ -97,7 +97,8 @@ fn every_open_says_that_descriptors_are_exhausted() {
             }
         });
         drop(runtime);
-        assert_eq!(descriptors(), before, "none is left open");
+        // None is left open; what a thread of the pool still had, it closes in its own time.
+        support::until_blocking(|| descriptors() == before);
     });
 }
 
