@@ -118,7 +118,8 @@ pub(crate) fn list_unfinished(core: &Core) -> Vec<LiveRequest> {
 /// of other threads.
 ///
 /// ```
-/// let census = overlapped_iomgr::live_requests(std::time::Duration::from_millis(100));
+/// # use overlapped_iomgr as overlapped;
+/// let census = overlapped::live_requests(std::time::Duration::from_millis(100));
 /// assert!(census.requests.is_empty());
 /// ```
 pub fn live_requests(patience: Duration) -> Census {

@@ -28,6 +28,58 @@
 //! - [`task`]: sets of tasks, task-local values, telling tasks to end.
 //! - [`sim`]: running a program, and the drivers under it, on a simulated machine.
 //! - [`driver`]: writing filters; [`Stack`](driver::Stack): stacking them.
+//!
+//! # The six routes
+//!
+//! A request reports once, by the route that its caller has chosen. All but the first serve plain threads:
+//!
+//! ```
+//! use overlapped::wait::{Alertable, Event, sleep, wait_any};
+//! use overlapped::{CompletionPort, buf::BufResult, fs::OpenOptions, operation::Read};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = OpenOptions::new().read(true).open_wait("/proc/self/exe")?;
+//! let read = || file.read_at(Vec::with_capacity(4), 0);
+//! fn at_once(failed: BufResult<usize, Vec<u8>>) -> std::io::Error {
+//!     failed.unwrap_err().into()
+//! }
+//!
+//! // 1. Awaited, as a future, by whatever executor.
+//! let (_, buf) = overlapped::block_on(read())?;
+//! assert_eq!(buf, b"\x7fELF");
+//!
+//! // 2. Waited for.
+//! assert_eq!(read().wait()?.1, buf);
+//!
+//! // 3. As a packet in a completion port. Here and below, `Err` is the result of a request that has
+//! // failed at once, and so will not report; `at_once` makes an error of it.
+//! let port = CompletionPort::new();
+//! read().post(&port, 7).map_err(at_once)?;
+//! let packet = port.remove(None)?;
+//! assert_eq!((packet.key(), packet.info()), (7, 4));
+//! assert_eq!(packet.into_output::<Read<Vec<u8>>>()?.1, buf);
+//!
+//! // 4. By an event.
+//! let event = Event::manual(false);
+//! let block = read().signal(&event).map_err(at_once)?;
+//! wait_any(&[&event], None, Alertable::No)?;
+//! assert_eq!(block.take().expect("it is done")?.1, buf);
+//!
+//! // 5. By a callback on this thread, while it waits alertably.
+//! let (sender, receiver) = std::sync::mpsc::channel();
+//! read().queue_apc(move |result| sender.send(result).unwrap()).map_err(at_once)?;
+//! sleep(None, Alertable::Yes)?;
+//! assert_eq!(receiver.recv()??.1, buf);
+//!
+//! // 6. Looked at now and then.
+//! let block = read().start().map_err(at_once)?;
+//! while !block.is_done() {
+//!     std::thread::yield_now();
+//! }
+//! assert_eq!(block.take().expect("it is done")?.1, buf);
+//! # Ok(())
+//! # }
+//! ```
 
 mod executor;
 pub mod fs;
@@ -42,12 +94,13 @@ pub use executor::{
     Builder, Flavor, Handle, JoinError, JoinHandle, LocalRuntime, Runtime, RuntimeReport, Stall,
     WorkerMetrics, block_on, spawn, spawn_blocking, spawn_local,
 };
-pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};
+pub use overlapped_drivers::hal::{
+    Backend, Config as HardwareConfig, EpollConfig, UnknownBackend, UringConfig,
+};
 pub use overlapped_iomgr::{
     Block, Cancel, Census, CompletionPort, DriverCensus, DriverCounts, IrpCounts, Issued,
     IssuerScope, Limits, LiveRequest, MajorCounts, Next, NoPacket, Operation, Packet, PortOptions,
-    Request, Rights, SizeClass, Status, StatusClass, StatusError, WaitPacket, driver_counts,
-    live_requests,
+    Request, Rights, SizeClass, Status, StatusClass, WaitPacket, driver_counts, live_requests,
 };
 pub use overlapped_iomgr::{apc, buf, wait};
 pub use overlapped_macros::{main, test};
@@ -106,6 +159,43 @@ pub mod driver {
     /// ```
     pub mod bottom {
         pub use overlapped_drivers::bottom::{Failing, Full, Memory, Null, Opened, Pattern, Zero};
+    }
+    /// The hardware, as a bottom driver of one's own sees it: what it hands over with
+    /// [`Irp::submit`], and what [`Driver::hardware`] gets back.
+    ///
+    /// ```
+    /// # overlapped::block_on(async {
+    /// use overlapped::driver::{Disposition, Driver, Irp, Lower, Major, MajorSet, hal::Op};
+    /// use overlapped::{Status, fs::OpenOptions};
+    /// use std::sync::Arc;
+    ///
+    /// /// Has nothing to flush, and takes a trip through the hardware to say so.
+    /// struct Bottom;
+    ///
+    /// impl Driver for Bottom {
+    ///     fn name(&self) -> &str {
+    ///         "mine"
+    ///     }
+    ///     fn hooks(&self) -> MajorSet {
+    ///         MajorSet::of(&[Major::Create, Major::Flush, Major::Close])
+    ///     }
+    ///     fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
+    ///         match irp.major() {
+    ///             // SAFETY: the operation names no memory.
+    ///             Major::Flush => return unsafe { irp.submit(Op::Nop) },
+    ///             major => _ = irp.file().set_open(major == Major::Create),
+    ///         }
+    ///         irp.complete(Status::SUCCESS, 0)
+    ///     }
+    /// }
+    ///
+    /// let file = OpenOptions::new().write(true).on(Arc::new(Bottom)).open("nothing").await?;
+    /// file.sync_all().await?;
+    /// file.close().await
+    /// # }).unwrap();
+    /// ```
+    pub mod hal {
+        pub use overlapped_iomgr::hal::{Completion, Op, Token};
     }
     pub use overlapped_drivers::class::Envelope;
     pub use overlapped_drivers::filter;

@@ -64,7 +64,7 @@ impl File {
     }
 
     /// Reads at a byte offset: up to the buffer's capacity, to its start. Yields the number of
-    /// bytes, 0 at or past the end of the file.
+    /// bytes, 0 at or past the end of the file, or if the buffer has no room.
     ///
     /// Cancel-safe: a read that is dropped has no effect.
     ///
@@ -214,8 +214,7 @@ impl File {
 
     /// Closes the file and reports what the system says of it; dropping it closes it too, but tells
     /// nobody. Requests that were posted and are still in flight are cancelled first, and have ended
-    /// before the descriptor is closed: those of a plain thread end only while that thread
-    /// waits for requests or at a port.
+    /// before the descriptor is closed.
     ///
     /// # Errors
     /// Those of the system: data that could not be written, for instance.

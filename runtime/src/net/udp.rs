@@ -184,7 +184,8 @@ impl UdpSocket {
 
     /// Waits for a message, and takes what else is there already, one for each buffer. Yields what was
     /// received, in order: the first into the first buffer, and so on; and the buffers (all, unless a
-    /// filter holds a receive back, and its buffer with it).
+    /// filter holds a receive back, and its buffer with it). A message is cut to its buffer's capacity;
+    /// mind that `vec![Vec::with_capacity(1500); 16]` has it in its last buffer only.
     ///
     /// Cancel-safe: it waits only while it has nothing.
     ///
