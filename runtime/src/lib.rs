@@ -106,6 +106,85 @@ pub use overlapped_iomgr::{apc, buf, wait};
 pub use overlapped_macros::{main, test};
 
 /// Writing drivers, and stacking them.
+///
+/// A filter implements [`Driver`]: it names the majors (operations) that it [hooks](Driver::hooks), and
+/// gets each such request as an [`Irp`] on its way down. It ends its turn in one of these ways, each of
+/// which takes the request and yields the [`Disposition`] to return:
+///
+/// - [`Lower::skip`]: the request goes on, and is not seen again;
+/// - [`Lower::forward`]: it goes on, and [`Driver::completed`] gets it on its way up, if it ends as [`On`]
+///   says;
+/// - [`Irp::complete`]: it is answered here, and goes up;
+/// - [`Irp::park`] in a [`CancelSafeQueue`], or [`Irp::hold`]: it is kept for later;
+/// - [`Irp::split`]: it goes on in parts.
+///
+/// What a filter wants to remember of a request until it comes back up goes into its
+/// [scratch](Irp::set_scratch); a write's changed copy is [lent](NextLocation::lend) to those below.
+/// Methods run on any thread, several at once, and must not block.
+///
+/// Here is one with a quota, tried on a bottom that is memory, both when that answers at once and when
+/// it does not ([`filter::Later`]). [`sim`](crate::sim) tries it with faults.
+///
+/// ```
+/// use overlapped::Status;
+/// use overlapped::driver::{
+///     Completion, Disposition, Driver, Irp, Lower, Major, MajorSet, On, Unwinding,
+/// };
+/// use overlapped::driver::{bottom::Memory, filter::Later};
+/// use overlapped::fs::OpenOptions;
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// /// Refuses to write more bytes than it has left.
+/// struct Quota {
+///     left: AtomicUsize,
+/// }
+///
+/// /// What a write on its way has been charged.
+/// struct Charge(usize);
+///
+/// impl Driver for Quota {
+///     fn name(&self) -> &str {
+///         "quota"
+///     }
+///     fn hooks(&self) -> MajorSet {
+///         MajorSet::of(&[Major::Write])
+///     }
+///     fn dispatch(&self, mut irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
+///         let bytes = irp.segments().map(<[u8]>::len).sum();
+///         let less = |left: usize| left.checked_sub(bytes);
+///         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
+///             return irp.complete(Status::DISK_FULL, 0);
+///         }
+///         irp.set_scratch(Charge(bytes));
+///         lower.forward(irp, On::ALL)
+///     }
+///     fn completed(&self, irp: Unwinding<'_>) -> Completion {
+///         // What was not written is given back.
+///         let Charge(bytes) = irp.scratch().expect("set on the way down");
+///         let written = if irp.status().is_success() { irp.info() } else { 0 };
+///         self.left.fetch_add(bytes - written, Ordering::Relaxed);
+///         irp.proceed()
+///     }
+/// }
+///
+/// # overlapped::block_on(async {
+/// for below in [None, Some(Arc::new(Later))] {
+///     let quota = Arc::new(Quota { left: AtomicUsize::new(10) });
+///     let mut options = OpenOptions::new().read(true).write(true).filter(quota.clone());
+///     if let Some(later) = below {
+///         options = options.filter(later);
+///     }
+///     let file = options.on(Arc::new(Memory::new())).open("a name").await?;
+///     file.write_at("12345678", 0).await?;
+///     let refused = file.write_at("901", 8).await.unwrap_err();
+///     assert_eq!(refused.status(), Status::DISK_FULL);
+///     file.write_vectored_at(vec!["9", "0"], 8).await?;
+///     assert_eq!(quota.left.load(Ordering::Relaxed), 0);
+/// }
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
+/// ```
 pub mod driver {
     /// Bottoms that are memory, for [`OpenOptions::on`](crate::fs::OpenOptions::on): files without a
     /// file system, for programs and for tests of filters.
