@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use overlapped::buf::BufResult;
 use overlapped::driver::filter::Xor;
 use overlapped::driver::{Disposition, Driver, Irp, Lower, Major, MajorSet};
 use overlapped::fs::{self, File, OpenOptions};
 use overlapped::net::{TcpListener, TcpStream, stack_of};
 use overlapped::operation::Read;
+use overlapped::wait::{Alertable, Event, Waited, wait_any};
 use overlapped::{CompletionPort, Runtime, Status};
 
 /// The tour's own filter: counts bytes on their way down.
@@ -136,7 +138,7 @@ fn xor() -> Arc<dyn Driver> {
 
 /// The same request, reported in each way.
 fn routes(runtime: &Runtime, directory: &Path) -> io::Result<()> {
-    println!("routes: one read, reported in three ways");
+    println!("routes: one read, reported in six ways");
     let path = directory.join("plain");
     let expected = std::fs::read(&path)?;
     let good = |n: usize, buf: &[u8]| n == 4096 && buf[..n] == expected[8192..8192 + 4096];
@@ -155,13 +157,46 @@ fn routes(runtime: &Runtime, directory: &Path) -> io::Result<()> {
     check("waited for on a plain thread", good(n, &buf))?;
 
     let port = CompletionPort::new();
-    if let Err(error) = file.read_at(Vec::<u8>::with_capacity(4096), 8192).post(&port, 77) {
-        return Err(error.err().map_or_else(|| io::ErrorKind::Other.into(), io::Error::from));
-    }
+    file.read_at(Vec::<u8>::with_capacity(4096), 8192).post(&port, 77).map_err(at_once)?;
     let packet = port.remove(Some(Duration::from_secs(5)))?;
     let key = packet.key();
     let (n, buf) = packet.into_output::<Read<Vec<u8>>>()?;
-    check("reaped from a completion port", key == 77 && good(n, &buf))
+    check("reaped from a completion port", key == 77 && good(n, &buf))?;
+
+    let read = || file.read_at(Vec::<u8>::with_capacity(4096), 8192);
+    let event = Event::manual(false);
+    let block = read().signal(&event).map_err(at_once)?;
+    wait_any(&[&event], None, Alertable::No)?;
+    let (n, buf) = block.take().expect("the event says that it is done")?;
+    check("told by an event", good(n, &buf))?;
+
+    let (sender, receiver) = std::sync::mpsc::channel();
+    read()
+        .queue_apc(move |result| sender.send(result).expect("is received below"))
+        .map_err(at_once)?;
+    let slept = overlapped::wait::sleep(Some(Duration::from_secs(5)), Alertable::Yes)?;
+    let (n, buf) = receiver.try_recv().map_err(io::Error::other)??;
+    check("called back, on this thread", slept == Waited::Apc && good(n, &buf))?;
+
+    // Beside the route, a port gets a copy of the result, without the buffer.
+    let mut block = read().tee(&port, 78).start().map_err(at_once)?;
+    let (n, buf) = loop {
+        match block.take() {
+            Ok(result) => break result?,
+            Err(pending) => block = pending,
+        }
+        std::thread::yield_now();
+    };
+    let copy = port.remove(Some(Duration::from_secs(5)))?;
+    check(
+        "looked at, with a copy to the port",
+        good(n, &buf) && copy.key() == 78 && copy.info() == n,
+    )
+}
+
+/// What a request that fails at once gives its issuer, by whatever route: its result.
+fn at_once(result: BufResult<usize, Vec<u8>>) -> io::Error {
+    result.map_or_else(io::Error::from, |_| io::Error::other("it was not issued, and did not fail"))
 }
 
 /// A request that waits is in the list; its deadline ends it; its buffer comes back.

@@ -247,8 +247,9 @@ impl Drop for Synchronous {
 /// waits for can be cancelled.
 ///
 /// ```
-/// use overlapped_iomgr::apc::IoThread;
-/// use overlapped_iomgr::wait::{Alertable, Waited, sleep};
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::apc::IoThread;
+/// use overlapped::wait::{Alertable, Waited, sleep};
 ///
 /// let here = IoThread::current().unwrap();
 /// let (send, results) = std::sync::mpsc::channel();

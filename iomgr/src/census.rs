@@ -115,10 +115,12 @@ pub(crate) fn list_unfinished(core: &Core) -> Vec<LiveRequest> {
 }
 
 /// Lists the live requests of every processor of the process, waiting at most `patience` for those
-/// of other threads.
+/// of other threads. Where plain threads do I/O there may be requests of the runtime's own among them,
+/// with the driver `watch`: the keeper's, which looks after those threads' processors.
 ///
 /// ```
-/// let census = overlapped_iomgr::live_requests(std::time::Duration::from_millis(100));
+/// # use overlapped_iomgr as overlapped;
+/// let census = overlapped::live_requests(std::time::Duration::from_millis(100));
 /// assert!(census.requests.is_empty());
 /// ```
 pub fn live_requests(patience: Duration) -> Census {

@@ -24,7 +24,8 @@ pub(crate) fn epoch() -> Instant {
 ///
 /// ```
 /// let before = std::time::Instant::now();
-/// assert!(overlapped_iomgr::clock::now() >= before);
+/// # mod overlapped { pub use overlapped_iomgr::clock as time; }
+/// assert!(overlapped::time::now() >= before);
 /// ```
 #[inline]
 pub fn now() -> Instant {

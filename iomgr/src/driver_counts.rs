@@ -172,7 +172,8 @@ fn look(core: &Core) -> (Vec<[u64; 3]>, Vec<u64>) {
 /// at most `patience` for those of other threads. See also [`live_requests`](crate::live_requests).
 ///
 /// ```
-/// let census = overlapped_iomgr::driver_counts(std::time::Duration::from_millis(100));
+/// # use overlapped_iomgr as overlapped;
+/// let census = overlapped::driver_counts(std::time::Duration::from_millis(100));
 /// assert!(census.drivers.is_empty());
 /// ```
 pub fn driver_counts(patience: Duration) -> DriverCensus {

@@ -14,6 +14,8 @@
 //! This crate makes no system call for I/O and knows neither io_uring nor tasks. Rule IDs in
 //! comments (I-23, X-4, …) are those of the project's catalogue of NT's I/O semantics.
 //!
+//! Programs depend on `overlapped`, and the examples name things as it does.
+//!
 //! To follow one request, read [`request`] → `irp::dispatch` → [`processor`]. To write a driver,
 //! read [`driver`] and [`irp`].
 
@@ -66,4 +68,4 @@ pub use related::RelatedFile;
 pub use request::{Block, Cancel, Done, Issued, Operation, Request, Setup};
 pub use scope::{IssuerScope, Limits};
 pub use stack::{Device, Stack, StackError};
-pub use status::{Class as StatusClass, Status, StatusError};
+pub use status::{Class as StatusClass, Status};

@@ -103,7 +103,8 @@ impl Major {
 /// A set of majors: what a driver hooks.
 ///
 /// ```
-/// use overlapped_iomgr::{Major, MajorSet};
+/// # mod overlapped { pub use overlapped_iomgr as driver; }
+/// use overlapped::driver::{Major, MajorSet};
 /// let set = MajorSet::of(&[Major::Read, Major::Write]);
 /// assert!(set.contains(Major::Read) && !set.contains(Major::Flush));
 /// ```

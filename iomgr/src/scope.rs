@@ -110,6 +110,10 @@ impl Drop for Entered {
 /// A request counts until its result has been taken, or dropped, by whatever route: a packet that stays
 /// in its port, a block that is not looked at, a future that is not polled again, a callback that does
 /// not run. So who never reaps can issue no more, and takes nothing from others.
+///
+/// What another thread has taken is given back on the issuing thread's processor. So a plain thread that
+/// is refused waits, before it tries again, by means of this crate ([`wait::sleep`](crate::wait::sleep),
+/// a remove from a port), which lets it be given back; a task awaits something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Requests.
@@ -124,11 +128,15 @@ impl Limits {
     pub const NONE: Limits = Limits { requests: usize::MAX, bytes: usize::MAX };
 }
 
-/// A scope of requests; see the module's header. Clones are the same scope. Dropping it changes
-/// nothing for its requests: close it.
+/// What belongs together: requests that are issued inside a scope are its own, on whatever threads.
+/// Closing it cancels and joins them, so that nothing of it is in flight afterwards (a task group's
+/// requests, a connection's, a call's), and it may have [`Limits`].
+///
+/// Clones are the same scope. Dropping it changes nothing for its requests: close it.
 ///
 /// ```
-/// use overlapped_iomgr::IssuerScope;
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::IssuerScope;
 ///
 /// let scope = IssuerScope::new();
 /// scope.run(|| { /* requests issued here are the scope's */ });
@@ -147,7 +155,8 @@ impl IssuerScope {
     /// An empty scope whose requests have limits.
     ///
     /// ```
-    /// use overlapped_iomgr::{IssuerScope, Limits};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{IssuerScope, Limits};
     ///
     /// let scope = IssuerScope::with_limits(Limits { requests: 64, bytes: 1 << 20 });
     /// assert_eq!((scope.live(), scope.bytes()), (0, 0));

@@ -93,7 +93,11 @@ impl Driver for Refuse {
     }
 }
 
-/// A snapshot of attached devices. See the module's header.
+/// The devices above one another that a file's requests travel: filters, and the bottom. Immutable.
+///
+/// For every major it lists the devices that hook it, top first: an operation walks that list and does
+/// not meet the others, so a filter costs nothing where it hooks nothing. Files and sockets make their
+/// own of the filters that they are given.
 pub struct Stack {
     /// Top first, the bottom last, then the refusing stand-ins. Boxed one by one: routes point to
     /// them.

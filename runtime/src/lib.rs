@@ -28,7 +28,60 @@
 //! - [`task`]: sets of tasks, task-local values, telling tasks to end.
 //! - [`sim`]: running a program, and the drivers under it, on a simulated machine.
 //! - [`driver`]: writing filters; [`Stack`](driver::Stack): stacking them.
+//!
+//! # The six routes
+//!
+//! A request reports once, by the route that its caller has chosen. All but the first serve plain threads:
+//!
+//! ```
+//! use overlapped::wait::{Alertable, Event, sleep, wait_any};
+//! use overlapped::{CompletionPort, buf::BufResult, fs::OpenOptions, operation::Read};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = OpenOptions::new().read(true).open_wait("/proc/self/exe")?;
+//! let read = || file.read_at(Vec::with_capacity(4), 0);
+//! fn at_once(failed: BufResult<usize, Vec<u8>>) -> std::io::Error {
+//!     failed.unwrap_err().into()
+//! }
+//!
+//! // 1. Awaited, as a future, by whatever executor.
+//! let (_, buf) = overlapped::block_on(read())?;
+//! assert_eq!(buf, b"\x7fELF");
+//!
+//! // 2. Waited for.
+//! assert_eq!(read().wait()?.1, buf);
+//!
+//! // 3. As a packet in a completion port. Here and below, `Err` is the result of a request that has
+//! // failed at once, and so will not report; `at_once` makes an error of it.
+//! let port = CompletionPort::new();
+//! read().post(&port, 7).map_err(at_once)?;
+//! let packet = port.remove(None)?;
+//! assert_eq!((packet.key(), packet.info()), (7, 4));
+//! assert_eq!(packet.into_output::<Read<Vec<u8>>>()?.1, buf);
+//!
+//! // 4. By an event.
+//! let event = Event::manual(false);
+//! let block = read().signal(&event).map_err(at_once)?;
+//! wait_any(&[&event], None, Alertable::No)?;
+//! assert_eq!(block.take().expect("it is done")?.1, buf);
+//!
+//! // 5. By a callback on this thread, while it waits alertably.
+//! let (sender, receiver) = std::sync::mpsc::channel();
+//! read().queue_apc(move |result| sender.send(result).unwrap()).map_err(at_once)?;
+//! sleep(None, Alertable::Yes)?;
+//! assert_eq!(receiver.recv()??.1, buf);
+//!
+//! // 6. Looked at now and then.
+//! let block = read().start().map_err(at_once)?;
+//! while !block.is_done() {
+//!     std::thread::yield_now();
+//! }
+//! assert_eq!(block.take().expect("it is done")?.1, buf);
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod driver;
 mod executor;
 pub mod fs;
 pub mod io;
@@ -42,79 +95,16 @@ pub use executor::{
     Builder, Flavor, Handle, JoinError, JoinHandle, LocalRuntime, Runtime, RuntimeReport, Stall,
     WorkerMetrics, block_on, spawn, spawn_blocking, spawn_local,
 };
-pub use overlapped_drivers::hal::{Backend, Config as HardwareConfig, EpollConfig, UringConfig};
+pub use overlapped_drivers::hal::{
+    Backend, Config as HardwareConfig, EpollConfig, UnknownBackend, UringConfig,
+};
 pub use overlapped_iomgr::{
     Block, Cancel, Census, CompletionPort, DriverCensus, DriverCounts, IrpCounts, Issued,
     IssuerScope, Limits, LiveRequest, MajorCounts, Next, NoPacket, Operation, Packet, PortOptions,
-    Request, Rights, SizeClass, Status, StatusClass, StatusError, WaitPacket, driver_counts,
-    live_requests,
+    Request, Rights, SizeClass, Status, StatusClass, WaitPacket, driver_counts, live_requests,
 };
 pub use overlapped_iomgr::{apc, buf, wait};
 pub use overlapped_macros::{main, test};
-
-/// Writing drivers, and stacking them.
-pub mod driver {
-    /// Bottoms that are memory, for [`OpenOptions::on`](crate::fs::OpenOptions::on): files without a
-    /// file system, for programs and for tests of filters.
-    ///
-    /// They answer at once, inside dispatch; [`filter::Later`] above one makes
-    /// its requests pend. Reads and writes, at an offset, vectored and appending, flushes, attributes,
-    /// lengths and holes are as those of a file; what none of them has (names, permissions, reserved
-    /// space) fails with [`Status::NOT_SUPPORTED`](crate::Status::NOT_SUPPORTED), and what no file has
-    /// with [`Status::INVALID_DEVICE_REQUEST`](crate::Status::INVALID_DEVICE_REQUEST).
-    ///
-    /// ```
-    /// # overlapped::block_on(async {
-    /// use overlapped::Status;
-    /// use overlapped::driver::bottom::{Failing, Full, Memory, Null, Pattern, Zero};
-    /// use overlapped::driver::{Driver, Major, MajorSet};
-    /// use overlapped::fs::OpenOptions;
-    /// use std::io::ErrorKind;
-    /// use std::sync::Arc;
-    ///
-    /// let open = async |bottom: Arc<dyn Driver>| {
-    ///     OpenOptions::new().read(true).write(true).on(bottom).open("a name").await
-    /// };
-    ///
-    /// let file = open(Arc::new(Memory::new())).await?;
-    /// file.write_all_at("hello", 1_000_000).await?;
-    /// let metadata = file.metadata().await?;
-    /// assert_eq!((metadata.len(), metadata.allocated()), (1_000_005, 4096));
-    ///
-    /// let file = open(Arc::new(Null)).await?;
-    /// assert_eq!(file.write_at("forgotten", 0).await?.0, 9);
-    /// assert_eq!(file.read_at(vec![1; 4], 0).await?.0, 0);
-    ///
-    /// let file = open(Arc::new(Zero)).await?;
-    /// assert_eq!(file.read_at(vec![1; 4], 7).await?, (4, vec![0; 4]));
-    ///
-    /// let file = open(Arc::new(Full)).await?;
-    /// let refused = std::io::Error::from(file.write_at("no", 0).await.unwrap_err());
-    /// assert_eq!(refused.kind(), ErrorKind::StorageFull);
-    ///
-    /// let file = open(Arc::new(Pattern::new(1, 1 << 40))).await?;
-    /// let (_, bytes) = file.read_at(vec![0; 100], 1 << 39).await?;
-    /// assert_eq!(file.write_at(bytes.clone(), 1 << 39).await?.0, 100);
-    /// let refused = file.write_at(bytes, 0).await.unwrap_err();
-    /// assert_eq!(Status::from(&std::io::Error::from(refused)), Status::DATA_ERROR);
-    ///
-    /// let flushes = MajorSet::of(&[Major::Flush]);
-    /// let file = open(Arc::new(Failing::new(flushes, Status::IO_TIMEOUT))).await?;
-    /// assert_eq!(file.sync_all().await.unwrap_err().kind(), ErrorKind::TimedOut);
-    /// # std::io::Result::Ok(())
-    /// # }).unwrap();
-    /// ```
-    pub mod bottom {
-        pub use overlapped_drivers::bottom::{Failing, Full, Memory, Null, Opened, Pattern, Zero};
-    }
-    pub use overlapped_drivers::class::Envelope;
-    pub use overlapped_drivers::filter;
-    pub use overlapped_iomgr::{
-        CancelSafeQueue, Class, Companion, Completion, Device, Disposition, Done, Driver,
-        FileHandle, FileObject, Held, Irp, Late, Lower, MAX_LOCATIONS, Major, MajorSet,
-        NextLocation, On, Part, RelatedFile, Setup, Stack, StackError, Unwinding, View, minor,
-    };
-}
 
 /// The operations behind the methods of files and sockets, by name: the type parameter of
 /// [`Packet::into_output`].

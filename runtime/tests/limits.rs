@@ -390,3 +390,23 @@ fn a_pool_costs_what_is_used_of_it() {
         });
     });
 }
+
+/// A thread's request reports by status, which has no words: the log says why it cannot do I/O.
+#[test]
+fn why_a_thread_cannot_do_io_is_in_the_log() {
+    const NAME: &str = "why_a_thread_cannot_do_io_is_in_the_log";
+    if !is_child(NAME) {
+        let said = child(NAME, |command| {
+            command.env("OVERLAPPED_BACKEND", "iocp");
+        });
+        assert!(
+            said.contains(r#"OVERLAPPED_BACKEND is "iocp"; it may be io_uring or epoll"#),
+            "{said}"
+        );
+        return;
+    }
+    let _watch = watch(NAME);
+    tracing_subscriber::fmt().with_ansi(false).init();
+    let error = OpenOptions::new().read(true).open_wait("/proc/self/status").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}

@@ -24,7 +24,8 @@ use socket2::{SockAddr, SockAddrStorage};
 /// Most descriptors in one message, by the kernel's own rule.
 pub const MOST_DESCRIPTORS: usize = 253;
 
-/// See the module's header.
+/// What goes with a message's data: an address, descriptors passed along, a segment size. It is the
+/// companion of such requests, which filters see by [`View::companion`](overlapped_iomgr::View::companion).
 pub struct Envelope {
     header: libc::msghdr,
     segment: libc::iovec,

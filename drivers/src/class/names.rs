@@ -22,7 +22,8 @@ use super::metadata::Metadata;
 /// [`Status::NUL_IN_NAME`].
 ///
 /// ```
-/// use overlapped_drivers::class::Name;
+/// # mod overlapped { pub use overlapped_drivers::class as operation; }
+/// use overlapped::operation::Name;
 /// use std::path::Path;
 /// assert_eq!(Name::new("a/b").as_path(), Some(Path::new("a/b")));
 /// assert_eq!(Name::new("a\0b").as_path(), None);

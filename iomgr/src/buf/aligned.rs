@@ -15,7 +15,8 @@ use crate::status::Status;
 /// offset to be multiples of the device's block size, mostly 512 or 4096 (B-7).
 ///
 /// ```
-/// use overlapped_iomgr::buf::AlignedBuf;
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::buf::AlignedBuf;
 /// let mut block = AlignedBuf::new(8192, 4096);
 /// assert!(block.as_ptr().addr().is_multiple_of(4096));
 /// block[..5].copy_from_slice(b"hello");
@@ -41,7 +42,8 @@ impl AlignedBuf {
     /// When `align` is not a power of two, or there is no memory; see [`AlignedBuf::try_new`].
     ///
     /// ```
-    /// use overlapped_iomgr::buf::AlignedBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::AlignedBuf;
     /// assert_eq!(&AlignedBuf::new(4, 512)[..], [0; 4]);
     /// ```
     #[track_caller]
@@ -59,7 +61,8 @@ impl AlignedBuf {
     /// any buffer; [`Status::INSUFFICIENT_RESOURCES`] when there is no memory.
     ///
     /// ```
-    /// use overlapped_iomgr::{Status, buf::AlignedBuf};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{Status, buf::AlignedBuf};
     /// let error = AlignedBuf::try_new(4096, 1000).unwrap_err();
     /// assert_eq!(Status::from(error), Status::INVALID_PARAMETER);
     /// ```
@@ -78,7 +81,8 @@ impl AlignedBuf {
     /// The alignment asked for.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::AlignedBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::AlignedBuf;
     /// assert_eq!(AlignedBuf::new(0, 512).align(), 512);
     /// ```
     pub fn align(&self) -> usize {

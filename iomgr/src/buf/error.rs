@@ -10,7 +10,8 @@ use crate::status::Status;
 /// buffer, or the error and the buffer.
 ///
 /// ```
-/// use overlapped_iomgr::{Status, buf::{BufError, BufResult}};
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::{Status, buf::{BufError, BufResult}};
 /// fn read(buf: Vec<u8>) -> BufResult<usize, Vec<u8>> {
 ///     if buf.is_empty() { Err(BufError::new(Status::BUFFER_TOO_SMALL, buf)) } else { Ok((0, buf)) }
 /// }
@@ -27,7 +28,8 @@ pub type BufResult<T, B> = Result<(T, B), BufError<B>>;
 /// The error of a request, with the buffer that went into it. Becomes an [`io::Error`] under `?`.
 ///
 /// ```
-/// use overlapped_iomgr::{Status, buf::BufError};
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::{Status, buf::BufError};
 /// let error = BufError::new(Status::from_errno(5), vec![1, 2, 3]);
 /// assert_eq!(error.status().errno(), Some(5));
 /// let (status, buf) = error.into_parts();
@@ -42,7 +44,8 @@ impl<B> BufError<B> {
     /// Puts the two together.
     ///
     /// ```
-    /// use overlapped_iomgr::{Status, buf::BufError};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{Status, buf::BufError};
     /// assert_eq!(*BufError::new(Status::CANCELLED, "out").buf(), "out");
     /// ```
     pub fn new(status: Status, buf: B) -> BufError<B> {
@@ -52,7 +55,8 @@ impl<B> BufError<B> {
     /// Why the request failed.
     ///
     /// ```
-    /// use overlapped_iomgr::{Status, buf::BufError};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{Status, buf::BufError};
     /// assert_eq!(BufError::new(Status::CANCELLED, "").status(), Status::CANCELLED);
     /// ```
     pub fn status(&self) -> Status {
@@ -62,7 +66,8 @@ impl<B> BufError<B> {
     /// The buffer, for looking.
     ///
     /// ```
-    /// use overlapped_iomgr::{Status, buf::BufError};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{Status, buf::BufError};
     /// assert_eq!(*BufError::new(Status::CANCELLED, "out").buf(), "out");
     /// ```
     pub fn buf(&self) -> &B {
@@ -72,7 +77,8 @@ impl<B> BufError<B> {
     /// The buffer back, for another try.
     ///
     /// ```
-    /// use overlapped_iomgr::{Status, buf::BufError};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{Status, buf::BufError};
     /// assert_eq!(BufError::new(Status::CANCELLED, "out").into_buf(), "out");
     /// ```
     pub fn into_buf(self) -> B {
@@ -82,7 +88,8 @@ impl<B> BufError<B> {
     /// Both.
     ///
     /// ```
-    /// use overlapped_iomgr::{Status, buf::BufError};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{Status, buf::BufError};
     /// let parts = BufError::new(Status::CANCELLED, "out").into_parts();
     /// assert_eq!(parts, (Status::CANCELLED, "out"));
     /// ```
@@ -93,7 +100,8 @@ impl<B> BufError<B> {
     /// The same error with another buffer, for instance the whole one instead of a slice of it.
     ///
     /// ```
-    /// use overlapped_iomgr::{Status, buf::{BufError, IoBuf, Slice}};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{Status, buf::{BufError, IoBuf, Slice}};
     /// let error = BufError::new(Status::CANCELLED, "hello".slice(1..));
     /// assert_eq!(error.map_buf(Slice::into_inner).into_buf(), "hello");
     /// ```

@@ -1,10 +1,11 @@
 //! Owned buffers: what a request may read from or write into while the kernel holds it.
 //!
-//! Between issue and final completion the buffer belongs to the IRP (design: "kernel-visible memory
-//! belongs to the IRP until its final CQE"), so no future borrows one: a buffer is moved in, and
-//! comes back with the result, also with a failed one ([`BufResult`]).
+//! Between issue and final completion the buffer belongs to the request, because the kernel may read or
+//! write it, so no future borrows one: a buffer is moved in, and comes back with the result, also with
+//! a failed one ([`BufResult`]).
 //!
-//! - [`IoBuf`], [`IoBufMut`]: the contract, with the list of implementations in `impls.rs`.
+//! - [`IoBuf`], [`IoBufMut`]: the contract. `Vec<u8>`, `Box<[u8]>` and `BytesMut` can be read into and
+//!   written from; `&'static str`, `String`, `Bytes`, `Arc<[u8]>` and their like written from.
 //! - [`Slice`]: a part of a buffer, as a buffer. [`AlignedBuf`]: memory fit for `O_DIRECT`.
 //! - [`Lease`]: a buffer of the processor's own pool, which goes home when dropped.
 //! - [`Payload`]: how the IRP keeps a buffer of any type in itself, without a box.
@@ -20,6 +21,9 @@
 //! | growable: `Vec<u8>`, `BytesMut` | capacity | `n`: the buffer *is* what was read |
 //! | fixed: `Box<[u8]>`, `Box<[u8; N]>`, [`AlignedBuf`] | its length | unchanged; the rest keeps its bytes |
 //! | [`Slice`] of either | its range | the range's part that is initialised; the rest keeps its bytes |
+//!
+//! A buffer without room is read into with 0 bytes, which looks like the end: `Vec::new()`, for one, and
+//! all but the last of `vec![Vec::with_capacity(n); m]`, whose clones have no capacity.
 //!
 //! To append, read into a slice: `buf.slice_mut(len..)`. A failed read changes nothing that safe
 //! code may rely on: `len()` stays, the bytes within capacity may be anything.
@@ -44,7 +48,8 @@ pub use vectored::Vectored;
 /// A buffer that a write can take its bytes from.
 ///
 /// ```
-/// use overlapped_iomgr::buf::IoBuf;
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::buf::IoBuf;
 /// fn bytes_to_send(buf: &impl IoBuf) -> usize {
 ///     buf.len()
 /// }
@@ -73,7 +78,8 @@ pub unsafe trait IoBuf: Send + 'static {
     /// The first byte.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::IoBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::IoBuf;
     /// let buf = vec![1u8];
     /// let address = IoBuf::as_ptr(&buf);
     /// let moved = buf;
@@ -84,7 +90,8 @@ pub unsafe trait IoBuf: Send + 'static {
     /// Number of initialised bytes.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::IoBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::IoBuf;
     /// assert_eq!(IoBuf::len(&Vec::with_capacity(9)), 0);
     /// ```
     fn len(&self) -> usize;
@@ -92,7 +99,8 @@ pub unsafe trait IoBuf: Send + 'static {
     /// Whether there are no initialised bytes.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::IoBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::IoBuf;
     /// assert!(IoBuf::is_empty(&""));
     /// ```
     fn is_empty(&self) -> bool {
@@ -109,7 +117,8 @@ pub unsafe trait IoBuf: Send + 'static {
     /// When the range is reversed or ends after [`len`](IoBuf::len).
     ///
     /// ```
-    /// use overlapped_iomgr::buf::IoBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::IoBuf;
     /// let part = "hello world".slice(6..);
     /// assert_eq!(&part[..], b"world");
     /// assert_eq!(part.into_inner(), "hello world");
@@ -127,7 +136,8 @@ pub unsafe trait IoBuf: Send + 'static {
 /// A buffer that a read can fill. Where the bytes go: [module documentation](self).
 ///
 /// ```
-/// use overlapped_iomgr::buf::IoBufMut;
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::buf::IoBufMut;
 /// fn room(buf: &impl IoBufMut) -> usize {
 ///     buf.capacity()
 /// }
@@ -147,7 +157,8 @@ pub unsafe trait IoBufMut: IoBuf {
     /// The first byte, for writing.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::{IoBuf, IoBufMut};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::{IoBuf, IoBufMut};
     /// let mut buf = Box::new([0u8; 4]);
     /// assert_eq!(IoBufMut::as_mut_ptr(&mut buf).cast_const(), IoBuf::as_ptr(&buf));
     /// ```
@@ -156,7 +167,8 @@ pub unsafe trait IoBufMut: IoBuf {
     /// How many bytes a read may put here, initialised or not.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::IoBufMut;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::IoBufMut;
     /// assert_eq!(IoBufMut::capacity(&Box::new([0u8; 4])), 4);
     /// ```
     fn capacity(&self) -> usize;
@@ -170,7 +182,8 @@ pub unsafe trait IoBufMut: IoBuf {
     /// `n` is at most [`capacity`](IoBufMut::capacity), and the first `n` bytes are initialised.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::{IoBuf, IoBufMut};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::{IoBuf, IoBufMut};
     /// let mut vec = vec![7u8; 8];
     /// let mut boxed = Box::new([7u8; 8]);
     /// // SAFETY: 3 bytes (indeed 8) are initialised in both.
@@ -190,7 +203,8 @@ pub unsafe trait IoBufMut: IoBuf {
     /// [`capacity`](IoBufMut::capacity).
     ///
     /// ```
-    /// use overlapped_iomgr::buf::{IoBuf, IoBufMut};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::{IoBuf, IoBufMut};
     /// let mut line = Vec::with_capacity(64);
     /// line.extend_from_slice(b"GET ");
     /// let rest = line.slice_mut(4..64); // a read into this appends

@@ -56,7 +56,8 @@ impl Drop for Shared {
     }
 }
 
-/// Buffers of one size, owned by one processor. See the module's header.
+/// Buffers of one size, owned by one processor. Each is with the hardware, in one [`Lease`], or on its
+/// way home.
 pub struct BufferPool {
     shared: Arc<Shared>,
     /// Head of the list taken from `returned` and not handed out yet.
@@ -150,7 +151,8 @@ enum Home {
 /// another thread. Keeping many starves the pool, which then falls back to private buffers.
 ///
 /// ```
-/// use overlapped_iomgr::buf::Lease;
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::buf::Lease;
 /// let lease = Lease::from(b"hello".to_vec());
 /// assert_eq!(&lease[..], b"hello");
 /// ```

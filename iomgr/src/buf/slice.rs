@@ -12,7 +12,8 @@ use super::{IoBuf, IoBufMut};
 /// they were ([module documentation](super)).
 ///
 /// ```
-/// use overlapped_iomgr::buf::{IoBuf, Slice};
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::buf::{IoBuf, Slice};
 /// let part: Slice<Vec<u8>> = vec![1, 2, 3, 4].slice(1..=2);
 /// assert_eq!(&part[..], [2, 3]);
 /// assert_eq!((part.begin(), part.end()), (1, 3));
@@ -53,7 +54,8 @@ impl<B: IoBuf> Slice<B> {
     /// Where the range starts in the whole buffer.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::IoBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::IoBuf;
     /// assert_eq!("hello".slice(1..).begin(), 1);
     /// ```
     pub fn begin(&self) -> usize {
@@ -63,7 +65,8 @@ impl<B: IoBuf> Slice<B> {
     /// Where it ends.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::IoBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::IoBuf;
     /// assert_eq!("hello".slice(1..).end(), 5);
     /// ```
     pub fn end(&self) -> usize {
@@ -73,7 +76,8 @@ impl<B: IoBuf> Slice<B> {
     /// The whole buffer, for looking.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::IoBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::IoBuf;
     /// assert_eq!(*"hello".slice(1..).get_ref(), "hello");
     /// ```
     pub fn get_ref(&self) -> &B {
@@ -83,7 +87,8 @@ impl<B: IoBuf> Slice<B> {
     /// The whole buffer back.
     ///
     /// ```
-    /// use overlapped_iomgr::buf::IoBuf;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::buf::IoBuf;
     /// assert_eq!("hello".slice(1..).into_inner(), "hello");
     /// ```
     pub fn into_inner(self) -> B {

@@ -48,7 +48,13 @@ enum Ending {
     Closing,
 }
 
-/// An open file, socket or the like. See the module's header.
+/// An open file, socket or the like (O-31): what files and sockets of `overlapped` are handles of, and
+/// what a driver sees as [`View::file`](crate::View::file).
+///
+/// It knows its stack, its descriptor and its bottom driver's own context. It lives as long as there
+/// are handles of it ([`FileHandle`]) or requests in flight on it; then, and only then, it is closed
+/// a cleanup request when the last handle goes, a close request when the last request has gone
+/// too.
 pub struct FileObject {
     id: u64,
     name: Box<str>,

@@ -46,7 +46,8 @@ const LIMIT: usize = 1 << 20;
 /// How a port is made.
 ///
 /// ```
-/// use overlapped_iomgr::PortOptions;
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::PortOptions;
 ///
 /// let port = PortOptions::new().concurrency(2).limit(10_000).create();
 /// assert_eq!(port.depth(), 0);
@@ -183,10 +184,16 @@ impl Drop for Handle {
     }
 }
 
-/// A handle of a completion port. See the module's header. Clones are handles of the same port.
+/// A handle of a completion port: where finished requests queue until a thread, or a task, takes them.
+/// Clones are handles of the same port.
+///
+/// Packets are first-in first-out (C-14), and waiting threads are released last-in first-out (C-20), no
+/// more of them than [`PortOptions::concurrency`] says. Queueing a packet allocates nothing and cannot
+/// fail (C-15). A thread that waits drives its own requests meanwhile.
 ///
 /// ```
-/// use overlapped_iomgr::{CompletionPort, NoPacket, Status};
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::{CompletionPort, NoPacket, Status};
 /// use std::time::Duration;
 ///
 /// let port = CompletionPort::new();
@@ -212,7 +219,8 @@ impl CompletionPort {
     /// for.
     ///
     /// ```
-    /// use overlapped_iomgr::{CompletionPort, PortOptions, Rights, Status};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{CompletionPort, PortOptions, Rights, Status};
     ///
     /// let port = PortOptions::new().create_named("documents")?;
     /// let reader = CompletionPort::open("documents", Rights::QUERY)?;
@@ -330,7 +338,8 @@ impl CompletionPort {
     /// released in its place.
     ///
     /// ```
-    /// use overlapped_iomgr::CompletionPort;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::CompletionPort;
     ///
     /// let answer = CompletionPort::blocking(|| std::thread::spawn(|| 42).join().unwrap());
     /// assert_eq!(answer, 42);

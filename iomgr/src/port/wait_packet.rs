@@ -55,8 +55,9 @@ impl Reporter for Inner {
 /// packet's maker had waited for it. To be bound again when the packet has been taken.
 ///
 /// ```
-/// use overlapped_iomgr::wait::Event;
-/// use overlapped_iomgr::{CompletionPort, Status, WaitPacket};
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::wait::Event;
+/// use overlapped::{CompletionPort, Status, WaitPacket};
 /// use std::time::Duration;
 ///
 /// let (event, port, packet) = (Event::auto(false), CompletionPort::new(), WaitPacket::new());

@@ -47,8 +47,11 @@ thread_local! {
 #[cold]
 pub(super) fn create() -> Result<(), Status> {
     let factory = FACTORY.get().ok_or(Status::DEVICE_NOT_READY)?;
-    let processor =
-        Processor::with_driver(factory, Driven::Thread).map_err(|error| Status::from(&error))?;
+    let processor = Processor::with_driver(factory, Driven::Thread).map_err(|error| {
+        // A status cannot carry the words.
+        tracing::error!(%error, "this thread cannot do I/O");
+        Status::from(&error)
+    })?;
     OWN.try_with(|own| own.borrow_mut().0 = Some(processor)).map_err(|_| {
         // The thread is ending: the processor was dropped with the closure.
         Status::SHUTDOWN_IN_PROGRESS

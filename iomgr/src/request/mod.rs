@@ -30,9 +30,13 @@ use crate::port::{CompletionPort, Rights};
 use crate::status::Status;
 use crate::wait::Event;
 
-/// An operation on a file object, not issued yet. See the module's header.
+/// An operation on a file object, not issued yet.
 ///
-/// Does nothing unless awaited, waited for or posted.
+/// It does nothing until its route is chosen, by which its one result will come (I-34): it is awaited,
+/// [waited for](Request::wait) on a plain thread, [posted](Request::post) to a port, reports to the port
+/// that its file [is associated with](Request::packet), [sets an event](Request::signal), [calls
+/// back](Request::queue_apc), or is [looked at](Request::start). Then it is issued on the calling
+/// thread's processor. [`Request::deadline`], [`Request::event`] and [`Request::tee`] come before that.
 #[must_use = "a request does nothing unless awaited, waited for or posted"]
 pub struct Request<'f, K> {
     state: State<'f, K>,
@@ -112,7 +116,9 @@ impl<'f, K: Operation> Request<'f, K> {
     /// for instance) travels a stack. An error of `make` refuses the request.
     ///
     /// ```
-    /// use overlapped_iomgr::{Done, FileObject, Major, Operation, Request, Setup, Stack, Status};
+    /// # mod overlapped { pub use overlapped_iomgr as driver; pub use overlapped_iomgr::*; }
+    /// use overlapped::driver::{Done, FileObject, Major, Setup, Stack};
+    /// use overlapped::{Operation, Request, Status};
     /// # struct Bottom;
     /// # impl overlapped_iomgr::Driver for Bottom {
     /// #     fn name(&self) -> &str { "bottom" }
@@ -204,7 +210,8 @@ impl<'f, K: Operation> Request<'f, K> {
     /// # }
     /// # let stack = Stack::new([], std::sync::Arc::new(Bottom)).unwrap();
     /// # let request = Request::on_its_own(|| FileObject::new(stack, "", Box::new(())), Flush);
-    /// use overlapped_iomgr::CompletionPort;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::CompletionPort;
     ///
     /// let watcher = CompletionPort::new();
     /// let request = request.tee(&watcher, 7);

@@ -13,7 +13,8 @@ macro_rules! statuses {
             /// NT's name without `STATUS_`, if the status is one of the constants here.
             ///
             /// ```
-            /// use overlapped_iomgr::Status;
+            /// # use overlapped_iomgr as overlapped;
+            /// use overlapped::Status;
             /// assert_eq!(Status::PENDING.name(), Some("PENDING"));
             /// assert_eq!(Status::from_errno(1).name(), None);
             /// ```

@@ -1,7 +1,6 @@
 //! A status as an [`io::Error`], and back.
 
 use std::error::Error;
-use std::fmt;
 use std::io::{self, ErrorKind};
 
 use super::Status;
@@ -13,7 +12,8 @@ impl Status {
     /// (`read_exact`, `io::copy`) issue the cancelled request again.
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// use std::io::ErrorKind;
     /// assert_eq!(Status::ACCESS_DENIED.kind(), ErrorKind::PermissionDenied);
     /// assert_eq!(Status::from_errno(2).kind(), ErrorKind::NotFound);
@@ -67,27 +67,28 @@ impl Status {
     }
 }
 
-/// A [`Status`] as the inner error of an [`io::Error`], for statuses that have no errno.
+/// So that `?` works where a call reports by status. A status that is a success is nobody's error.
 ///
 /// ```
-/// use overlapped_iomgr::{Status, StatusError};
-/// let error = std::io::Error::from(Status::CANCELLED);
-/// let inner = error.get_ref().unwrap().downcast_ref::<StatusError>().unwrap();
-/// assert_eq!(inner.0, Status::CANCELLED);
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::Status;
+///
+/// fn fails() -> Result<(), Box<dyn std::error::Error>> {
+///     Err(Status::QUOTA_EXCEEDED)?
+/// }
+/// assert_eq!(fails().unwrap_err().downcast_ref(), Some(&Status::QUOTA_EXCEEDED));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct StatusError(pub Status);
-
-impl fmt::Display for StatusError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Error for StatusError {}
+impl Error for Status {}
 
 /// An errno becomes [`io::Error::from_raw_os_error`], without allocating. Any other status, of
-/// whatever class, becomes an error of its [`Status::kind`] around a [`StatusError`].
+/// whatever class, becomes an error of its [`Status::kind`] around the status.
+///
+/// ```
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::Status;
+/// let error = std::io::Error::from(Status::CANCELLED);
+/// assert_eq!(error.get_ref().unwrap().downcast_ref(), Some(&Status::CANCELLED));
+/// ```
 impl From<Status> for io::Error {
     #[inline]
     fn from(status: Status) -> io::Error {
@@ -100,7 +101,7 @@ impl From<Status> for io::Error {
 
 #[cold]
 fn boxed(status: Status) -> io::Error {
-    io::Error::new(status.named_kind(), StatusError(status))
+    io::Error::new(status.named_kind(), status)
 }
 
 /// The inverse of `io::Error::from(status)`. An error that was not made from a status becomes the
@@ -108,7 +109,8 @@ fn boxed(status: Status) -> io::Error {
 /// is lost. Never gives anything but an error for such a foreign one.
 ///
 /// ```
-/// use overlapped_iomgr::Status;
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::Status;
 /// use std::io::{Error, ErrorKind};
 /// assert_eq!(Status::from(&Error::from_raw_os_error(9)), Status::from_errno(9));
 /// assert_eq!(Status::from(&Error::new(ErrorKind::TimedOut, "slow")), Status::IO_TIMEOUT);
@@ -118,8 +120,8 @@ impl From<&io::Error> for Status {
         if let Some(errno) = error.raw_os_error() {
             return Status::from_errno(errno);
         }
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<StatusError>()) {
-            Some(StatusError(status)) => *status,
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Status>()) {
+            Some(status) => *status,
             None => Status::from_kind(error.kind()),
         }
     }

@@ -25,8 +25,6 @@ mod convert;
 use std::fmt;
 use std::io;
 
-pub use convert::StatusError;
-
 /// The result of a request, with NT's layout and NT's meaning of success (rules 0.1).
 ///
 /// | class | top bits | [`is_success`](Status::is_success) | [`is_error`](Status::is_error) |
@@ -39,7 +37,8 @@ pub use convert::StatusError;
 /// The constants have NT's names without `STATUS_`, and NT's values.
 ///
 /// ```
-/// use overlapped_iomgr::Status;
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::Status;
 /// let status = Status::BUFFER_OVERFLOW;
 /// assert!(!status.is_success() && !status.is_error());
 /// assert_eq!(format!("{status}"), "BUFFER_OVERFLOW (warning 0x80000005)");
@@ -52,7 +51,8 @@ pub struct Status(u32);
 /// drivers have classes too.
 ///
 /// ```
-/// use overlapped_iomgr::{Status, StatusClass};
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::{Status, StatusClass};
 /// assert_eq!(Status::PENDING.class(), StatusClass::Success);
 /// assert_eq!(StatusClass::Warning.to_string(), "warning");
 /// ```
@@ -83,7 +83,8 @@ impl Status {
     /// The facility of errno statuses (bits 27 to 16), under the customer bit.
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert_eq!(Status::from_errno(5).facility(), Status::FACILITY_ERRNO);
     /// ```
     pub const FACILITY_ERRNO: u16 = 0x00E;
@@ -95,7 +96,8 @@ impl Status {
     /// should have the customer bit (29) set.
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert_eq!(Status::from_raw(0xC000_0120), Status::CANCELLED);
     /// ```
     pub const fn from_raw(bits: u32) -> Status {
@@ -105,7 +107,8 @@ impl Status {
     /// The 32 bits.
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert_eq!(Status::PENDING.raw(), 0x103);
     /// ```
     pub const fn raw(self) -> u32 {
@@ -118,7 +121,8 @@ impl Status {
     /// error, so that a wrong sign can never turn a failure into a success.
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert_eq!(Status::from_errno(2).raw(), 0xE00E_0002);
     /// assert_eq!(Status::from_errno(-2), Status::UNSUCCESSFUL);
     /// ```
@@ -132,7 +136,8 @@ impl Status {
     /// The errno, if the status was made from one.
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert_eq!(Status::from_errno(11).errno(), Some(11));
     /// assert_eq!(Status::CANCELLED.errno(), None);
     /// ```
@@ -145,7 +150,8 @@ impl Status {
     /// The class.
     ///
     /// ```
-    /// use overlapped_iomgr::{Status, StatusClass};
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::{Status, StatusClass};
     /// assert_eq!(Status::CANCELLED.class(), StatusClass::Error);
     /// ```
     pub const fn class(self) -> Class {
@@ -160,7 +166,8 @@ impl Status {
     /// `NT_SUCCESS`: class success or informational. What completion routines select on (I-23).
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert!(Status::TIMEOUT.is_success());
     /// assert!(!Status::NO_MORE_FILES.is_success());
     /// ```
@@ -171,7 +178,8 @@ impl Status {
     /// Class warning: neither success nor error.
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert!(Status::BUFFER_OVERFLOW.is_warning());
     /// ```
     pub const fn is_warning(self) -> bool {
@@ -181,7 +189,8 @@ impl Status {
     /// `NT_ERROR`: class error. What final completion selects on (I-30).
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert!(Status::from_errno(5).is_error());
     /// ```
     pub const fn is_error(self) -> bool {
@@ -191,7 +200,8 @@ impl Status {
     /// Bits 27 to 16: which component defined the code.
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert_eq!(Status::CANCELLED.facility(), 0);
     /// ```
     pub const fn facility(self) -> u16 {
@@ -205,7 +215,8 @@ impl Status {
     /// Class error, converted as by `io::Error::from`.
     ///
     /// ```
-    /// use overlapped_iomgr::Status;
+    /// # use overlapped_iomgr as overlapped;
+    /// use overlapped::Status;
     /// assert_eq!(Status::BUFFER_OVERFLOW.result(7).unwrap(), 7);
     /// assert_eq!(Status::from_errno(2).result(7).unwrap_err().raw_os_error(), Some(2));
     /// ```
@@ -230,6 +241,10 @@ impl Status {
             Status::IO_TIMEOUT => "the request's deadline has passed",
             Status::END_OF_FILE => "the end came before all that was asked for",
             Status::INSUFFICIENT_RESOURCES => "there is no memory for the request",
+            Status::QUOTA_EXCEEDED => "a limit is reached: take results before issuing more",
+            Status::INVALID_PARAMETER => {
+                "what was asked for does not go together, or not with this file; see the call's errors"
+            }
             Status::NOT_SUPPORTED => "a driver of the stack does not know the operation",
             Status::INVALID_DEVICE_REQUEST => "no driver of the stack knows the operation",
             Status::DRIVER_INTERNAL_ERROR => {

@@ -15,7 +15,8 @@ use crate::status::Status;
 /// the same event.
 ///
 /// ```
-/// use overlapped_iomgr::wait::Event;
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::wait::Event;
 ///
 /// let event = Event::auto(false);
 /// event.set();

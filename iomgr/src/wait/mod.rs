@@ -187,7 +187,8 @@ pub enum Alertable {
 /// them if there are several. `None`: without limit.
 ///
 /// ```
-/// use overlapped_iomgr::wait::{Alertable, Event, Waited, wait_any};
+/// # use overlapped_iomgr as overlapped;
+/// use overlapped::wait::{Alertable, Event, Waited, wait_any};
 /// use std::time::Duration;
 ///
 /// let (one, two) = (Event::auto(false), Event::auto(true));

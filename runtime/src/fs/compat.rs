@@ -20,6 +20,21 @@ type Writing = Request<'static, Write<Slice<Vec<u8>>>>;
 ///
 /// Reading goes through a buffer of 64 KiB; writing copies into a buffer of its own, and an error
 /// of a write is reported by the next write, flush, seek or close.
+///
+/// ```
+/// use futures_util::io::{AsyncBufReadExt, AsyncSeekExt, AsyncWriteExt};
+/// use std::io::SeekFrom;
+///
+/// # overlapped::block_on(async {
+/// let mut file = overlapped::fs::tempfile().await?.cursor(0).compat();
+/// file.write_all(b"one\ntwo\n").await?;
+/// file.seek(SeekFrom::Start(4)).await?;
+/// let mut line = String::new();
+/// file.read_line(&mut line).await?;
+/// assert_eq!(line, "two\n");
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
+/// ```
 pub struct Compat {
     handle: FileHandle,
     /// Where the next byte of the user's is read or written.

@@ -23,6 +23,24 @@ use super::{Compat, OpenOptions};
 /// it. Reads and writes at offsets have no state in common, so any number may be in flight: this is
 /// what a file is for. A position that moves along is either one reader's or writer's own
 /// ([`File::cursor`]), or the file object's, shared by all who have it ([`OpenOptions::synchronous`]).
+///
+/// ```
+/// use overlapped::fs::tempfile;
+///
+/// # overlapped::block_on(async {
+/// let file = tempfile().await?;
+/// file.write_all_at("hello, world", 0).await?;
+/// // The buffer moves into the request and comes back with its result.
+/// let (n, buf) = file.read_at(Vec::with_capacity(5), 7).await?;
+/// assert_eq!(&buf[..n], b"world");
+/// // One after the other, from a position on.
+/// let mut cursor = file.cursor(3);
+/// let (_, buf) = cursor.read(buf).await?;
+/// assert_eq!(buf, b"lo, w");
+/// assert_eq!(cursor.read(buf).await?.1, b"orld");
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct File {
     pub(super) handle: FileHandle,
@@ -64,7 +82,7 @@ impl File {
     }
 
     /// Reads at a byte offset: up to the buffer's capacity, to its start. Yields the number of
-    /// bytes, 0 at or past the end of the file.
+    /// bytes, 0 at or past the end of the file, or if the buffer has no room.
     ///
     /// Cancel-safe: a read that is dropped has no effect.
     ///
@@ -214,8 +232,7 @@ impl File {
 
     /// Closes the file and reports what the system says of it; dropping it closes it too, but tells
     /// nobody. Requests that were posted and are still in flight are cancelled first, and have ended
-    /// before the descriptor is closed (X-33): those of a plain thread end only while that thread
-    /// waits for requests or at a port.
+    /// before the descriptor is closed (X-33).
     ///
     /// # Errors
     /// Those of the system: data that could not be written, for instance.

@@ -20,6 +20,27 @@ const MOST: usize = 64 * 1024;
 /// Reading receives into leased pool buffers and copies once, or not at all through `AsyncBufRead`.
 /// Writing copies into a buffer of its own; an error of a write is reported by the next write,
 /// flush or close.
+///
+/// So what is written for `futures` runs here; and hyper, whose own traits the crate `smol-hyper`
+/// (without its default features) puts on top of these: `smol_hyper::rt::FuturesIo::new(stream.compat())`.
+///
+/// ```
+/// # use overlapped::net::{TcpListener, TcpStream};
+/// use futures_util::io::{AsyncBufReadExt, AsyncWriteExt};
+///
+/// # overlapped::block_on(async {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let mut client = TcpStream::connect(listener.local_addr()?).await?.compat();
+/// client.write_all(b"first line\nsecond").await?;
+/// client.flush().await?;
+///
+/// let mut server = listener.accept().await?.0.compat();
+/// let mut line = String::new();
+/// server.read_line(&mut line).await?;
+/// assert_eq!(line, "first line\n");
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
+/// ```
 pub struct Compat {
     handle: FileHandle,
     receiving: Option<Request<'static, ReceiveLease>>,

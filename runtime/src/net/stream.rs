@@ -18,7 +18,7 @@ use socket2::SockAddr;
 macro_rules! read_methods {
     () => {
         /// Receives into a buffer: up to its capacity, to its start. Yields the number of bytes, 0 when
-        /// the peer has ended its side.
+        /// the peer has ended its side, or the buffer has no room.
         ///
         /// Cancel-safe: bytes that arrive for a read that was dropped are the next read's.
         ///

@@ -29,6 +29,22 @@ use super::{AcceptStream, Compat, Connection, Incoming, ToSocketAddrs};
 ///
 /// # Errors
 /// `InvalidInput` for more filters than a stack holds.
+///
+/// ```
+/// use overlapped::driver::{Driver, filter::Xor};
+/// use overlapped::net::{TcpListener, TcpStream, stack_of};
+/// use std::sync::Arc;
+///
+/// # overlapped::block_on(async {
+/// let stack = stack_of([Arc::new(Xor(0x55)) as Arc<dyn Driver>])?;
+/// let listener = TcpListener::bind_with("127.0.0.1:0", stack).await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// client.write_all(vec![b'p' ^ 0x55]).await?;
+/// let (server, _) = listener.accept().await?;
+/// assert_eq!(server.read(Vec::with_capacity(9)).await?.1, b"p");
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
+/// ```
 pub fn stack_of(filters: impl IntoIterator<Item = Arc<dyn Driver>>) -> io::Result<Arc<Stack>> {
     Ok(Stack::new(filters, Arc::new(StreamDriver))?)
 }
@@ -50,6 +66,37 @@ pub(super) fn listener_stack() -> Arc<Stack> {
 /// port. Reading and writing take `&self` and may go on at the same time, also in two tasks
 /// ([`TcpStream::into_split`]). Reads are served one after the other; bytes that arrive for a read
 /// that was dropped stay in the stream.
+///
+/// ```
+/// use overlapped::net::{TcpListener, TcpStream};
+/// use std::net::Shutdown;
+///
+/// # overlapped::block_on(async {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let address = listener.local_addr()?;
+/// let server = overlapped::spawn(async move {
+///     let (stream, _) = listener.accept().await?;
+///     // The reading half and the writing half may go to two tasks.
+///     let (read, write) = stream.into_split();
+///     let mut buf = Vec::with_capacity(4096);
+///     loop {
+///         let n;
+///         (n, buf) = read.read(buf).await?;
+///         if n == 0 {
+///             return std::io::Result::Ok(());
+///         }
+///         ((), buf) = write.write_all(buf).await?;
+///     }
+/// });
+/// let stream = TcpStream::connect(address).await?;
+/// stream.write_all("hello").await?;
+/// let ((), echo) = stream.read_exact(Vec::with_capacity(5)).await?;
+/// assert_eq!(echo, b"hello");
+/// stream.shutdown(Shutdown::Write).await?;
+/// server.await??;
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct TcpStream {
     handle: FileHandle,
@@ -128,7 +175,7 @@ fn new_socket(address: SocketAddr) -> io::Result<Descriptor> {
 
 socket_methods!(TcpStream, StdStream);
 
-/// A listening TCP socket.
+/// A listening TCP socket. For an example, see [`TcpStream`].
 #[derive(Debug)]
 pub struct TcpListener {
     handle: FileHandle,

@@ -184,12 +184,37 @@ impl UdpSocket {
 
     /// Waits for a message, and takes what else is there already, one for each buffer. Yields what was
     /// received, in order: the first into the first buffer, and so on; and the buffers (all, unless a
-    /// filter holds a receive back, and its buffer with it).
+    /// filter holds a receive back, and its buffer with it). A message is cut to its buffer's capacity;
+    /// mind that `vec![Vec::with_capacity(1500); 16]` has it in its last buffer only.
     ///
     /// Cancel-safe: it waits only while it has nothing.
     ///
     /// # Errors
     /// That of the first receive, with the buffers. One of a later receive is in its place.
+    ///
+    /// ```
+    /// use overlapped::net::UdpSocket;
+    ///
+    /// # overlapped::block_on(async {
+    /// let (a, b) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
+    /// let to = b.local_addr()?;
+    /// for sent in a.send_many_to((0..5).map(|i| (vec![i], to)).collect()).await {
+    ///     sent?;
+    /// }
+    /// let mut buffers: Vec<_> = (0..16).map(|_| Vec::with_capacity(1500)).collect();
+    /// let mut received = 0;
+    /// while received < 5 {
+    ///     let messages;
+    ///     (messages, buffers) = b.recv_many_from(buffers).await?;
+    ///     for (message, buf) in messages.into_iter().zip(&buffers) {
+    ///         let (message, _from) = message?;
+    ///         assert_eq!(buf[..message.len], [received]);
+    ///         received += 1;
+    ///     }
+    /// }
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
     pub async fn recv_many_from<B: IoBufMut>(
         &self,
         buffers: Vec<B>,

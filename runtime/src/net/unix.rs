@@ -97,6 +97,23 @@ impl UnixStream {
     /// # Errors
     /// `InvalidInput` for descriptors without a byte, or more than 253 of them; those of
     /// [`UnixStream::write`]. The error carries buffer and descriptors.
+    ///
+    /// ```
+    /// use overlapped::net::UnixStream;
+    /// use std::fs::File;
+    ///
+    /// # overlapped::block_on(async {
+    /// let (a, b) = UnixStream::pair()?;
+    /// let file = File::open("/proc/self/exe")?;
+    /// let length = file.metadata()?.len();
+    /// a.write_with_descriptors("!", vec![file.into()]).await?;
+    ///
+    /// let (message, buf) = b.read_with_descriptors(Vec::with_capacity(9), 1).await?;
+    /// let passed = message.descriptors.into_iter().next().map(File::from).expect("it came along");
+    /// assert_eq!((&buf[..], passed.metadata()?.len()), (&b"!"[..], length));
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn write_with_descriptors<B: IoBuf>(
         &self,
         buf: B,

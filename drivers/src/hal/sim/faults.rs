@@ -8,7 +8,8 @@ use super::random::Random;
 /// How a simulated machine behaves. Rates are probabilities, 0 to 1, each drawn from the seed.
 ///
 /// ```
-/// use overlapped_drivers::hal::sim::FaultPlan;
+/// # mod overlapped { pub use overlapped_drivers::hal::sim; }
+/// use overlapped::sim::FaultPlan;
 /// let plan = FaultPlan { short_reads: 0.2, ..FaultPlan::none() };
 /// assert_eq!(plan.io_errors, 0.0);
 /// ```
