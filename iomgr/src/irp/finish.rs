@@ -15,6 +15,7 @@ use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use super::state::Completed;
 use super::token::Late;
 use super::view::View;
+use crate::file::FileObject;
 use crate::major::minor;
 use crate::processor::Core;
 use crate::scope;
@@ -59,7 +60,18 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
         let completed = (*header).state.complete();
         // After the status block, before packet or APC (I-28).
         if (*header).flags.has(flags::SIGNAL) {
+            let generation = (*header).generation;
+            let settles = (*header).file.filter(|_| (*header).flags.has(flags::SETTLE));
+            let file = settles.map(|file| file.as_ref().handle());
             signal(slot);
+            if !core.is_live(slot, generation) {
+                // A waker, foreign code, has looked, found it done, and let go of it: from here on the
+                // slot may be another request's.
+                if let Some(file) = file {
+                    settled(&file);
+                }
+                return;
+            }
         }
         if matches!(completed, Completed::Free | Completed::FreeByMail) {
             dispose(slot);
@@ -107,13 +119,18 @@ pub(crate) unsafe fn answer(slot: SlotPtr) {
 unsafe fn settle(slot: SlotPtr) {
     // SAFETY: not freed and not counted off its file before the caller goes on.
     unsafe {
-        if let (Some(file), Some(stack)) = ((*slot.0.as_ptr()).file, (*slot.0.as_ptr()).stack) {
-            let bottom = stack.as_ref().bottom();
-            let run = AssertUnwindSafe(|| bottom.driver().settled(file.as_ref()));
-            if catch_unwind(run).is_err() {
-                bottom.report_bug(PANICKED, true);
-            }
+        if let Some(file) = (*slot.0.as_ptr()).file {
+            settled(file.as_ref());
         }
+    }
+}
+
+/// See [`settle`].
+fn settled(file: &FileObject) {
+    let bottom = file.stack().bottom();
+    let run = AssertUnwindSafe(|| bottom.driver().settled(file));
+    if catch_unwind(run).is_err() {
+        bottom.report_bug(PANICKED, true);
     }
 }
 

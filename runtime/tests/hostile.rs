@@ -1,0 +1,95 @@
+//! What a hostile reader of the core has found: each test fails without its mend.
+
+mod support;
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use overlapped::net::TcpStream;
+use overlapped::operation::Read;
+use overlapped::wait::Event;
+use overlapped::{Block, CompletionPort, NoPacket};
+use support::alone;
+
+fn pair() -> (TcpStream, StdStream) {
+    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let theirs = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    (TcpStream::from_std(listener.accept().unwrap().0).unwrap(), theirs)
+}
+
+/// A waker that takes a request's result, and at once uses its memory for another request.
+struct Again {
+    stream: TcpStream,
+    port: CompletionPort,
+    block: Mutex<Option<Block<Read<Vec<u8>>>>>,
+}
+
+impl Wake for Again {
+    fn wake(self: Arc<Self>) {
+        let block = self.block.lock().unwrap().take();
+        if let Some(block) = block {
+            let (n, bytes) = block.take().expect("its event is set").unwrap();
+            assert_eq!(&bytes[..n], b"first");
+            self.stream.read(Vec::<u8>::with_capacity(16)).post(&self.port, 7).unwrap();
+        }
+    }
+}
+
+/// I-28, C-8: who hears by an event of a result may take it while the others are told.
+#[test]
+fn a_waker_of_an_event_may_use_the_requests_memory_anew() {
+    alone("a_waker_of_an_event_may_use_the_requests_memory_anew", |_| {
+        let port = CompletionPort::new();
+        let (ours, mut theirs) = pair();
+        let event = Event::manual(false);
+        let block = ours.read(Vec::<u8>::with_capacity(16)).signal(&event).unwrap();
+        let again = Arc::new(Again {
+            stream: ours,
+            port: port.clone(),
+            block: Mutex::new(Some(block)),
+        });
+        let waker = Waker::from(again.clone());
+        let mut signalled = Box::pin(event.signalled());
+        assert!(signalled.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        theirs.write_all(b"first").unwrap();
+        // This thread's turn has the result, and wakes.
+        let early = port.remove(Some(Duration::from_millis(300)));
+        assert!(again.block.lock().unwrap().is_none(), "it was woken");
+        assert!(matches!(early, Err(NoPacket::TimedOut)), "{early:?}");
+        theirs.write_all(b"second").unwrap();
+        let (n, bytes) = port.remove(None).unwrap().into_output::<Read<Vec<u8>>>().unwrap();
+        assert_eq!(&bytes[..n], b"second");
+    });
+}
+
+/// a thread may end while the keeper has its processor.
+#[test]
+fn a_thread_ends_while_the_keeper_is_at_work() {
+    alone("a_thread_ends_while_the_keeper_is_at_work", |_| {
+        let port = CompletionPort::new();
+        let (ours, mut theirs) = pair();
+        let (other, _theirs) = pair();
+        for round in 0..4000u64 {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    ours.read(Vec::<u8>::with_capacity(1)).post(&port, round).unwrap();
+                    // Issued by a future, it has the keeper come at once.
+                    let mut read = Box::pin(other.read(Vec::<u8>::with_capacity(1)));
+                    let mut cx = Context::from_waker(Waker::noop());
+                    assert!(read.as_mut().poll(&mut cx).is_pending());
+                    for _ in 0..round % 100 * 100 {
+                        std::hint::spin_loop();
+                    }
+                    std::mem::forget(read);
+                });
+            });
+            theirs.write_all(b"x").unwrap();
+            let packet = port.remove(None).unwrap();
+            assert!(packet.status().is_success(), "round {round}: {packet:?}");
+        }
+    });
+}
