@@ -73,7 +73,7 @@ fn a_thread_ends_while_the_keeper_is_at_work() {
         let port = CompletionPort::new();
         let (ours, mut theirs) = pair();
         let (other, _theirs) = pair();
-        for round in 0..4000u64 {
+        for round in 0..2000u64 {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     ours.read(Vec::<u8>::with_capacity(1)).post(&port, round).unwrap();
