@@ -3,17 +3,18 @@
 mod support;
 
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use overlapped::net::TcpStream;
+use overlapped::net::{TcpListener, TcpStream};
 use overlapped::operation::Read;
 use overlapped::wait::Event;
 use overlapped::{Block, CompletionPort, NoPacket};
-use support::alone;
+use support::{BACKENDS, alone, local};
 
 fn pair() -> (TcpStream, StdStream) {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -93,3 +94,17 @@ fn a_thread_ends_while_the_keeper_is_at_work() {
         }
     });
 }
+
+/// A `block_on` that panics, because it is inside another, leaves that one as it was.
+#[test]
+fn a_nested_block_on_that_panics_changes_nothing() {
+    for backend in BACKENDS {
+        let runtime = local(backend);
+        runtime.block_on(async {
+            let nested = catch_unwind(AssertUnwindSafe(|| runtime.block_on(async {})));
+            assert!(nested.is_err());
+            assert_eq!(overlapped::spawn_local(async { 7 }).await.unwrap(), 7);
+        });
+    }
+}
+
