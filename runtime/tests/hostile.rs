@@ -14,6 +14,7 @@ use overlapped::net::{TcpListener, TcpStream};
 use overlapped::operation::Read;
 use overlapped::wait::Event;
 use overlapped::{Block, CompletionPort, NoPacket};
+use overlapped::sim::Simulation;
 use support::{BACKENDS, alone, local};
 
 fn pair() -> (TcpStream, StdStream) {
@@ -106,5 +107,26 @@ fn a_nested_block_on_that_panics_changes_nothing() {
             assert_eq!(overlapped::spawn_local(async { 7 }).await.unwrap(), 7);
         });
     }
+}
+
+/// A simulation that panics, because it is inside another, leaves that one as it was.
+#[test]
+fn a_nested_simulation_that_panics_changes_nothing() {
+    let (left, report) = Simulation::new(1).run(async {
+        overlapped::fs::write("/tmp/f", "outer").await.unwrap();
+        let file = overlapped::fs::File::open("/tmp/f").await.unwrap();
+        let nested = catch_unwind(|| Simulation::new(2).run(async {}));
+        assert!(nested.is_err());
+        let listener = TcpListener::bind("10.0.0.1:80").await.unwrap();
+        drop(TcpStream::connect("10.0.0.1:80").await.unwrap());
+        drop(listener);
+        let bytes = file.read_at(Vec::<u8>::with_capacity(5), 0).await.unwrap().1;
+        drop(file);
+        assert_eq!(overlapped::fs::read("/tmp/f").await.unwrap(), bytes);
+        bytes
+    });
+    assert_eq!(left, b"outer");
+    assert!(report.left.is_nothing(), "{}", report.left);
+    assert!(Simulation::new(3).run(async {}).1.left.is_nothing());
 }
 
