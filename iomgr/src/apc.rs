@@ -8,13 +8,13 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::node::{Entry, Fifo, Spare};
+use crate::panics::caught;
 use crate::request::Cancel;
 use crate::status::Status;
 use crate::sync::{Mutex, MutexGuard, per_thread};
@@ -135,7 +135,7 @@ fn discard(mut list: Fifo<Call>) {
             Entry::Irp(slot) => unsafe { finish::release(slot) },
             // Foreign code, in a thread's end.
             Entry::Own(call) => {
-                if catch_unwind(AssertUnwindSafe(|| drop(call))).is_err() {
+                if caught(|| drop(call)).is_none() {
                     tracing::error!("an APC that had not run panicked while it was dropped");
                 }
             }

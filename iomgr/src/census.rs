@@ -3,7 +3,6 @@
 //! Each processor lists its own, on its own thread, in its next turn; one that does not answer in
 //! time is itself the finding: its thread is busy with something else.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use crate::counters::{IrpCounts, MajorCounts};
 use crate::file::FileObject;
 use crate::irp::slot::{Phase, Route, SlotPtr, flags};
 use crate::major::Major;
+use crate::panics::caught;
 use crate::processor::{Core, Remote};
 
 /// One request in flight, or finished and not looked at yet.
@@ -75,8 +75,7 @@ unsafe fn route_name(slot: SlotPtr) -> &'static str {
 /// What a file object is, in its bottom driver's words.
 fn describe(file: &FileObject) -> String {
     let bottom = file.stack().bottom();
-    let words = AssertUnwindSafe(|| bottom.driver().describe(file));
-    catch_unwind(words).unwrap_or_else(|_| {
+    caught(|| bottom.driver().describe(file)).unwrap_or_else(|| {
         bottom.report_bug("a driver panicked", true);
         file.name().to_owned()
     })

@@ -35,6 +35,7 @@ mod late;
 mod loomed;
 mod major;
 mod node;
+pub mod panics;
 mod port;
 pub mod processor;
 mod related;

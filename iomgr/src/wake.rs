@@ -1,8 +1,9 @@
 //! Waking tasks: wakers are code of somebody else's, which may panic, and take locks.
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+
+use crate::panics::caught;
 
 thread_local! {
     /// The keeper's: wakers for when it has let go of the processor.
@@ -21,7 +22,7 @@ pub(crate) fn wake(waker: Waker) {
     if LATER.try_with(later).unwrap_or(false) {
         return;
     }
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+    if caught(|| waker.wake()).is_none() {
         tracing::error!("a waker panicked");
     }
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
@@ -15,7 +15,7 @@ use overlapped::operation::Read;
 use overlapped::wait::Event;
 use overlapped::{Block, CompletionPort, NoPacket};
 use overlapped::sim::Simulation;
-use support::{BACKENDS, alone, local};
+use support::{BACKENDS, alone, local, multi};
 
 fn pair() -> (TcpStream, StdStream) {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -130,3 +130,77 @@ fn a_nested_simulation_that_panics_changes_nothing() {
     assert!(Simulation::new(3).run(async {}).1.left.is_nothing());
 }
 
+/// What a panic says may panic too, when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("a panic's payload panics");
+        }
+    }
+}
+
+/// A future that leaves a bomb when it is dropped.
+struct LeavesBomb;
+
+impl Drop for LeavesBomb {
+    fn drop(&mut self) {
+        panic_any(Bomb);
+    }
+}
+
+/// A waker that does.
+struct WakesBomb;
+
+impl Wake for WakesBomb {
+    fn wake(self: Arc<Self>) {
+        panic_any(Bomb);
+    }
+}
+
+/// A panic of a future, a buffer or a waker reaches nobody else, whatever it carries.
+#[test]
+fn panics_whose_payloads_panic_reach_nobody_else() {
+    for backend in BACKENDS {
+        let _watch = support::watch(format!("bombs on {backend}"));
+        let runtime = multi(backend, 1);
+        let task = runtime.spawn(async {
+            let bomb = LeavesBomb;
+            overlapped::yield_now().await;
+            std::mem::forget(bomb);
+            7
+        });
+        assert_eq!(runtime.block_on(task).unwrap(), 7);
+        let (started, has_started) = std::sync::mpsc::channel();
+        let task = runtime.spawn(async move {
+            let _bomb = LeavesBomb;
+            started.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        has_started.recv().unwrap();
+        task.abort();
+        assert!(runtime.block_on(task).unwrap_err().is_cancelled());
+        // The worker goes on.
+        assert_eq!(runtime.block_on(runtime.spawn(async { 8 })).unwrap(), 8);
+
+        let (done, task) = runtime.block_on(async {
+            let (ours, mut theirs) = pair();
+            let (other, mut others) = pair();
+            let (event, done) = (Event::manual(false), Event::manual(false));
+            let block = ours.read(Vec::<u8>::with_capacity(16)).signal(&event).unwrap();
+            let mut signalled = Box::pin(event.signalled());
+            let bomb = Waker::from(Arc::new(WakesBomb));
+            assert!(signalled.as_mut().poll(&mut Context::from_waker(&bomb)).is_pending());
+            let task = overlapped::spawn(async move { other.read(vec![0; 16]).await.unwrap().0 });
+            overlapped::yield_now().await;
+            theirs.write_all(b"first").unwrap();
+            others.write_all(b"second").unwrap();
+            event.signalled().await;
+            assert!(block.is_done());
+            (done, task.await.unwrap())
+        });
+        assert_eq!(task, 6);
+        drop(done);
+    }
+}

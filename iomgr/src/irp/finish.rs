@@ -7,7 +7,6 @@
 
 use std::marker::PhantomData;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::child;
 use super::dispatch::{PANICKED, core, mail, resume_here, token};
@@ -17,6 +16,7 @@ use super::token::Late;
 use super::view::View;
 use crate::file::FileObject;
 use crate::major::minor;
+use crate::panics::caught;
 use crate::processor::Core;
 use crate::scope;
 use crate::status::Status;
@@ -128,8 +128,7 @@ unsafe fn settle(slot: SlotPtr) {
 /// See [`settle`].
 fn settled(file: &FileObject) {
     let bottom = file.stack().bottom();
-    let run = AssertUnwindSafe(|| bottom.driver().settled(file));
-    if catch_unwind(run).is_err() {
+    if caught(|| bottom.driver().settled(file)).is_none() {
         bottom.report_bug(PANICKED, true);
     }
 }
@@ -148,8 +147,7 @@ unsafe fn dispose(slot: SlotPtr) {
         if let (Some(file), Some(stack)) = ((*header).file, (*header).stack) {
             let late = Late { slot, scope: PhantomData };
             let bottom = stack.as_ref().bottom();
-            let run = AssertUnwindSafe(|| bottom.driver().abandoned(file.as_ref(), late));
-            if catch_unwind(run).is_err() {
+            if caught(|| bottom.driver().abandoned(file.as_ref(), late)).is_none() {
                 bottom.report_bug(PANICKED, true);
             }
         }
@@ -380,14 +378,13 @@ unsafe fn free(slot: SlotPtr) {
         leave_file(slot);
         core(slot).free_slot(slot);
         // Last, because dropping them may run code of the user's, which may panic.
-        if !payload.is_empty() && catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
+        if !payload.is_empty() && caught(|| drop(payload)).is_none() {
             tracing::error!("a buffer or result panicked while it was dropped");
         }
-        if companion.is_some() && catch_unwind(AssertUnwindSafe(|| drop(companion))).is_err() {
+        if companion.is_some() && caught(|| drop(companion)).is_none() {
             tracing::error!("a request's companion panicked while it was dropped");
         }
-        if !matches!(route, Route::None) && catch_unwind(AssertUnwindSafe(|| drop(route))).is_err()
-        {
+        if !matches!(route, Route::None) && caught(|| drop(route)).is_none() {
             tracing::error!("a waker panicked while it was dropped");
         }
     }
