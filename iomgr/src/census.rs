@@ -132,13 +132,19 @@ pub fn live_requests(patience: Duration) -> Census {
     census
 }
 
+/// When somebody's patience ends, if it does in this century.
+pub(crate) fn end_of(patience: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    Instant::now() + patience.min(CENTURY)
+}
+
 /// Asks every processor, each on its own thread, and waits at most `patience` for those of other
 /// threads. The answers, and the threads that gave none.
 pub(crate) fn ask<T: Send + 'static>(
     patience: Duration,
     look: fn(&Core) -> T,
 ) -> (Vec<T>, Vec<String>) {
-    let end = Instant::now() + patience;
+    let end = end_of(patience);
     let (mut answers, mut silent, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
     for remote in Remote::all() {
         if remote.is_current() {

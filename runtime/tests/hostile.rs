@@ -3,8 +3,8 @@
 mod support;
 
 use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use overlapped::net::{TcpListener, TcpStream};
 use overlapped::operation::Read;
+use overlapped::sim::Simulation;
 use overlapped::wait::Event;
 use overlapped::{Block, CompletionPort, NoPacket};
-use overlapped::sim::Simulation;
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::{BACKENDS, alone, local, multi};
 
 fn pair() -> (TcpStream, StdStream) {
@@ -49,11 +50,8 @@ fn a_waker_of_an_event_may_use_the_requests_memory_anew() {
         let (ours, mut theirs) = pair();
         let event = Event::manual(false);
         let block = ours.read(Vec::<u8>::with_capacity(16)).signal(&event).unwrap();
-        let again = Arc::new(Again {
-            stream: ours,
-            port: port.clone(),
-            block: Mutex::new(Some(block)),
-        });
+        let again =
+            Arc::new(Again { stream: ours, port: port.clone(), block: Mutex::new(Some(block)) });
         let waker = Waker::from(again.clone());
         let mut signalled = Box::pin(event.signalled());
         assert!(signalled.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
@@ -203,4 +201,42 @@ fn panics_whose_payloads_panic_reach_nobody_else() {
         assert_eq!(task, 6);
         drop(done);
     }
+}
+
+/// S-19: who asks for counts gets an answer, though one processor has no time for it, and others come
+/// and go.
+#[test]
+fn counts_are_had_while_threads_come_and_go() {
+    let _watch = support::watch("counts");
+    let runtime = multi(BACKENDS[0], 1);
+    let over = Arc::new(AtomicBool::new(false));
+    let (busy, is_busy) = std::sync::mpsc::channel();
+    let task = runtime.spawn({
+        let over = over.clone();
+        async move {
+            busy.send(()).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    is_busy.recv().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let event = Event::manual(false);
+                let wait = move || event.wait(Some(Duration::from_micros(1)));
+                assert_eq!(thread::spawn(wait).join().unwrap(), Ok(false));
+            }
+        });
+        for _ in 0..3 {
+            let counts = overlapped::driver_counts(Duration::from_millis(50));
+            assert_eq!(counts.silent.len(), 1, "{:?}", counts.silent);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    runtime.block_on(task).unwrap();
+    // For ever, if need be.
+    assert!(overlapped::driver_counts(Duration::MAX).silent.is_empty());
+    assert!(overlapped::live_requests(Duration::MAX).silent.is_empty());
 }
