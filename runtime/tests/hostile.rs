@@ -6,16 +6,16 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use overlapped::net::{TcpListener, TcpStream};
 use overlapped::operation::Read;
 use overlapped::sim::Simulation;
-use overlapped::wait::Event;
-use overlapped::{Block, CompletionPort, NoPacket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use overlapped::wait::{self, Event};
+use overlapped::{Block, CompletionPort, NoPacket, PortOptions, Status, WaitPacket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::{BACKENDS, alone, local, multi};
 
 fn pair() -> (TcpStream, StdStream) {
@@ -239,4 +239,121 @@ fn counts_are_had_while_threads_come_and_go() {
     // For ever, if need be.
     assert!(overlapped::driver_counts(Duration::MAX).silent.is_empty());
     assert!(overlapped::live_requests(Duration::MAX).silent.is_empty());
+}
+
+/// A waker whose drop takes a lock.
+struct Locks(Arc<Mutex<()>>);
+
+impl Wake for Locks {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        drop(self.0.lock());
+    }
+}
+
+/// The keeper drops what a request carries, as it wakes, without the processor: a thread may hold the
+/// lock that this wants, and want its processor.
+#[test]
+fn what_the_keeper_drops_may_want_what_the_thread_has() {
+    alone("what_the_keeper_drops_may_want_what_the_thread_has", |_| {
+        let (ours, _theirs) = pair();
+        let lock = Arc::new(Mutex::new(()));
+        let mut read = Box::pin(ours.read(Vec::<u8>::with_capacity(16)));
+        let waker = Waker::from(Arc::new(Locks(lock.clone())));
+        assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        let held = lock.lock();
+        // It is cancelled, and ends while this thread is away.
+        drop(read);
+        thread::sleep(Duration::from_millis(100));
+        let mut other = Box::pin(ours.read(Vec::<u8>::with_capacity(16)));
+        assert!(other.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(held);
+        // The lock is wanted, and had, later.
+        support::until_blocking(|| Arc::strong_count(&lock) == 1);
+    });
+}
+
+/// C-8, C-14: however a port is used, each packet that was posted is taken once.
+#[test]
+fn no_packet_is_lost_or_doubled_whoever_takes_it() {
+    const POSTERS: u64 = 2;
+    const EACH: u64 = 6000;
+    // Once somebody has waited for the port as an object, no packet goes through its inbox.
+    for (concurrency, watched) in [(0, false), (0, true), (1, false), (1, true)] {
+        let _watch = support::watch(format!("concurrency {concurrency}"));
+        let mut options = PortOptions::new().limit(64);
+        if concurrency > 0 {
+            options = options.concurrency(concurrency);
+        }
+        let port = options.create();
+        let taken = AtomicU64::new(0);
+        let seen: Vec<AtomicBool> = (0..POSTERS * EACH).map(|_| AtomicBool::new(false)).collect();
+        let take = |packet: overlapped::Packet| {
+            if packet.key() == 1 {
+                assert!(!seen[packet.value() as usize].swap(true, Ordering::Relaxed));
+                taken.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let done = || taken.load(Ordering::SeqCst) == POSTERS * EACH;
+        thread::scope(|scope| {
+            for poster in 0..POSTERS {
+                let port = &port;
+                scope.spawn(move || {
+                    for i in 0..EACH {
+                        while port.post(1, poster * EACH + i, Status::SUCCESS, 0).is_err() {
+                            thread::yield_now();
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                let (event, packet) = (Event::auto(false), WaitPacket::new());
+                while !done() {
+                    let _ = packet.associate(&event, &port, 2, 0);
+                    event.set();
+                    packet.cancel(true);
+                    let _ = packet.associate(&event, &port, 2, 1);
+                    packet.cancel(false);
+                }
+            });
+            for taker in 0..3u64 {
+                let (port, take, done) = (&port, &take, &done);
+                scope.spawn(move || {
+                    let mut random = support::Random(taker);
+                    let mut many = Vec::new();
+                    while !done() {
+                        let soon = Some(Duration::from_micros(random.below(60)));
+                        match random.below(6) {
+                            0 => _ = port.remove_many(&mut many, 5, soon),
+                            1 => _ = port.remove(soon).map(take),
+                            2 => {
+                                let mut next = port.next();
+                                if let Poll::Ready(packet) = support::poll_once(&mut next) {
+                                    take(packet.unwrap());
+                                } else {
+                                    thread::yield_now();
+                                    if let Poll::Ready(packet) = support::poll_once(&mut next) {
+                                        take(packet.unwrap());
+                                    }
+                                }
+                            }
+                            3 => _ = support::poll_once(&mut port.next()).map(|p| take(p.unwrap())),
+                            4 if watched => _ = wait::wait_any(&[port], soon, wait::Alertable::No),
+                            _ => CompletionPort::blocking(thread::yield_now),
+                        }
+                        many.drain(..).for_each(take);
+                    }
+                });
+            }
+        });
+        while let Ok(packet) = port.remove(Some(Duration::ZERO)) {
+            assert_eq!(packet.key(), 2);
+        }
+        assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed)));
+        assert_eq!((port.depth(), port.outstanding()), (0, 0));
+    }
 }

@@ -20,6 +20,7 @@ use crate::panics::caught;
 use crate::processor::Core;
 use crate::scope;
 use crate::status::Status;
+use crate::wake;
 
 /// Final completion. `inline`: the issuing call is still on the stack and tells its caller itself.
 #[inline]
@@ -196,7 +197,7 @@ unsafe fn notify(slot: SlotPtr) {
         let header = slot.0.as_ptr();
         match mem::replace(&mut (*header).route, Route::None) {
             Route::Future(Some(waker)) => {
-                crate::wake::wake(waker);
+                wake::wake(waker);
             }
             Route::Port(port, key) => {
                 leave_file(slot);
@@ -378,14 +379,23 @@ unsafe fn free(slot: SlotPtr) {
         leave_file(slot);
         core(slot).free_slot(slot);
         // Last, because dropping them may run code of the user's, which may panic.
-        if !payload.is_empty() && caught(|| drop(payload)).is_none() {
-            tracing::error!("a buffer or result panicked while it was dropped");
+        if !payload.is_empty() {
+            discard(payload, "a buffer or result panicked while it was dropped");
         }
-        if companion.is_some() && caught(|| drop(companion)).is_none() {
-            tracing::error!("a request's companion panicked while it was dropped");
+        if companion.is_some() {
+            discard(companion, "a request's companion panicked while it was dropped");
         }
-        if !matches!(route, Route::None) && caught(|| drop(route)).is_none() {
-            tracing::error!("a waker panicked while it was dropped");
+        if !matches!(route, Route::None) {
+            discard(route, "a waker panicked while it was dropped");
         }
+    }
+}
+
+/// Drops what is somebody else's; `problem` is what to say if that panics.
+fn discard<T: 'static>(what: T, problem: &str) {
+    if let Some(what) = wake::to_drop(what)
+        && caught(|| drop(what)).is_none()
+    {
+        tracing::error!("{problem}");
     }
 }
