@@ -5,7 +5,7 @@ mod support;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -22,6 +22,11 @@ fn pair() -> (TcpStream, StdStream) {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let theirs = StdStream::connect(listener.local_addr().unwrap()).unwrap();
     (TcpStream::from_std(listener.accept().unwrap().0).unwrap(), theirs)
+}
+
+/// The same, whose home is another processor of this thread, and gone.
+fn pair_of(backend: overlapped::Backend) -> (TcpStream, StdStream) {
+    local(backend).block_on(async { pair() })
 }
 
 /// A waker that takes a request's result, and at once uses its memory for another request.
@@ -355,5 +360,44 @@ fn no_packet_is_lost_or_doubled_whoever_takes_it() {
         }
         assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed)));
         assert_eq!((port.depth(), port.outstanding()), (0, 0));
+    }
+}
+
+/// A receive that is cancelled just when its turn has come lets the next one have it.
+#[test]
+fn a_receive_cancelled_in_its_turn_passes_it_on() {
+    for backend in BACKENDS {
+        let _watch = support::watch(format!("receives on {backend}"));
+        let (ours, mut theirs) = pair_of(backend);
+        let (meet, ours) = (Barrier::new(2), &ours);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                local(backend).block_on(async {
+                    meet.wait();
+                    let mut second = Box::pin(ours.read(Vec::<u8>::with_capacity(8)));
+                    assert!(support::poll_once(&mut second).is_pending());
+                    meet.wait();
+                    // Meanwhile its turn comes: that waits in this processor's mail.
+                    meet.wait();
+                    drop(second);
+                    overlapped::time::sleep(Duration::from_millis(20)).await;
+                });
+                meet.wait();
+            });
+            local(backend).block_on(async {
+                let mut first = Box::pin(ours.read(Vec::<u8>::with_capacity(8)));
+                assert!(support::poll_once(&mut first).is_pending());
+                meet.wait();
+                meet.wait();
+                let mut third = Box::pin(ours.read(Vec::<u8>::with_capacity(8)));
+                assert!(support::poll_once(&mut third).is_pending());
+                theirs.write_all(b"1").unwrap();
+                assert_eq!(first.await.unwrap(), (1, b"1".to_vec()));
+                meet.wait();
+                meet.wait();
+                theirs.write_all(b"3").unwrap();
+                assert_eq!(third.await.unwrap(), (1, b"3".to_vec()));
+            });
+        });
     }
 }
