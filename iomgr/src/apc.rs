@@ -213,7 +213,12 @@ pub(crate) fn run() -> bool {
             Entry::Own(call) => call(),
             // SAFETY: queued by `insert`; the reference comes along.
             Entry::Irp(slot) => unsafe {
-                match std::mem::replace(&mut (*slot.0.as_ptr()).route, Route::None) {
+                // The keeper may be looking at what the processor has.
+                let core = (*slot.0.as_ptr()).core.as_ref();
+                let busy = core.is_current().then(|| core.busy());
+                let route = std::mem::replace(&mut (*slot.0.as_ptr()).route, Route::None);
+                drop(busy);
+                match route {
                     Route::Apc(callback) => callback.run(slot),
                     _ => finish::release(slot),
                 }
