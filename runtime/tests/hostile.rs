@@ -16,7 +16,7 @@ use overlapped::sim::Simulation;
 use overlapped::wait::{self, Event};
 use overlapped::{Block, CompletionPort, NoPacket, PortOptions, Status, WaitPacket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::{BACKENDS, alone, local, multi};
+use support::{BACKENDS, alone, local, multi, until_blocking};
 
 fn pair() -> (TcpStream, StdStream) {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -278,7 +278,7 @@ fn what_the_keeper_drops_may_want_what_the_thread_has() {
         assert!(other.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         drop(held);
         // The lock is wanted, and had, later.
-        support::until_blocking(|| Arc::strong_count(&lock) == 1);
+        until_blocking(|| Arc::strong_count(&lock) == 1);
     });
 }
 
@@ -398,6 +398,31 @@ fn a_receive_cancelled_in_its_turn_passes_it_on() {
                 theirs.write_all(b"3").unwrap();
                 assert_eq!(third.await.unwrap(), (1, b"3".to_vec()));
             });
+        });
+    }
+}
+
+/// What is spawned on a local runtime from elsewhere while it ends is cancelled, and says so.
+#[test]
+fn what_is_spawned_while_a_local_runtime_ends_has_an_end() {
+    let _watch = support::watch("spawns");
+    for round in 0..100 {
+        let runtime = local(BACKENDS[round % 2]);
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                let (handle, ended) = (runtime.handle(), &ended);
+                scope.spawn(move || {
+                    let mut tasks = Vec::new();
+                    while !ended.load(Ordering::Relaxed) {
+                        tasks.push(handle.spawn(async {}));
+                    }
+                    until_blocking(|| tasks.iter().all(|task| task.is_finished()));
+                });
+            }
+            runtime.block_on(overlapped::time::sleep(Duration::from_millis(1)));
+            drop(runtime);
+            ended.store(true, Ordering::Relaxed);
         });
     }
 }

@@ -259,6 +259,11 @@ impl Runnable {
         self.header().state.is_complete()
     }
 
+    /// Whether it has not run yet, or has ended when it first did.
+    pub(super) fn is_new(&self) -> bool {
+        self.header().place.get().is_none()
+    }
+
     /// Drops its future, on a worker of its runtime.
     pub(super) fn cancel(self, worker: &Worker) {
         worker.count_ended();
