@@ -8,13 +8,13 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::node::{Entry, Fifo, Spare};
+use crate::panics::caught;
 use crate::request::Cancel;
 use crate::status::Status;
 use crate::sync::{Mutex, MutexGuard, per_thread};
@@ -135,7 +135,7 @@ fn discard(mut list: Fifo<Call>) {
             Entry::Irp(slot) => unsafe { finish::release(slot) },
             // Foreign code, in a thread's end.
             Entry::Own(call) => {
-                if catch_unwind(AssertUnwindSafe(|| drop(call))).is_err() {
+                if caught(|| drop(call)).is_none() {
                     tracing::error!("an APC that had not run panicked while it was dropped");
                 }
             }
@@ -213,7 +213,12 @@ pub(crate) fn run() -> bool {
             Entry::Own(call) => call(),
             // SAFETY: queued by `insert`; the reference comes along.
             Entry::Irp(slot) => unsafe {
-                match std::mem::replace(&mut (*slot.0.as_ptr()).route, Route::None) {
+                // The keeper may be looking at what the processor has.
+                let core = (*slot.0.as_ptr()).core.as_ref();
+                let busy = core.is_current().then(|| core.busy());
+                let route = std::mem::replace(&mut (*slot.0.as_ptr()).route, Route::None);
+                drop(busy);
+                match route {
                     Route::Apc(callback) => callback.run(slot),
                     _ => finish::release(slot),
                 }

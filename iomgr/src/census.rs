@@ -3,7 +3,6 @@
 //! Each processor lists its own, on its own thread, in its next turn; one that does not answer in
 //! time is itself the finding: its thread is busy with something else.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use crate::counters::{IrpCounts, MajorCounts};
 use crate::file::FileObject;
 use crate::irp::slot::{Phase, Route, SlotPtr, flags};
 use crate::major::Major;
+use crate::panics::caught;
 use crate::processor::{Core, Remote};
 
 /// One request in flight, or finished and not looked at yet.
@@ -75,8 +75,7 @@ unsafe fn route_name(slot: SlotPtr) -> &'static str {
 /// What a file object is, in its bottom driver's words.
 fn describe(file: &FileObject) -> String {
     let bottom = file.stack().bottom();
-    let words = AssertUnwindSafe(|| bottom.driver().describe(file));
-    catch_unwind(words).unwrap_or_else(|_| {
+    caught(|| bottom.driver().describe(file)).unwrap_or_else(|| {
         bottom.report_bug("a driver panicked", true);
         file.name().to_owned()
     })
@@ -135,13 +134,19 @@ pub fn live_requests(patience: Duration) -> Census {
     census
 }
 
+/// When somebody's patience ends, if it does in this century.
+pub(crate) fn end_of(patience: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    Instant::now() + patience.min(CENTURY)
+}
+
 /// Asks every processor, each on its own thread, and waits at most `patience` for those of other
 /// threads. The answers, and the threads that gave none.
 pub(crate) fn ask<T: Send + 'static>(
     patience: Duration,
     look: fn(&Core) -> T,
 ) -> (Vec<T>, Vec<String>) {
-    let end = Instant::now() + patience;
+    let end = end_of(patience);
     let (mut answers, mut silent, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
     for remote in Remote::all() {
         if remote.is_current() {

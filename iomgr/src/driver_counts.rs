@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::census;
 use crate::irp::slot::Phase;
@@ -169,7 +169,8 @@ fn look(core: &Core) -> (Vec<[u64; 3]>, Vec<u64>) {
 }
 
 /// What the drivers have done, by their names (S-19, T-121c), in all processors of the process, waiting
-/// at most `patience` for those of other threads. See also [`live_requests`](crate::live_requests).
+/// at most `patience` for those of other threads. What a processor has counted that goes in just this
+/// moment may be missing. See also [`live_requests`](crate::live_requests).
 ///
 /// ```
 /// # use overlapped_iomgr as overlapped;
@@ -178,12 +179,14 @@ fn look(core: &Core) -> (Vec<[u64; 3]>, Vec<u64>) {
 /// ```
 pub fn driver_counts(patience: Duration) -> DriverCensus {
     let retired = || RETIRED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let end = census::end_of(patience);
     let (mut before, mut answers, mut silent);
     loop {
         before = retired();
-        (answers, silent) = census::ask(patience, look);
-        // Of a processor that went meanwhile nothing may be missing, nor be there twice.
-        if retired().0 == before.0 {
+        (answers, silent) = census::ask(end.saturating_duration_since(Instant::now()), look);
+        // Of a processor that went meanwhile nothing may be missing, nor be there twice. Where threads
+        // always come and go, there is no such moment.
+        if retired().0 == before.0 || Instant::now() >= end {
             break;
         }
     }

@@ -8,7 +8,6 @@
 //! ([`Status::BUFFER_OVERFLOW`]).
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +16,7 @@ use crate::companion::Companion;
 use crate::irp::slot::{IoStatus, SlotPtr};
 use crate::irp::{Late, View};
 use crate::major::minor;
+use crate::panics::caught;
 use crate::status::Status;
 
 enum What {
@@ -55,9 +55,11 @@ impl Data {
 
 /// Runs a companion's code, which may panic.
 fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(run))
-        .inspect_err(|_| tracing::error!("a request's companion panicked"))
-        .ok()
+    let result = caught(run);
+    if result.is_none() {
+        tracing::error!("a request's companion panicked");
+    }
+    result
 }
 
 struct Chunk {

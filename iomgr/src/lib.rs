@@ -37,6 +37,7 @@ mod late;
 mod loomed;
 mod major;
 mod node;
+pub mod panics;
 mod port;
 pub mod processor;
 mod related;

@@ -1,32 +1,51 @@
-//! Waking tasks: wakers are code of somebody else's, which may panic, and take locks.
+//! Waking tasks, and dropping what requests carry: code of somebody else's, which may panic, and take
+//! locks.
 
+use std::any::Any;
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
+use crate::panics::caught;
+
+/// What is left to do.
+enum Later {
+    Wake(Waker),
+    Drop(Box<dyn Any>),
+}
+
 thread_local! {
-    /// The keeper's: wakers for when it has let go of the processor.
-    static LATER: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
+    /// The keeper's: for when it has let go of the processor.
+    static LATER: RefCell<Option<Vec<Later>>> = const { RefCell::new(None) };
+}
+
+/// Whether there is a later.
+fn is_deferred() -> bool {
+    LATER.try_with(|later| later.borrow().is_some()).unwrap_or(false)
+}
+
+fn defer(what: Later) {
+    LATER.with(|later| later.borrow_mut().as_mut().expect("just looked").push(what));
 }
 
 /// Wakes a task. A panic of its waker is reported, and goes no further.
 pub(crate) fn wake(waker: Waker) {
-    let later = |later: &RefCell<Option<Vec<Waker>>>| match &mut *later.borrow_mut() {
-        Some(list) => {
-            list.push(waker.clone());
-            true
-        }
-        None => false,
-    };
-    if LATER.try_with(later).unwrap_or(false) {
-        return;
-    }
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+    if is_deferred() {
+        defer(Later::Wake(waker));
+    } else if caught(|| waker.wake()).is_none() {
         tracing::error!("a waker panicked");
     }
 }
 
-/// Runs `work`, and wakes what it wants to wake only afterwards, by the return's drop: a waker may
+/// What is to be dropped: the caller's to drop, unless that is deferred.
+pub(crate) fn to_drop<T: 'static>(what: T) -> Option<T> {
+    if is_deferred() {
+        defer(Later::Drop(Box::new(what)));
+        return None;
+    }
+    Some(what)
+}
+
+/// Runs `work`, and what it wants to wake and to drop only afterwards, by the return's drop: that may
 /// want a lock whose holder wants the processor that `work` has.
 pub(crate) fn deferred<R>(work: impl FnOnce() -> R) -> (R, Deferred) {
     LATER.with(|later| later.replace(Some(Vec::new())));
@@ -39,7 +58,16 @@ pub(crate) struct Deferred;
 
 impl Drop for Deferred {
     fn drop(&mut self) {
-        let wakers = LATER.with(|later| later.take());
-        wakers.into_iter().flatten().for_each(wake);
+        let left = LATER.with(|later| later.take());
+        for what in left.into_iter().flatten() {
+            match what {
+                Later::Wake(waker) => wake(waker),
+                Later::Drop(what) => {
+                    if caught(|| drop(what)).is_none() {
+                        tracing::error!("what a request carried panicked while it was dropped");
+                    }
+                }
+            }
+        }
     }
 }

@@ -90,6 +90,10 @@ impl Receiver {
             return Turn::Skip(Status::SUCCESS);
         }
         if irp.is_cancelled() {
+            // Perhaps when its turn had come: it is the next one's.
+            if !self.busy.load(Ordering::SeqCst) && self.has_parked.load(Ordering::SeqCst) {
+                self.next();
+            }
             return Turn::Skip(Status::CANCELLED);
         }
         if self.busy.swap(true, Ordering::SeqCst) {
@@ -193,8 +197,12 @@ impl Receiver {
     /// Gives the oldest parked receive another try.
     #[cold]
     fn next(&self) {
+        // First of all: one that parks from here on says so again.
+        self.has_parked.store(false, Ordering::SeqCst);
         let Some(held) = self.parked.remove() else { return };
-        self.has_parked.store(!self.parked.is_empty(), Ordering::SeqCst);
+        if !self.parked.is_empty() {
+            self.has_parked.store(true, Ordering::SeqCst);
+        }
         held.redispatch();
     }
 

@@ -50,7 +50,11 @@ impl Count {
 
     /// One handle more; the caller has a reference.
     pub(crate) fn add_handle(&self) {
-        self.uses.fetch_add(Kind::Handle as u64, Ordering::Relaxed);
+        let before = self.uses.fetch_add(Kind::Handle as u64, Ordering::Relaxed);
+        if before & HANDLES > HANDLES / 2 {
+            // Handles that are forgotten, not dropped: as with `Arc`, before the number runs over.
+            std::process::abort();
+        }
     }
 
     /// One request of another processor more; the caller has a reference.

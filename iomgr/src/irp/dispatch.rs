@@ -14,7 +14,6 @@
 
 use std::marker::PhantomData;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::finish::finalize;
 use super::held::Resume;
@@ -22,6 +21,7 @@ use super::slot::{IoStatus, Phase, SlotPtr, control, flags};
 use super::token::{Disposition, Irp, Lower, Next, Outcome, Unwinding};
 use crate::hal::{self, Op, Token};
 use crate::major::{Major, minor};
+use crate::panics::caught;
 use crate::processor::Core;
 use crate::serial::Turn;
 use crate::stack::Device;
@@ -92,14 +92,14 @@ impl Drop for Blame<'_> {
 unsafe fn guarded(slot: SlotPtr, run: impl FnOnce() -> Disposition) -> Outcome {
     // SAFETY: slots stay readable as long as their core lives, even while free.
     let before = unsafe { (*slot.0.as_ptr()).generation };
-    match catch_unwind(AssertUnwindSafe(run)) {
+    match caught(run) {
         // A disposition says nothing by itself: a driver may return one that it got for another
         // request. If this one was completed and freed meanwhile, its phase is not `Finished`.
         // SAFETY: as above.
-        Ok(_) if unsafe { (*slot.0.as_ptr()).phase } == Phase::Finished => Outcome::Finished,
-        Ok(_) => Outcome::Pended,
+        Some(_) if unsafe { (*slot.0.as_ptr()).phase } == Phase::Finished => Outcome::Finished,
+        Some(_) => Outcome::Pended,
         // SAFETY: as above; the generation says whether the request still exists.
-        Err(_) => unsafe { after_panic(slot, before) },
+        None => unsafe { after_panic(slot, before) },
     }
 }
 
@@ -388,7 +388,7 @@ unsafe fn clear_scratch(slot: SlotPtr) {
             return;
         }
         let scratch = mem::take(&mut (*slot.current()).scratch);
-        if catch_unwind(AssertUnwindSafe(|| drop(scratch))).is_err() {
+        if caught(|| drop(scratch)).is_none() {
             slot.device().report_bug(PANICKED, true);
         }
     }
@@ -401,9 +401,8 @@ unsafe fn run_routine(slot: SlotPtr) -> Next {
         let header = slot.0.as_ptr();
         let generation = (*header).generation;
         let device = slot.device();
-        let run = AssertUnwindSafe(|| device.driver().completed(Unwinding::new(slot)).0);
-        let next = catch_unwind(run);
-        if next.is_err() {
+        let next = caught(|| device.driver().completed(Unwinding::new(slot)).0);
+        if next.is_none() {
             device.report_bug(PANICKED, true);
         }
         if !core(slot).is_live(slot, generation) || (*header).phase != Phase::Finished {
@@ -412,9 +411,9 @@ unsafe fn run_routine(slot: SlotPtr) -> Next {
         }
         match next {
             // Not the word of a completion that the driver got for another request.
-            Ok(Next::Again) if (*header).flags.has(flags::NEXT_READY) => Next::Again,
-            Ok(_) => Next::Up,
-            Err(_) => {
+            Some(Next::Again) if (*header).flags.has(flags::NEXT_READY) => Next::Again,
+            Some(_) => Next::Up,
+            None => {
                 (*header).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
                 Next::Up
             }

@@ -7,7 +7,6 @@
 
 use std::marker::PhantomData;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::child;
 use super::dispatch::{PANICKED, core, mail, resume_here, token};
@@ -15,10 +14,13 @@ use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use super::state::Completed;
 use super::token::Late;
 use super::view::View;
+use crate::file::FileObject;
 use crate::major::minor;
+use crate::panics::caught;
 use crate::processor::Core;
 use crate::scope;
 use crate::status::Status;
+use crate::wake;
 
 /// Final completion. `inline`: the issuing call is still on the stack and tells its caller itself.
 #[inline]
@@ -59,7 +61,18 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
         let completed = (*header).state.complete();
         // After the status block, before packet or APC (I-28).
         if (*header).flags.has(flags::SIGNAL) {
+            let generation = (*header).generation;
+            let settles = (*header).file.filter(|_| (*header).flags.has(flags::SETTLE));
+            let file = settles.map(|file| file.as_ref().handle());
             signal(slot);
+            if !core.is_live(slot, generation) {
+                // A waker, foreign code, has looked, found it done, and let go of it: from here on the
+                // slot may be another request's.
+                if let Some(file) = file {
+                    settled(&file);
+                }
+                return;
+            }
         }
         if matches!(completed, Completed::Free | Completed::FreeByMail) {
             dispose(slot);
@@ -107,13 +120,17 @@ pub(crate) unsafe fn answer(slot: SlotPtr) {
 unsafe fn settle(slot: SlotPtr) {
     // SAFETY: not freed and not counted off its file before the caller goes on.
     unsafe {
-        if let (Some(file), Some(stack)) = ((*slot.0.as_ptr()).file, (*slot.0.as_ptr()).stack) {
-            let bottom = stack.as_ref().bottom();
-            let run = AssertUnwindSafe(|| bottom.driver().settled(file.as_ref()));
-            if catch_unwind(run).is_err() {
-                bottom.report_bug(PANICKED, true);
-            }
+        if let Some(file) = (*slot.0.as_ptr()).file {
+            settled(file.as_ref());
         }
+    }
+}
+
+/// See [`settle`].
+fn settled(file: &FileObject) {
+    let bottom = file.stack().bottom();
+    if caught(|| bottom.driver().settled(file)).is_none() {
+        bottom.report_bug(PANICKED, true);
     }
 }
 
@@ -131,8 +148,7 @@ unsafe fn dispose(slot: SlotPtr) {
         if let (Some(file), Some(stack)) = ((*header).file, (*header).stack) {
             let late = Late { slot, scope: PhantomData };
             let bottom = stack.as_ref().bottom();
-            let run = AssertUnwindSafe(|| bottom.driver().abandoned(file.as_ref(), late));
-            if catch_unwind(run).is_err() {
+            if caught(|| bottom.driver().abandoned(file.as_ref(), late)).is_none() {
                 bottom.report_bug(PANICKED, true);
             }
         }
@@ -181,7 +197,7 @@ unsafe fn notify(slot: SlotPtr) {
         let header = slot.0.as_ptr();
         match mem::replace(&mut (*header).route, Route::None) {
             Route::Future(Some(waker)) => {
-                crate::wake::wake(waker);
+                wake::wake(waker);
             }
             Route::Port(port, key) => {
                 leave_file(slot);
@@ -363,15 +379,23 @@ unsafe fn free(slot: SlotPtr) {
         leave_file(slot);
         core(slot).free_slot(slot);
         // Last, because dropping them may run code of the user's, which may panic.
-        if !payload.is_empty() && catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
-            tracing::error!("a buffer or result panicked while it was dropped");
+        if !payload.is_empty() {
+            discard(payload, "a buffer or result panicked while it was dropped");
         }
-        if companion.is_some() && catch_unwind(AssertUnwindSafe(|| drop(companion))).is_err() {
-            tracing::error!("a request's companion panicked while it was dropped");
+        if companion.is_some() {
+            discard(companion, "a request's companion panicked while it was dropped");
         }
-        if !matches!(route, Route::None) && catch_unwind(AssertUnwindSafe(|| drop(route))).is_err()
-        {
-            tracing::error!("a waker panicked while it was dropped");
+        if !matches!(route, Route::None) {
+            discard(route, "a waker panicked while it was dropped");
         }
+    }
+}
+
+/// Drops what is somebody else's; `problem` is what to say if that panics.
+fn discard<T: 'static>(what: T, problem: &str) {
+    if let Some(what) = wake::to_drop(what)
+        && caught(|| drop(what)).is_none()
+    {
+        tracing::error!("{problem}");
     }
 }

@@ -10,6 +10,7 @@ use crate::irp::slot::{IoStatus, Phase, Route, flags};
 use crate::node::Entry;
 use crate::request::{Done, Operation};
 use crate::status::Status;
+use crate::wake;
 
 /// What [`crate::CompletionPort::post`] queues: opaque values, passed through unchanged (C-14).
 #[derive(Clone, Copy)]
@@ -162,7 +163,7 @@ impl Drop for Packet {
                 let payload: Payload = std::mem::take(&mut (*slot.0.as_ptr()).payload);
                 (*slot.0.as_ptr()).flags.set(flags::TAKEN);
                 finish::release(*slot);
-                drop(payload);
+                drop(wake::to_drop(payload));
             }
         }
     }

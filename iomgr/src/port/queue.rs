@@ -6,7 +6,6 @@
 //! it asks for the next, blocks, goes to another port or ends. A packet that was handed to a waiter
 //! is in `handed` until the waiter fetches it; one that leaves without fetching gives it back.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
@@ -15,6 +14,7 @@ use super::inbox::{Inbox, Posting};
 use super::packet::{COPY, Packet, Posted, Tag, is_admitted};
 use crate::irp::slot::SlotPtr;
 use crate::node::{Block, Entry, Fifo, Spare};
+use crate::panics::caught;
 use crate::status::Status;
 use crate::sync::lock::{Guard, Lock};
 use crate::wait::Signal;
@@ -330,8 +330,7 @@ impl Shared {
             drop(inner);
             self.reaped();
             // C-30: nobody can reach it. Its buffer is foreign code to drop.
-            let gone = AssertUnwindSafe(|| drop(Packet::of(Entry::Irp(slot))));
-            if catch_unwind(gone).is_err() {
+            if caught(|| drop(Packet::of(Entry::Irp(slot)))).is_none() {
                 tracing::error!("a buffer or result panicked while it was dropped");
             }
             return;

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CURRENT, Core, Processor};
+use super::{CURRENT, Core, Processor, Remote};
 use crate::hal::{self, Wait};
 use crate::irp::slot::{Phase, Route, SlotPtr, flags};
 use crate::major::Major;
@@ -20,10 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A thread that has a processor of its own ends.
 pub(super) fn end_of_thread(processor: Processor) {
     let core = processor.core();
+    // The keeper may be inside, and busy: nothing is looked at before it has left.
+    let lock = Remote::enter(core.remote.clone());
     // A loop that has borrowed it has not given it back, and never will.
     if core.lent.get() == 0 && !core.is_busy() && core.leave_behind() {
         std::mem::forget(processor);
+    } else {
+        drop(processor);
     }
+    drop(lock);
 }
 
 impl Core {

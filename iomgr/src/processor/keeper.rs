@@ -7,7 +7,6 @@
 //! still away it submits what was queued, reaps, and from then on watches the hardware's descriptor
 //! ([`crate::hal::Hal::watch`]) and the next timer. With nobody away it sleeps.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -22,6 +21,7 @@ use crate::file::{FileHandle, FileObject};
 use crate::hal::{Op, Wait};
 use crate::irp::{Disposition, Irp, Lower};
 use crate::major::{Major, MajorSet};
+use crate::panics::caught;
 use crate::request::{Done, Operation, Request, Setup};
 use crate::stack::Stack;
 use crate::status::Status;
@@ -106,8 +106,7 @@ fn run() {
         let mut again = false;
         wards.retain_mut(|ward| {
             // Code of drivers and of the user's runs in there.
-            let look = AssertUnwindSafe(|| ward.look(&stack));
-            again |= catch_unwind(look).unwrap_or_else(|_| {
+            again |= caught(|| ward.look(&stack)).unwrap_or_else(|| {
                 tracing::error!("a panic reached the keeper of plain threads");
                 true
             });

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,6 +15,7 @@ use super::mailbox::{Letter, Mailbox};
 use super::{Core, keeper};
 use crate::hal::Wake;
 use crate::irp::slot::{Slot, SlotPtr};
+use crate::panics::caught;
 
 pub(crate) type Work = Box<dyn FnOnce(&Core) + Send>;
 
@@ -212,8 +212,7 @@ impl Remote {
         }
         for work in self.mail.take_work(close) {
             // It may be foreign code, and must not take the rest with it.
-            let run = AssertUnwindSafe(|| work(core));
-            if catch_unwind(run).is_err() {
+            if caught(|| work(core)).is_none() {
                 tracing::error!("work sent to a processor panicked");
             }
         }

@@ -9,6 +9,7 @@ use crate::clock::{self, epoch};
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{SlotPtr, flags};
+use crate::wake;
 use crate::wheel::TimerKey;
 
 pub(crate) enum Timer {
@@ -101,7 +102,7 @@ impl TimerId {
         if let Some(remote) = Remote::by_id(self.processor) {
             let key = self.key;
             // A processor that is gone has dropped its timers.
-            let _ = remote.run(Box::new(move |core| drop(core.take_timer(key))));
+            let _ = remote.run(Box::new(move |core| drop(wake::to_drop(core.take_timer(key)))));
         }
     }
 }
@@ -139,7 +140,7 @@ impl Core {
             match timer {
                 None => return fired,
                 Some(Timer::Wake(waker)) => {
-                    crate::wake::wake(waker);
+                    wake::wake(waker);
                 }
                 // SAFETY: a deadline is taken off when its request completes, so this one has not.
                 Some(Timer::Deadline(slot)) => unsafe {

@@ -5,7 +5,6 @@
 //! where they are called (`irp::dispatch`).
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use crate::hal::Wait;
 use crate::irp::dispatch;
 use crate::irp::finish;
 use crate::irp::slot::{Slot, SlotPtr};
+use crate::panics::caught;
 
 impl Processor {
     /// Does one turn: reads the mail, submits what is queued, waits for the hardware as `wait`
@@ -136,7 +136,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
     }
     // Wakers in timers run code of the user's when dropped.
     let timers = core.take_timers();
-    if catch_unwind(AssertUnwindSafe(|| drop(timers))).is_err() {
+    if caught(|| drop(timers)).is_none() {
         tracing::error!("a waker panicked while it was dropped");
     }
     core.counts_locally.set(false);

@@ -197,9 +197,9 @@ impl Shared {
     }
 
     /// A pinned task whose worker is gone. Unless that has ended it, its future is leaked: it may
-    /// not be `Send`.
+    /// not be `Send`. One that has never run comes from another thread, and so is.
     fn too_late(task: Runnable) {
-        if task.is_complete() {
+        if task.is_complete() || task.is_new() {
             drop(task);
         } else {
             std::mem::forget(task);

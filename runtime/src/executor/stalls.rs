@@ -9,12 +9,14 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
+
+use overlapped_iomgr::panics::caught;
 
 use super::shared::Shared;
 use super::task::TaskId;
@@ -191,7 +193,7 @@ fn watch(settings: &Settings, shared: &Shared, over: &(Mutex<bool>, Condvar)) {
             }
             let stall = Stall { worker, task: seen.task, spawned, duration };
             tracing::warn!(%stall, "a task keeps its worker from all others");
-            if catch_unwind(AssertUnwindSafe(|| (settings.hook)(&stall))).is_err() {
+            if caught(|| (settings.hook)(&stall)).is_none() {
                 tracing::error!("the report of a stall panicked");
             }
             // What waits in its queue need not wait for it.

@@ -224,8 +224,11 @@ impl Worker {
         }
     }
 
+    #[track_caller]
     pub(super) fn enter(&self) -> Entered<'_> {
-        CURRENT.with(|c| c.set(self));
+        // It would be nobody's when the inner one has ended.
+        assert!(CURRENT.get().is_null(), "`block_on` was called inside a runtime");
+        CURRENT.set(self);
         Entered(self)
     }
 

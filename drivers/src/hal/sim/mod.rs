@@ -103,8 +103,8 @@ impl Simulator {
     /// # Panics
     /// When the thread is in one already.
     pub fn enter(&self) -> Entered {
-        let before = CURRENT.replace(Some(self.clone()));
-        assert!(before.is_none(), "the thread is in a simulation already");
+        assert!(Simulator::current().is_none(), "the thread is in a simulation already");
+        CURRENT.set(Some(self.clone()));
         *self.0.clock.borrow_mut() = Some(Virtual::begin());
         Entered(Some(self.clone()))
     }

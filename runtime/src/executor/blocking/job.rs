@@ -11,6 +11,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use overlapped_iomgr::panics::caught;
+
 use super::Job;
 use crate::executor::task::JoinError;
 
@@ -66,7 +68,7 @@ impl<F, T> Cell<F, T> {
 
 /// Drops what is the user's, on a thread that must not unwind.
 fn discard<T>(value: T) {
-    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+    if caught(|| drop(value)).is_none() {
         tracing::error!("blocking code or its result panicked while it was dropped");
     }
 }

@@ -33,6 +33,7 @@ pub use join::{AbortHandle, JoinError, JoinHandle};
 pub(super) use mail::Mail;
 
 use overlapped_iomgr::cache;
+use overlapped_iomgr::panics::caught;
 use pin_project_lite::pin_project;
 
 use super::shared::Shared;
@@ -151,7 +152,7 @@ impl<F: Future<Output = Result<T, JoinError>>, T> Task<F, T> {
         // SAFETY: the stage is the caller's and holds the future.
         unsafe {
             let drop = || ManuallyDrop::drop(&mut (*stage).future);
-            if catch_unwind(AssertUnwindSafe(drop)).is_err() {
+            if caught(drop).is_none() {
                 tracing::error!("a task's future panicked while it was dropped");
             }
             stage.write(Stage { output: ManuallyDrop::new(output) });
@@ -170,7 +171,7 @@ impl<F: Future<Output = Result<T, JoinError>>, T> Task<F, T> {
         // SAFETY: the caller has the output to itself, and nobody takes it afterwards.
         unsafe {
             let drop = || ManuallyDrop::drop(&mut (*Self::stage(task)).output);
-            if catch_unwind(AssertUnwindSafe(drop)).is_err() {
+            if caught(drop).is_none() {
                 tracing::error!("a task's output panicked while it was dropped");
             }
         }
@@ -256,6 +257,11 @@ impl Runnable {
 
     pub(super) fn is_complete(&self) -> bool {
         self.header().state.is_complete()
+    }
+
+    /// Whether it has not run yet, or has ended when it first did.
+    pub(super) fn is_new(&self) -> bool {
+        self.header().place.get().is_none()
     }
 
     /// Drops its future, on a worker of its runtime.
@@ -403,7 +409,7 @@ unsafe fn finish(task: NonNull<Header>, keeps: bool) {
                 // Its bits stay, for the handle may just be comparing them.
                 let waker = (*header.join.get()).assume_init_read();
                 // A waker is foreign code.
-                if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                if caught(|| waker.wake()).is_none() {
                     tracing::error!("a waker panicked");
                 }
             }
