@@ -110,10 +110,6 @@ impl Drop for Entered {
 /// A request counts until its result has been taken, or dropped, by whatever route: a packet that stays
 /// in its port, a block that is not looked at, a future that is not polled again, a callback that does
 /// not run. So who never reaps can issue no more, and takes nothing from others.
-///
-/// What another thread has taken is given back on the issuing thread's processor. So a plain thread that
-/// is refused waits, before it tries again, by means of this crate ([`wait::sleep`](crate::wait::sleep),
-/// a remove from a port), which lets it be given back; a task awaits something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Requests.
@@ -307,24 +303,24 @@ pub(crate) unsafe fn reaped(slot: SlotPtr) {
     }
 }
 
-/// Charges a prepared request to its scope. `false`: it is refused.
+/// Charges a prepared request to its scope.
 ///
 /// # Safety
 /// The slot is the caller's, filled and not issued.
 #[cold]
-pub(crate) unsafe fn admits(slot: SlotPtr) -> bool {
+pub(crate) unsafe fn admit(slot: SlotPtr) -> Result<(), Status> {
     // SAFETY: the caller's.
     unsafe {
-        let Some(scope) = &(*slot.0.as_ptr()).scope else { return true };
+        let Some(scope) = &(*slot.0.as_ptr()).scope else { return Ok(()) };
         let view = View::of(&slot);
         // A pooled receive has no memory yet.
         let pooled = view.major() == Major::Read && view.minor() == minor::POOLED;
         let bytes = if pooled { 0 } else { view.len() };
         let charge = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let admitted = scope.charge(charge as usize);
-        if admitted {
-            (*slot.0.as_ptr()).charge = charge;
+        if !scope.charge(charge as usize) {
+            return Err(Status::QUOTA_EXCEEDED);
         }
-        admitted
+        (*slot.0.as_ptr()).charge = charge;
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use overlapped::fs::{File, OpenOptions};
 use overlapped::net::{TcpListener, TcpStream};
 use overlapped::operation::{Read, ReceiveLease};
-use overlapped::{CompletionPort, Status};
+use overlapped::{CompletionPort, IssuerScope, Limits, Status};
 use support::{Dir, alone, descriptors_in, pattern, until_blocking};
 
 fn pair() -> (TcpStream, StdStream) {
@@ -273,5 +273,45 @@ fn threads_and_keeper_take_turns() {
             taken += 1;
         }
         assert!(port.remove(Some(Duration::ZERO)).is_err());
+    });
+}
+
+/// S-19: what another thread has taken is no charge any more, at the next request already.
+#[test]
+fn a_limit_is_free_again_when_others_have_taken_the_results() {
+    alone("a_limit_is_free_again_when_others_have_taken_the_results", |_| {
+        const LIMIT: usize = 16;
+        let dir = Dir::new();
+        let file = open(&dir);
+        let port = CompletionPort::new();
+        let (ask, asked) = mpsc::channel::<()>();
+        let (answer, answered) = mpsc::channel();
+        let taker = thread::spawn({
+            let port = port.clone();
+            move || {
+                while asked.recv().is_ok() {
+                    for _ in 0..LIMIT {
+                        port.remove(None).unwrap().into_output::<Read<Vec<u8>>>().unwrap();
+                    }
+                    answer.send(()).unwrap();
+                }
+            }
+        });
+        let bytes = Limits { requests: usize::MAX, bytes: LIMIT * 64 };
+        for limits in [Limits { requests: LIMIT, bytes: usize::MAX }, bytes] {
+            IssuerScope::with_limits(limits).run(|| {
+                let post = || file.read_at(Vec::<u8>::with_capacity(64), 0).post(&port, 0);
+                for _ in 0..100 {
+                    for _ in 0..LIMIT {
+                        post().unwrap();
+                    }
+                    assert!(post().is_err(), "more than the limit");
+                    ask.send(()).unwrap();
+                    answered.recv().unwrap();
+                }
+            });
+        }
+        drop(ask);
+        taker.join().unwrap();
     });
 }

@@ -59,6 +59,18 @@ impl Drop for Inside<'_> {
 }
 
 impl Core {
+    /// Reads the mail at once, for one who is refused what others may have given back by it. Answers no
+    /// where that must wait for the next turn.
+    #[cold]
+    pub(crate) fn read_mail(&self) -> bool {
+        if self.is_inside_turn() {
+            return false;
+        }
+        let _inside = Inside::enter(self);
+        self.remote.read(self, false);
+        true
+    }
+
     pub(crate) fn turn(&self, wait: Wait, ready: impl FnOnce() -> bool) -> io::Result<bool> {
         let _inside = Inside::enter(self);
         self.inline_left.set(super::INLINE_BUDGET);

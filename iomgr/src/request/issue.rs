@@ -43,10 +43,10 @@ pub(super) fn admit<K: Operation>(
     // Foreign code, as `check` is: before anything is to be undone.
     let major = operation.major();
     core.check_running()?;
-    file.admit(major)?;
+    within_limits(core, || file.admit(major))?;
     let scope = scope::current();
     if let Some(scope) = &scope {
-        scope.enter()?;
+        within_limits(core, || scope.enter())?;
     }
     let slot = core.alloc_slot(file.stack().route(major).len());
     let Some(slot) = slot else {
@@ -65,6 +65,16 @@ pub(super) fn admit<K: Operation>(
         }
     }
     Ok(slot)
+}
+
+/// Asks for a place among those that a limit allows. What requests hold whose results have been taken on
+/// other threads comes back by mail, so that is read before anybody is refused.
+#[inline]
+fn within_limits(core: &Core, ask: impl Fn() -> Result<(), Status>) -> Result<(), Status> {
+    match ask() {
+        Err(Status::QUOTA_EXCEEDED) if core.read_mail() => ask(),
+        answer => answer,
+    }
 }
 
 /// Moves the operation into an admitted slot and issues it. `true`: complete already (I-27), and
@@ -92,8 +102,10 @@ pub(super) fn launch<K: Operation>(
         operation.prepare(&mut Setup { location, payload, companion: &mut companion, major });
         std::mem::forget(undo);
         slot.set_companion(companion);
-        if (*slot.0.as_ptr()).flags.has(flags::SCOPED) && !scope::admits(slot) {
-            finish::refuse(slot, Status::QUOTA_EXCEEDED);
+        if (*slot.0.as_ptr()).flags.has(flags::SCOPED)
+            && let Err(status) = within_limits(core, || scope::admit(slot))
+        {
+            finish::refuse(slot, status);
             return true;
         }
         // Offsets that are negative, as NT sees them (I-36).
