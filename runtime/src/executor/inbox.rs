@@ -16,10 +16,13 @@
 
 use std::ptr::{self, NonNull};
 
+use std::sync::atomic::Ordering;
+
+// What links nodes, for those who have one.
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicPtr, Ordering};
+pub(crate) use loom::sync::atomic::AtomicPtr;
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicPtr, Ordering};
+pub(crate) use std::sync::atomic::AtomicPtr;
 
 /// What can be in an inbox.
 ///

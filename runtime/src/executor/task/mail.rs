@@ -1,9 +1,8 @@
 //! Tasks on their way to the worker that alone may run them: an inbox of tasks.
 
 use std::mem::ManuallyDrop;
-use std::sync::atomic::AtomicPtr;
 
-use super::super::inbox::{Inbox, Linked};
+use super::super::inbox::{AtomicPtr, Inbox, Linked};
 use super::{Header, Runnable};
 
 // SAFETY: the field.

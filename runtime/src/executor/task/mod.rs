@@ -25,7 +25,6 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::ptr::{self, NonNull, addr_of_mut};
 use std::sync::Arc;
-use std::sync::atomic::AtomicPtr;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 pub use id::{TaskId, id};
@@ -36,6 +35,7 @@ use overlapped_iomgr::cache;
 use overlapped_iomgr::panics::caught;
 use pin_project_lite::pin_project;
 
+use super::inbox::AtomicPtr;
 use super::shared::Shared;
 use super::worker::{self, Worker};
 use state::{Completed, State, Woken};
