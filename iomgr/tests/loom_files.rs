@@ -248,6 +248,7 @@ impl File {
     fn wait_until_alone(&self, on: On, counts: Option<Kind>) -> bool {
         self.touch();
         let foreign = self.count.set_closing();
+        assert!(self.count.is_closing());
         let alone = foreign == 0 && on == Home && self.count.local() == 1;
         self.count.add_handle();
         let goes_on = match self.closer.ask(counts, alone, |counts| counts) {
