@@ -248,16 +248,11 @@ impl Shared {
     pub(super) fn has_work_for(&self, seat: usize) -> bool {
         self.is_stopping()
             || !self.seats[seat].mail.is_empty()
-            || (self.stealing && (!self.injector.is_empty() || self.has_stealable()))
+            || (self.stealing && (!self.injector.is_empty() || self.has_stealable(seat)))
     }
 
-    /// Whether some worker has tasks that others may run.
-    pub(super) fn has_stealable(&self) -> bool {
-        self.seats.iter().any(|seat| !seat.stealer.is_empty())
-    }
-
-    /// Whether some worker beside this one has.
-    pub(super) fn has_stealable_beside(&self, seat: usize) -> bool {
+    /// Whether some worker beside this one has tasks that others may run.
+    pub(super) fn has_stealable(&self, seat: usize) -> bool {
         self.seats.iter().enumerate().any(|(at, other)| at != seat && !other.stealer.is_empty())
     }
 

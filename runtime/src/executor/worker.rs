@@ -423,7 +423,7 @@ impl Worker {
     }
 
     fn steal(&self) -> bool {
-        if !self.stealing || !self.shared.has_stealable() {
+        if !self.stealing || !self.shared.has_stealable(self.seat) {
             return false;
         }
         self.shared.set_searching(true);
@@ -468,7 +468,7 @@ impl Worker {
         self.shared.leave_idle(self.seat);
         if watches {
             self.shared.end_watch();
-            if self.has_local() && self.shared.has_stealable_beside(self.seat) {
+            if self.has_local() && self.shared.has_stealable(self.seat) {
                 // It has tasks of its own now, and may be kept by one of them itself.
                 self.shared.wake_one();
             }
