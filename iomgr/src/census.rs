@@ -74,7 +74,8 @@ unsafe fn route_name(slot: SlotPtr) -> &'static str {
 
 /// What a file object is, in its bottom driver's words.
 fn describe(file: &FileObject) -> String {
-    let bottom = file.stack().bottom();
+    // SAFETY: on the thread of a processor that is busy.
+    let bottom = unsafe { file.stack_here() }.bottom();
     caught(|| bottom.driver().describe(file)).unwrap_or_else(|| {
         bottom.report_bug("a driver panicked", true);
         file.name().to_owned()

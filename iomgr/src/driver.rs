@@ -124,7 +124,10 @@
 use crate::file::FileObject;
 use crate::hal;
 use crate::irp::{Completion, Disposition, Irp, Late, Lower, Unwinding};
+use crate::limits::Group;
+pub use crate::limits::Limits;
 use crate::major::MajorSet;
+use crate::status::Status;
 
 /// What a driver does with operations it does not hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,6 +156,37 @@ pub trait Driver: Send + Sync + 'static {
     /// What becomes of operations outside [`Driver::hooks`].
     fn class(&self) -> Class {
         Class::Observe
+    }
+
+    /// What it takes in reads and writes, given what the driver below takes. Where this forbids
+    /// something beside that, requests that it would not take are made to fit right above it. The
+    /// default is what the driver below takes: of a driver that passes requests on as they are.
+    fn limits(&self, below: Limits) -> Limits {
+        below
+    }
+
+    /// What it is for; see [`Group`]. `None`: anything.
+    fn group(&self) -> Option<Group> {
+        None
+    }
+
+    /// Whether it may be put into the stack of a file that is open and in use. The default: yes.
+    ///
+    /// # Errors
+    /// Why not: the change is then refused.
+    fn may_attach(&self, file: &FileObject) -> Result<(), Status> {
+        let _ = file;
+        Ok(())
+    }
+
+    /// Whether it may be taken out of the stack of a file that is open and in use. The default: yes. A
+    /// filter that cannot end in the middle (TLS on a stream) says no.
+    ///
+    /// # Errors
+    /// Why not: the change is then refused.
+    fn may_detach(&self, file: &FileObject) -> Result<(), Status> {
+        let _ = file;
+        Ok(())
     }
 
     /// Handles a request on its way down. See [`Irp`] for what may be done with it.

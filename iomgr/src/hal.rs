@@ -432,6 +432,11 @@ pub unsafe trait Hal {
     fn watch(&mut self) -> Option<c_int> {
         None
     }
+
+    /// What the processor's source of chance begins with; asked once. A simulation says its own.
+    fn seed(&self) -> u64 {
+        std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0)
+    }
 }
 
 /// Ends a processor's sleep from any thread.

@@ -30,9 +30,11 @@ mod csq;
 pub mod driver;
 mod driver_counts;
 pub mod file;
+pub mod filter;
 pub mod hal;
 pub mod irp;
 mod late;
+mod limits;
 #[cfg(loom)]
 mod loomed;
 mod major;
@@ -57,16 +59,18 @@ pub use counters::{IrpCounts, MajorCounts, SizeClass};
 pub use csq::CancelSafeQueue;
 pub use driver::{Class, Driver};
 pub use driver_counts::{DriverCensus, DriverCounts, driver_counts};
-pub use file::{FileHandle, FileObject};
+pub use file::{Attachment, Change, ChangeError, FileHandle, FileObject, Place};
+pub use filter::Filter;
 pub use irp::{
     Completion, Disposition, Held, Irp, Late, Lower, MAX_LOCATIONS, NextLocation, On, Part,
     Unwinding, View,
 };
+pub use limits::{Group, OutOfOrder};
 pub use major::{Major, MajorSet, minor};
 pub use port::{CompletionPort, Next, NoPacket, Packet, PortOptions, Rights, WaitPacket};
 pub use processor::{Processor, ProcessorHandle, ShutdownReport, TimerId, was_ready_at_once};
 pub use related::RelatedFile;
 pub use request::{Block, Cancel, Done, Issued, Operation, Request, Setup};
 pub use scope::{IssuerScope, Limits};
-pub use stack::{Device, Stack, StackError};
+pub use stack::{Device, Stack, StackError, Visit, Why};
 pub use status::{Class as StatusClass, Status};

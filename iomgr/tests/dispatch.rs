@@ -817,8 +817,8 @@ fn hooks_and_classes() {
     assert_eq!(now(&mut plain(&file, Major::Private)).0, Status::NOT_SUPPORTED);
     assert_eq!(now(&mut plain(&file, Major::DeviceControl)).0, Status::NOT_SUPPORTED);
     assert!(log.take().is_empty());
-    let path: Vec<_> = stack.explain(Major::Private).map(|d| d.name().to_owned()).collect();
-    assert_eq!(path, ["rw (refuses)", "bottom"]);
+    let path: Vec<_> = stack.explain(Major::Private).map(|v| v.device.name().to_owned()).collect();
+    assert_eq!(path, ["rw", "bottom"]);
     assert_eq!(stack.devices().len(), 5);
     drop(file);
     h.finish();

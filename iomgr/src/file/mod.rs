@@ -8,8 +8,10 @@
 //! How they are counted is in `count.rs`, how a close waits for requests in `closing.rs`, and what
 //! comes of both in `rundown.rs`.
 
+mod change;
 mod closing;
 mod count;
+mod opens;
 mod rundown;
 
 pub use rundown::FileHandle;
@@ -22,8 +24,11 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use change::Changing;
+pub use change::{Attachment, Change, ChangeError, Place};
 use closing::Closer;
 use count::Count;
+use opens::Opens;
 
 use crate::hal::Wait;
 use crate::irp::{Held, Late};
@@ -32,7 +37,7 @@ use crate::major::Major;
 use crate::port;
 use crate::processor::{Core, Driven, Remote};
 use crate::serial::Serial;
-use crate::stack::Stack;
+use crate::stack::{Device, Stack};
 use crate::status::Status;
 use crate::wait::{Object, Signal};
 
@@ -58,7 +63,7 @@ enum Ending {
 pub struct FileObject {
     id: u64,
     name: Box<str>,
-    stack: Arc<Stack>,
+    stack: Changing,
     fd: AtomicI32,
     context: Box<dyn Any + Send + Sync>,
     home: Arc<Remote>,
@@ -80,6 +85,8 @@ pub struct FileObject {
     signal: OnceLock<Signal>,
     /// `SKIP_*`, `SEEKABLE`, `APPENDS`, `OPEN`, `CLEANED` and `WATCHED`.
     modes: AtomicU8,
+    /// What filters keep for it.
+    opens: OnceLock<Arc<Opens>>,
     /// Of a synchronous one (I-35).
     pub(crate) serial: OnceLock<Box<Serial>>,
 }
@@ -130,7 +137,7 @@ impl FileObject {
             let file = FileObject {
                 id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
                 name: name.into(),
-                stack,
+                stack: Changing::new(stack),
                 fd: AtomicI32::new(-1),
                 context,
                 home: core.remote().clone(),
@@ -144,6 +151,7 @@ impl FileObject {
                 port: OnceLock::new(),
                 signal: OnceLock::new(),
                 modes: AtomicU8::new(0),
+                opens: OnceLock::new(),
                 serial: OnceLock::new(),
             };
             // SAFETY: just allocated for this.
@@ -160,11 +168,6 @@ impl FileObject {
     /// What it was opened as: a path, an address; may be empty.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// The stack that requests on this file travel.
-    pub fn stack(&self) -> &Arc<Stack> {
-        &self.stack
     }
 
     /// The descriptor, or −1: while it is not open, and of what has none ([`FileObject::is_open`]).
@@ -316,6 +319,22 @@ impl FileObject {
         }
     }
 
+    /// As [`FileObject::interrupt`], in each processor's next turn. `begins` is called whenever one
+    /// begins with it: requests that it gets from then on are not taken back.
+    pub fn interrupt_later(&self, major: Major, begins: impl Fn() + Send + Sync + 'static) {
+        let id = self.id;
+        let work = move |core: &Core| {
+            begins();
+            core.interrupt_file(id, major);
+        };
+        if self.count.foreign() > 0 {
+            Remote::broadcast(work);
+        } else {
+            // A home that is gone has no requests.
+            let _ = self.home.run(Box::new(work));
+        }
+    }
+
     /// Bottom drivers of streams, in [`crate::Driver::abandoned`]: keeps the read's result for a later
     /// read to get. That read fetches it by completing with [`Status::DATA_ABOVE`]. `whole`: it is a
     /// message, not a part of a stream. The companion is taken.
@@ -356,6 +375,17 @@ impl FileObject {
     #[inline]
     pub fn appends(&self) -> bool {
         self.modes.load(Ordering::Relaxed) & APPENDS != 0
+    }
+
+    /// What the driver keeps for this file.
+    #[inline]
+    pub(crate) fn open_state<T: Default + Send + Sync + 'static>(&self, device: &Device) -> &T {
+        if size_of::<T>() == 0 {
+            std::mem::forget(T::default());
+            // SAFETY: a value without bytes, which has been made and is not dropped.
+            return unsafe { NonNull::dangling().as_ref() };
+        }
+        self.opens.get_or_init(|| Arc::new(Opens::new())).get(device.key())
     }
 
     /// C-10.
@@ -472,7 +502,7 @@ impl fmt::Debug for FileObject {
         f.debug_struct("FileObject")
             .field("id", &self.id)
             .field("name", &self.name)
-            .field("stack", &self.stack)
+            .field("stack", &self.stack())
             .finish_non_exhaustive()
     }
 }

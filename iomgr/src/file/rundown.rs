@@ -59,7 +59,8 @@ impl FileObject {
     /// CLEANUP, to the filters that care, once: when the last handle has gone, or before a close
     /// that somebody asks for.
     pub(crate) fn announce_end(&self) {
-        if self.stack.hooks(Major::Cleanup)
+        // Not the thread's to look at without a reference: it may never have used the file.
+        if self.stack().hooks(Major::Cleanup)
             && self.is_open()
             && self.modes.fetch_or(CLEANED, Ordering::SeqCst) & CLEANED == 0
         {
@@ -232,7 +233,7 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
         if object.is_open() {
             // The driver may make handles of its own.
             object.count.add_handle();
-            object.stack.bottom().driver().close_now(object);
+            object.stack_here().bottom().driver().close_now(object);
             if !object.count.give_up_alone(Kind::Handle, || ()) {
                 return;
             }

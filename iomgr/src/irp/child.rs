@@ -125,6 +125,7 @@ unsafe fn prepare(parent: SlotPtr, child: SlotPtr, part: Part, index: usize) {
         to.route = Route::Parent(parent);
         let own = &*parent.current();
         let mut location = own.copy_for_next(own.level + 1);
+        location.base = location.level;
         location.data = own.data.add(part.start as usize);
         location.len = part.len;
         location.offset = part.offset;

@@ -373,7 +373,7 @@ unsafe fn fetch_above(slot: SlotPtr) -> bool {
             return true;
         }
         (*header).result = IoStatus { status: Status::SUCCESS, info: 0 };
-        (*slot.location(0)).level = 0;
+        (*slot.location(0)).level = (*slot.location(0)).base;
         forget_lease(slot);
         guarded(slot, || visit(slot)) == Outcome::Finished && unwind_to_top(slot)
     }
@@ -432,6 +432,21 @@ pub(crate) unsafe fn resume(slot: SlotPtr, how: Resume) {
             resume_here(slot);
         } else if (*slot.0.as_ptr()).state.finish_remote() {
             mail(slot);
+        }
+    }
+}
+
+/// A request that its driver has kept goes on with the same driver, here.
+///
+/// # Safety
+/// On the owner's thread; the driver side is the caller's.
+pub(crate) unsafe fn go_on_here(slot: SlotPtr) {
+    // SAFETY: the caller's.
+    unsafe {
+        let _frame = core(slot).frame();
+        (*slot.0.as_ptr()).phase = Phase::Driver;
+        if guarded(slot, || call(slot)) == Outcome::Finished {
+            unwind(slot);
         }
     }
 }

@@ -47,6 +47,9 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
             serial.leave(slot);
         }
         core.count((*header).major, (*header).result.status);
+        if (*header).flags.has(flags::DRAINS) {
+            core.done_on_stack(slot);
+        }
         if inline {
             (*header).state.complete_inline();
             // I-31: of an immediate error the issuing call's return is all that tells.
@@ -128,7 +131,8 @@ unsafe fn settle(slot: SlotPtr) {
 
 /// See [`settle`].
 fn settled(file: &FileObject) {
-    let bottom = file.stack().bottom();
+    // SAFETY: on the thread of a processor that is busy.
+    let bottom = unsafe { file.stack_here() }.bottom();
     if caught(|| bottom.driver().settled(file)).is_none() {
         bottom.report_bug(PANICKED, true);
     }
@@ -275,6 +279,7 @@ pub(crate) unsafe fn cancel(slot: SlotPtr) -> bool {
         }
         match (*header).phase {
             Phase::Hardware => core(slot).cancel_hardware(token(slot)),
+            Phase::Held if (*header).flags.has(flags::WAITS) => crate::filter::tell(slot),
             Phase::Held => {
                 if let Some(parking) = (*header).parking.clone() {
                     parking.cancel(slot);
@@ -355,7 +360,11 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
     // SAFETY: owner's thread; the file is counted until here.
     unsafe {
         let header = slot.0.as_ptr();
-        (*header).stack = None;
+        let stack = (*header).stack.take();
+        if (*header).flags.has(flags::DRAINS) {
+            (*header).flags.clear(flags::DRAINS);
+            core(slot).left_stack(stack);
+        }
         if let Some(file) = (*header).file.take() {
             let local = (*header).flags.has(flags::LOCAL_USE) && core(slot).counts_locally.get();
             crate::file::leave(file, local, (*header).flags.has(flags::CANCEL));

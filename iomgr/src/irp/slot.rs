@@ -16,8 +16,9 @@ use std::task::Waker;
 
 use super::held::Resume;
 use super::state::State;
+use super::view::View;
 use crate::apc;
-use crate::buf::Payload;
+use crate::buf::{Lease, Payload};
 use crate::companion::Companion;
 use crate::csq::Parking;
 use crate::file::FileObject;
@@ -109,6 +110,8 @@ pub(crate) struct Location {
     pub control: u8,
     /// Index in the route of the driver that owns this location.
     pub level: u8,
+    /// That of the driver at which the request started.
+    pub base: u8,
     /// Bytes at `data`; segments for vectored requests.
     pub len: u32,
     pub data: *mut u8,
@@ -124,6 +127,7 @@ impl Location {
         minor: 0,
         control: 0,
         level: 0,
+        base: 0,
         len: 0,
         data: ptr::null_mut(),
         offset: 0,
@@ -172,6 +176,10 @@ pub(crate) mod flags {
     pub const SERIAL: u16 = 1024;
     /// The hardware got it from a thread that has ended since; see `processor::bequest`.
     pub const BEQUEATHED: u16 = 2048;
+    /// Held by a filter's call that waits, and is to be told of a cancel.
+    pub const WAITS: u16 = 4096;
+    /// Its stack has been replaced, and waits for it: see `processor::drain`.
+    pub const DRAINS: u16 = 8192;
 }
 
 /// The marks: written by the owner alone, read by a [`super::Held`] elsewhere too.
@@ -345,6 +353,46 @@ impl SlotPtr {
             } else {
                 info
             }
+        }
+    }
+
+    /// Makes a buffer of the pool a pooled receive's data, for the drivers above to see and the
+    /// requester to get.
+    ///
+    /// # Safety
+    /// The driver side is the caller's; the request is a pooled receive.
+    pub(crate) unsafe fn give_lease(self, lease: Lease) {
+        // SAFETY: the caller's. Every location up to the current one is initialised (I-23: routines of
+        // the drivers above look at their own locations).
+        unsafe {
+            let header = self.0.as_ptr();
+            for i in 0..=(*header).cursor {
+                let location = self.location(i);
+                (*location).data = lease.as_ptr().cast_mut();
+                (*location).len = lease.len() as u32;
+            }
+            // What is replaced is dropped last: it may be foreign code.
+            drop(std::mem::replace(&mut (*header).payload, Payload::new(lease)));
+        }
+    }
+
+    /// Zeroes what has not been filled of a read's memory, up to byte `end` of it.
+    ///
+    /// # Safety
+    /// The driver side is the caller's, and the request not a pooled receive.
+    pub(crate) unsafe fn zero_up_to(self, end: usize) {
+        // SAFETY: the caller's: the memory is the request's.
+        unsafe {
+            let (view, filled) = (View::of(&self), (*self.0.as_ptr()).filled as usize);
+            let mut at = 0;
+            for (start, len) in view.memory() {
+                let (from, to) = (filled.max(at), end.min(at + len));
+                if from < to {
+                    start.add(from - at).write_bytes(0, to - from);
+                }
+                at += len;
+            }
+            self.note_filled(end.min(at));
         }
     }
 

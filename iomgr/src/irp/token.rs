@@ -99,6 +99,16 @@ impl<'a> Irp<'a> {
         slot
     }
 
+    pub(crate) fn slot(&self) -> SlotPtr {
+        self.slot
+    }
+
+    /// See [`dispatch::forget_lease`].
+    pub(crate) fn forget_lease(&mut self) {
+        // SAFETY: the only driver-side owner.
+        unsafe { dispatch::forget_lease(self.slot) };
+    }
+
     /// The slot, field by field: this token is the only driver-side owner (module invariant), on
     /// the owner's thread, but the requester touches `state` and the waker meanwhile, so there must
     /// be no reference to the whole.
@@ -271,12 +281,11 @@ impl<'a> Irp<'a> {
     ///
     /// # Panics
     /// When the request is not a pooled receive.
-    pub fn complete_with_lease(mut self, lease: Lease) -> Disposition {
+    pub fn complete_with_lease(self, lease: Lease) -> Disposition {
         assert_eq!(self.minor(), minor::POOLED, "only pooled receives end with a lease");
         let n = lease.len();
-        self.set_data(&lease);
-        // SAFETY: as `header` says.
-        unsafe { (*self.header()).payload = Payload::new(lease) };
+        // SAFETY: the only driver-side owner.
+        unsafe { self.slot.give_lease(lease) };
         self.complete(Status::SUCCESS, n)
     }
 
@@ -284,25 +293,10 @@ impl<'a> Irp<'a> {
     /// it as [`View::offset`] on the way up, and so does [`crate::Driver::abandoned`].
     pub fn set_position(&mut self, position: u64) {
         let slot = self.slot;
-        // SAFETY: as in `set_data`.
+        // SAFETY: every location up to the current one is initialised and ours.
         unsafe {
             for i in 0..=(*slot.0.as_ptr()).cursor {
                 (*slot.location(i)).offset = position;
-            }
-        }
-    }
-
-    /// Makes a received buffer this request's data, for the drivers above to see.
-    fn set_data(&mut self, data: &[u8]) {
-        let (start, len) = (data.as_ptr().cast_mut(), data.len() as u32);
-        let slot = self.slot;
-        // SAFETY: every location up to the current one is initialised and ours (I-23: routines of
-        // the drivers above look at their own locations).
-        unsafe {
-            for i in 0..=(*slot.0.as_ptr()).cursor {
-                let location = slot.location(i);
-                (*location).data = start;
-                (*location).len = len;
             }
         }
     }
@@ -361,6 +355,18 @@ impl NextLocation<'_> {
         self
     }
 
+    /// Gives the drivers below other memory, in one piece.
+    ///
+    /// # Safety
+    /// It is initialised, and theirs until the request has come back.
+    pub(crate) unsafe fn set_memory(&mut self, start: *mut u8, len: u32) {
+        let location = self.location();
+        (location.data, location.len) = (start, len);
+        if matches!(location.minor, minor::VECTORED | minor::POOLED) {
+            location.minor = minor::NONE;
+        }
+    }
+
     /// Shortens the data, to so many bytes or, of a vectored request, segments. A longer length than
     /// the data's is cut to it.
     pub fn set_len(&mut self, len: u32) -> &mut Self {
@@ -404,12 +410,7 @@ impl NextLocation<'_> {
             drop(mem::replace(&mut (*own).scratch, Payload::new(buffer)));
             let lent = (*own).scratch.get_mut::<B>().expect("just stored");
             let (start, len) = parts(lent);
-            let next = self.location();
-            next.data = start;
-            next.len = u32::try_from(len).unwrap_or(u32::MAX);
-            if matches!(next.minor, minor::VECTORED | minor::POOLED) {
-                next.minor = minor::NONE;
-            }
+            self.set_memory(start, u32::try_from(len).unwrap_or(u32::MAX));
         }
         self
     }

@@ -109,6 +109,11 @@ impl View {
         }
     }
 
+    /// The data's memory, piece by piece: first byte and bytes.
+    pub(crate) fn memory(&self) -> impl Iterator<Item = (*mut u8, usize)> {
+        self.raw_segments().map(|s| (s.base, s.len))
+    }
+
     /// The first `limit` bytes of the data, writable.
     ///
     /// # Safety
@@ -179,6 +184,17 @@ impl View {
     pub fn companion<T: Companion>(&self) -> Option<&T> {
         // SAFETY: as `of` says; borrowed as long as the token.
         unsafe { self.0.companion() }
+    }
+
+    /// What this driver keeps for the file: made, as the default, when it is first asked for on a file,
+    /// dropped when the file is closed or the driver is detached from it. One value for each driver and
+    /// file; the same whatever the processor.
+    ///
+    /// # Panics
+    /// When the driver has asked for another type before.
+    pub fn open_state<T: Default + Send + Sync + 'static>(&self) -> &T {
+        // SAFETY: see `of`: the request is in flight, so that its stack has the device.
+        self.file().open_state(unsafe { self.0.device() })
     }
 
     /// The value kept in this driver's location by [`crate::Irp::set_scratch`].

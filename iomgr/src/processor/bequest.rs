@@ -71,7 +71,7 @@ impl Core {
         let ends = self.bequeathed.get() && self.unfinished() == 0;
         if ends {
             self.stopping.set(true);
-            self.doomed.set(Some(Duration::ZERO));
+            self.doom(Duration::ZERO);
         }
         ends
     }

@@ -17,6 +17,7 @@
 //! hardware. Past its deadline everything the hardware may still write to is leaked, never freed.
 
 pub(crate) mod bequest;
+mod drain;
 mod gate;
 mod keeper;
 mod mailbox;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub(crate) use drain::Retired;
 pub use remote::ProcessorHandle;
 pub(crate) use remote::Remote;
 pub use thread::set_hardware_factory;
@@ -52,6 +54,7 @@ use crate::irp::slot::{Route, SlotPtr, flags};
 use crate::major::Major;
 use crate::status::Status;
 use crate::wheel::Wheel;
+use drain::Drain;
 use gate::{Gate, State};
 use timers::Timer;
 
@@ -106,13 +109,19 @@ pub(crate) struct Core {
     /// Nesting of calls into the processor, and loops that borrow it: it is not torn down before the
     /// outermost has returned.
     busy: Cell<u32>,
+    /// Something is to be done when it is not busy: `doomed`, `drains`.
+    due: Cell<bool>,
     /// The teardown that waits for that.
     doomed: Cell<Option<Duration>>,
+    /// Stacks that have been replaced, see `drain`.
+    drains: RefCell<Vec<Drain>>,
     /// Loops that a plain thread's processor is lent to.
     lent: Cell<u32>,
     /// The driver that a panic left first has been told; see `irp::dispatch`.
     pub(crate) blamed: Cell<bool>,
     done: RefCell<Vec<hal::Completion>>,
+    /// The state of `random`.
+    chance: Cell<u64>,
     counters: Counters,
     driver_counts: driver_counts::Counts,
     /// While the processor lives: unused. Afterwards: slots whose requesters have not let go, plus
@@ -130,7 +139,7 @@ impl Drop for Frame<'_> {
     fn drop(&mut self) {
         self.0.frames.set(self.0.frames.get() - 1);
         self.0.bury();
-        self.0.end_if_doomed();
+        self.0.do_what_is_due(0);
     }
 }
 
@@ -144,7 +153,7 @@ impl Drop for Busy<'_> {
         if self.0.gated {
             self.0.leave();
         } else {
-            self.0.end_if_doomed();
+            self.0.do_what_is_due(0);
         }
     }
 }
@@ -191,11 +200,13 @@ impl Core {
 
     /// It goes, one `enter` back.
     fn leave(&self) {
-        if self.doomed.get().is_some() {
-            let remote = self.remote.clone();
-            self.end_if_doomed();
-            // SAFETY: locked by `enter`.
-            return unsafe { remote.gate().unlock() };
+        if self.due.get() {
+            let (remote, doomed) = (self.remote.clone(), self.doomed.get().is_some());
+            self.do_what_is_due(0);
+            if doomed {
+                // SAFETY: locked by `enter`.
+                return unsafe { remote.gate().unlock() };
+            }
         }
         if self.busy.get() == 0 && self.lent.get() == 0 {
             self.look_back();
@@ -250,16 +261,32 @@ impl Core {
         self.busy.get() > 0 || self.frames.get() > 0 || self.depth.get() > 0
     }
 
-    /// Tears the processor down if that was asked for while it was busy, and it is no more.
+    /// Has it torn down when it is not busy.
+    fn doom(&self, deadline: Duration) {
+        self.doomed.set(Some(deadline));
+        self.due.set(true);
+    }
+
+    /// Does what waits until the processor is not busy. `own`: uses of the processor that are the
+    /// caller's own, and have no driver on the stack.
     #[inline]
-    fn end_if_doomed(&self) {
-        if self.doomed.get().is_some() && !self.is_busy() {
-            self.end();
+    fn do_what_is_due(&self, own: u32) {
+        if self.due.get()
+            && self.frames.get() == 0
+            && self.depth.get() == 0
+            && self.busy.get() <= own
+        {
+            self.do_it();
         }
     }
 
     #[cold]
-    fn end(&self) {
+    fn do_it(&self) {
+        self.report_drains();
+        if self.is_busy() {
+            return;
+        }
+        self.due.set(false);
         if let Some(deadline) = self.doomed.take() {
             // SAFETY: the processor was given up to `doomed`; nobody uses it.
             unsafe { turn::shutdown(self.this.get(), deadline) };
@@ -281,6 +308,15 @@ impl Core {
 
     pub(crate) fn remote(&self) -> &Arc<Remote> {
         &self.remote
+    }
+
+    /// A number by chance (SplitMix64).
+    pub(crate) fn random(&self) -> u64 {
+        let state = self.chance.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.chance.set(state);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
     }
 
     pub(crate) fn driven(&self) -> Driven {
@@ -569,6 +605,7 @@ impl Processor {
             ));
         }
         let hal = hal()?;
+        let seed = hal.seed();
         let gated = driven == Driven::Thread;
         let core = Box::new(Core {
             this: Cell::new(NonNull::dangling()),
@@ -590,10 +627,13 @@ impl Processor {
             graves: RefCell::default(),
             counts_locally: Cell::new(true),
             busy: Cell::new(0),
+            due: Cell::new(false),
             doomed: Cell::new(None),
+            drains: RefCell::default(),
             lent: Cell::new(0),
             blamed: Cell::new(false),
             done: RefCell::new(Vec::with_capacity(256)),
+            chance: Cell::new(seed),
             counters: Counters::default(),
             driver_counts: driver_counts::Counts::default(),
             orphans: AtomicUsize::new(0),
@@ -680,7 +720,7 @@ unsafe fn give_up(core: NonNull<Core>, deadline: Duration) -> ShutdownReport {
         if core.as_ref().is_busy() {
             // Called from a driver, a waker, an operation: they return into the processor.
             core.as_ref().stopping.set(true);
-            core.as_ref().doomed.set(Some(deadline));
+            core.as_ref().doom(deadline);
             return ShutdownReport::default();
         }
         turn::shutdown(core, deadline)

@@ -31,7 +31,7 @@ impl Processor {
     /// # Panics
     /// When called from inside a turn (a waker, a completion routine).
     pub fn turn(&self, wait: Wait, ready: impl FnOnce() -> bool) -> io::Result<bool> {
-        self.core().turn(wait, ready)
+        self.core().turn_for(0, wait, ready)
     }
 }
 
@@ -40,13 +40,14 @@ impl Processor {
 const PREFETCH: usize = 3;
 
 /// Restores the nesting even if something unwinds.
-struct Inside<'a>(&'a Core);
+struct Inside<'a>(&'a Core, u32);
 
 impl<'a> Inside<'a> {
-    fn enter(core: &'a Core) -> Inside<'a> {
+    /// `own`: see `do_what_is_due`.
+    fn enter(core: &'a Core, own: u32) -> Inside<'a> {
         assert_eq!(core.depth.get(), 0, "a processor's turn was called from inside a turn");
         core.depth.set(1);
-        Inside(core)
+        Inside(core, own)
     }
 }
 
@@ -54,7 +55,7 @@ impl Drop for Inside<'_> {
     fn drop(&mut self) {
         self.0.depth.set(0);
         self.0.bury();
-        self.0.end_if_doomed();
+        self.0.do_what_is_due(self.1);
     }
 }
 
@@ -66,15 +67,24 @@ impl Core {
         if self.is_inside_turn() {
             return false;
         }
-        let _inside = Inside::enter(self);
+        let _inside = Inside::enter(self, 0);
         self.remote.read(self, false);
         true
     }
 
+    /// As [`Processor::turn`], for a loop that uses the processor meanwhile, once.
     pub(crate) fn turn(&self, wait: Wait, ready: impl FnOnce() -> bool) -> io::Result<bool> {
-        let _inside = Inside::enter(self);
+        self.turn_for(1, wait, ready)
+    }
+
+    fn turn_for(&self, own: u32, wait: Wait, ready: impl FnOnce() -> bool) -> io::Result<bool> {
+        let _inside = Inside::enter(self, own);
         self.inline_left.set(super::INLINE_BUDGET);
         self.remote.read(self, false);
+        if self.due.get() && self.frames.get() == 0 && self.busy.get() <= own {
+            // Somebody may be waiting for what the mail has asked for, while this sleeps.
+            self.report_drains();
+        }
 
         let wait = self.bounded_by_timers(wait);
         let sleeps = wait != Wait::No;
@@ -167,6 +177,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
     core.orphans.store(core.live() + 1 + lent, Ordering::SeqCst);
     let before = core.live();
     core.remote.read(core, true);
+    core.end_drains(leaked > 0);
     let unclaimed = core.live().saturating_sub(leaked);
     let released = before - core.live();
     core.driver_counts().retire();

@@ -59,7 +59,7 @@ impl<K: Operation + 'static> Request<'_, K> {
         };
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
-            let slot = match admit(core, &file, &operation) {
+            let slot = match admit(core, &file, &operation, &extras) {
                 Ok(slot) => slot,
                 Err(status) => return Err(operation.refuse(status)),
             };

@@ -132,7 +132,7 @@ impl<K: Operation> Request<'_, K> {
         let (file, mut operation, extras) = self.unissued("started")?;
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
-            let slot = match admit(core, &file, &operation) {
+            let slot = match admit(core, &file, &operation, &extras) {
                 Ok(slot) => slot,
                 Err(status) => return Err(operation.refuse(status)),
             };

@@ -50,7 +50,7 @@ impl<K: Operation> Future for Request<'_, K> {
         let launched = Core::with_or_create(|core| {
             // Its handle goes in here.
             let file = file;
-            let slot = admit(core, &file, operation.as_ref().expect("not taken"))?;
+            let slot = admit(core, &file, operation.as_ref().expect("not taken"), &extras)?;
             let operation = operation.take().expect("not taken");
             let left = core.inline_left();
             let inline = launch(core, slot, &file, operation, Route::Future(None), extras);

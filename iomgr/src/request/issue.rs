@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use super::{Done, Extras, Operation, Setup, Tell};
+use super::{Done, Extras, Operation, Setup, Start, Tell};
 use crate::file::{self, FileObject};
 use crate::irp::dispatch;
 use crate::irp::finish;
@@ -35,6 +35,7 @@ pub(super) fn admit<K: Operation>(
     core: &Core,
     file: &FileObject,
     operation: &K,
+    extras: &Extras,
 ) -> Result<SlotPtr, Status> {
     let checked = operation.check();
     if checked != Status::SUCCESS {
@@ -48,7 +49,10 @@ pub(super) fn admit<K: Operation>(
     if let Some(scope) = &scope {
         within_limits(core, || scope.enter())?;
     }
-    let slot = core.alloc_slot(file.stack().route(major).len());
+    // SAFETY: on the thread of a processor that is busy; that of `Request::below`.
+    let stack =
+        unsafe { extras.below.map_or_else(|| file.stack_for(core), |start| start.stack.as_ref()) };
+    let slot = core.alloc_slot(stack.route(major).len());
     let Some(slot) = slot else {
         if let Some(scope) = scope {
             scope.turn_back();
@@ -59,6 +63,7 @@ pub(super) fn admit<K: Operation>(
     // operation would answer next time.
     unsafe {
         (*slot.0.as_ptr()).major = major;
+        (*slot.0.as_ptr()).stack = Some(NonNull::from(stack));
         if scope.is_some() {
             (*slot.0.as_ptr()).scope = scope;
             (*slot.0.as_ptr()).flags.set(flags::SCOPED);
@@ -94,7 +99,7 @@ pub(super) fn launch<K: Operation>(
         if major == Major::Close {
             file.announce_end();
         }
-        fill(core, slot, file.address(), major, route);
+        fill(core, slot, file.address(), major, route, extras.below);
         let location = &mut *slot.location(0);
         let payload = &mut (*slot.0.as_ptr()).payload;
         let undo = Undo(slot);
@@ -121,6 +126,7 @@ pub(super) fn launch<K: Operation>(
         }
         if let Some(serial) = file.serial()
             && major != Major::Close
+            && extras.below.is_none()
         {
             match serial.enter(slot) {
                 Turn::Now => {}
@@ -187,13 +193,28 @@ impl Drop for Undo {
 /// Fills a new slot's header and its top location.
 ///
 /// # Safety
-/// The slot is new and the caller's; the file is alive.
+/// The slot is new and the caller's, its stack set; the file is alive.
 #[inline]
-unsafe fn fill(core: &Core, slot: SlotPtr, file: NonNull<FileObject>, major: Major, route: Route) {
-    // SAFETY: the caller's.
+unsafe fn fill(
+    core: &Core,
+    slot: SlotPtr,
+    file: NonNull<FileObject>,
+    major: Major,
+    route: Route,
+    below: Option<Start>,
+) {
+    // SAFETY: the caller's; that of `Request::below`.
     unsafe {
         let object = file.as_ref();
-        let devices = object.stack().route(major);
+        let stack = (*slot.0.as_ptr()).stack.expect("set with the slot").as_ref();
+        let level = match below {
+            None => 0,
+            Some(start) => {
+                core.starts_below(slot);
+                stack.level_below(start.device.as_ref(), major)
+            }
+        };
+        let devices = stack.route(major);
         let header = &mut *slot.0.as_ptr();
         header.phase = Phase::Driver;
         header.major = major;
@@ -201,7 +222,6 @@ unsafe fn fill(core: &Core, slot: SlotPtr, file: NonNull<FileObject>, major: Maj
         header.depth = devices.len() as u8;
         header.result = IoStatus { status: Status::SUCCESS, info: 0 };
         header.file = Some(file);
-        header.stack = Some(NonNull::from(&**object.stack()));
         header.devices = devices.as_ptr();
         if matches!(route, Route::Future(_)) {
             header.flags.set(flags::FUTURE);
@@ -213,7 +233,8 @@ unsafe fn fill(core: &Core, slot: SlotPtr, file: NonNull<FileObject>, major: Maj
         let top = slot.location(0);
         (*top).minor = minor::NONE;
         (*top).control = 0;
-        (*top).level = 0;
+        (*top).level = level;
+        (*top).base = level;
         (*top).len = 0;
         (*top).data = std::ptr::null_mut();
         (*top).offset = 0;
@@ -253,9 +274,10 @@ pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
         }
         // SAFETY: the caller says that the file is alive; it is counted as soon as it is filled in.
         unsafe {
-            let depth = file.as_ref().stack().route(major).len();
-            let Some(slot) = core.alloc_slot(depth) else { return false };
-            fill(core, slot, file, major, Route::None);
+            let stack = file.as_ref().stack_for(core);
+            let Some(slot) = core.alloc_slot(stack.route(major).len()) else { return false };
+            (*slot.0.as_ptr()).stack = Some(NonNull::from(stack));
+            fill(core, slot, file, major, Route::None, None);
             dispatch::issue(slot);
             finish::forget(slot);
         }

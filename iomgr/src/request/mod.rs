@@ -16,6 +16,7 @@ mod operation;
 mod routes;
 mod tell;
 
+use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 pub use block::Block;
@@ -27,6 +28,7 @@ pub(crate) use tell::Tell;
 use crate::file::{FileHandle, FileObject};
 use crate::irp::slot::SlotPtr;
 use crate::port::{CompletionPort, Rights};
+use crate::stack::{Device, Stack};
 use crate::status::Status;
 use crate::wait::Event;
 
@@ -53,7 +55,18 @@ enum State<'f, K> {
 struct Extras {
     deadline: Option<Instant>,
     tell: Option<Tell>,
+    below: Option<Start>,
 }
+
+/// Where a driver's own request starts: below that driver, in the stack of the request it makes it for.
+#[derive(Clone, Copy)]
+struct Start {
+    stack: NonNull<Stack>,
+    device: NonNull<Device>,
+}
+
+// SAFETY: addresses; whoever makes a request answers for them.
+unsafe impl Send for Start {}
 
 /// The file object of a request that is not issued; an issued one counts on it by itself.
 enum Target<'f> {
@@ -151,6 +164,31 @@ impl<'f, K: Operation> Request<'f, K> {
     ) -> Request<'static, K> {
         let file = Target::New(Box::new(Box::new(make)));
         Request { state: State::Ready(file, operation, Extras::default()) }
+    }
+
+    /// Builds a driver's own request, which starts below that driver.
+    ///
+    /// # Safety
+    /// For as long as this is not issued, the request `slot` is in flight, and the driver of its current
+    /// location the caller's.
+    pub(crate) unsafe fn below(slot: SlotPtr, operation: K) -> Self {
+        // SAFETY: the caller's: so its file, its stack and its device are there.
+        let (file, start) = unsafe {
+            let header = slot.0.as_ptr();
+            let stack = (*header).stack.expect("in flight");
+            let file = (*header).file.expect("in flight");
+            (file.as_ref(), Start { stack, device: NonNull::from(slot.device()) })
+        };
+        let extras = Extras { below: Some(start), ..Extras::default() };
+        Request { state: State::Ready(Target::Borrowed(file), operation, extras) }
+    }
+
+    /// Asks for an early end of a request that has been issued and that nobody has taken.
+    pub(crate) fn cancel_issued(&self) {
+        if let State::Issued(slot) = self.state {
+            // SAFETY: an issued request holds the requester's reference.
+            unsafe { Cancel::of((*slot.0.as_ptr()).core.as_ref(), slot) }.cancel();
+        }
     }
 
     /// Asks for an early end after `limit` from now: the request is then cancelled, and its result

@@ -141,7 +141,7 @@ impl<'f, K: Operation> Request<'f, K> {
             if core.driven() == Driven::Loop || core.is_inside_turn() {
                 return Err(operation.refuse(Status::WOULD_DEADLOCK));
             }
-            let slot = match admit(core, &file, &operation) {
+            let slot = match admit(core, &file, &operation, &extras) {
                 Ok(slot) => slot,
                 Err(status) => return Err(operation.refuse(status)),
             };
@@ -213,7 +213,7 @@ impl<'f, K: Operation> Request<'f, K> {
         };
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
-            let slot = match admit(core, &file, &operation) {
+            let slot = match admit(core, &file, &operation, &extras) {
                 Ok(slot) => slot,
                 Err(status) => return Err(operation.refuse(status)),
             };
@@ -272,7 +272,7 @@ impl<'f, K: Operation> Request<'f, K> {
         let admitted = admission.is_some();
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
-            let slot = match admit(core, &file, &operation) {
+            let slot = match admit(core, &file, &operation, &extras) {
                 Ok(slot) => slot,
                 Err(status) => return Err(operation.refuse(status)),
             };

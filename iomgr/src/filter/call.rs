@@ -1,0 +1,620 @@
+//! A call of a filter's function: its future, in a chunk of memory that the request keeps.
+//!
+//! ```text
+//!            dispatch                     forwarded                     the future ends
+//!   (new) ───────────▶ IN HAND ──────────────────────▶ BELOW               ┌──▶ completed
+//!                       ▲   │  ◀──────────────────────   │                 │    for the drivers above
+//!                       │   │        completed           │ wake: polled,   │
+//!                 wake, │   │ neither forwarded nor      │ cannot pass     │
+//!               cancel  │   ▼ ended                      ▼ anything on     │
+//!                      WAITING                        (BELOW)           IN HAND
+//! ```
+//!
+//! **Invariants.**
+//! - A call belongs to the thread of its request's processor: it is polled, and goes, there alone.
+//!   Other threads have its alarm, or, while a poll waits for them, its waker.
+//! - The call's driver owns the request's driver side, except while `BELOW` is set. `WAITING` says
+//!   that no frame on the stack has it: the call itself keeps it.
+//! - What a future asks for is done by the driver after the poll has returned ([`Step`]): no request
+//!   moves while code of a filter's author is on the stack.
+//! - The request does not complete past its call before the future has ended, everything that the
+//!   call has sent below in the request's own name has come back, and every part of the data that
+//!   was handed out has been dropped. A panic of the future is caught here, for the same reason.
+
+use std::alloc::Layout;
+use std::cell::{Cell, UnsafeCell};
+use std::future::Future;
+use std::mem::{self, ManuallyDrop, MaybeUninit};
+use std::pin::Pin;
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use super::alarm::{self, Alarm};
+use super::arena;
+use super::next::Next;
+use crate::buf::Payload;
+use crate::irp::slot::{IoStatus, Phase, SlotPtr, flags};
+use crate::irp::{Irp, NextLocation, dispatch, finish};
+use crate::major::Major;
+use crate::panics::caught;
+use crate::processor::Core;
+use crate::status::Status;
+use crate::wake;
+
+/// What a filter's function returns.
+pub(super) type Outcome = Result<usize, Status>;
+
+/// After so many attempts to send a cancelled request down, the filter is not asked any more.
+const MOST_REFUSALS: u16 = 1000;
+
+/// Marks of `Call::marks`.
+mod mark {
+    /// The request is with the drivers below.
+    pub const BELOW: u16 = 1;
+    /// Nobody on the stack has the request: the call waits for a wake.
+    pub const WAITING: u16 = 2;
+    /// The future is being polled.
+    pub const POLLING: u16 = 4;
+    /// It is to be polled once more before anything else.
+    pub const AGAIN: u16 = 8;
+    /// The future wants the request sent below.
+    pub const WANTED: u16 = 16;
+    /// The request has come back, and the future has not seen it.
+    pub const CAME_BACK: u16 = 32;
+    /// The future has ended; `outcome` is what it said.
+    pub const ENDED: u16 = 64;
+    /// It has been polled since the request was cancelled.
+    pub const TOLD: u16 = 128;
+    /// `offset` and `len` are for the drivers below.
+    pub const MOVED: u16 = 256;
+    /// The drivers below get `lent` in place of the data.
+    pub const LENT: u16 = 512;
+    /// The future has been dropped.
+    pub const DROPPED: u16 = 1024;
+}
+
+/// See the module's header.
+pub(crate) struct Call {
+    slot: SlotPtr,
+    table: &'static Table,
+    marks: Cell<u16>,
+    refusals: Cell<u16>,
+    /// For the drivers below, if `MOVED`.
+    offset: Cell<u64>,
+    len: Cell<u32>,
+    /// If `ENDED`.
+    outcome: Cell<MaybeUninit<IoStatus>>,
+    /// What was lent to the drivers below, until the future takes it back, or the call goes.
+    lent: UnsafeCell<Payload>,
+    /// Its memory, if `LENT`.
+    memory: Cell<MaybeUninit<(*mut u8, u32)>>,
+    /// Of whoever polls the future that waits for the request, unless that is the call itself.
+    waiter: UnsafeCell<Option<Waker>>,
+    alarm: OnceLock<Arc<Alarm>>,
+}
+
+/// What a future's type is needed for.
+struct Table {
+    poll: unsafe fn(NonNull<Call>, &mut Context<'_>) -> Poll<Outcome>,
+    drop: unsafe fn(NonNull<Call>),
+    layout: Layout,
+}
+
+/// A call and its future.
+#[repr(C)]
+struct Body<F> {
+    call: Call,
+    future: ManuallyDrop<F>,
+}
+
+impl<F: Future<Output = Outcome>> Body<F> {
+    const TABLE: &'static Table =
+        &Table { poll: poll::<F>, drop: drop_future::<F>, layout: Layout::new::<Body<F>>() };
+}
+
+/// # Safety
+/// The call is that of a `Body<F>`, pinned where it is, whose future has not ended.
+unsafe fn poll<F: Future<Output = Outcome>>(
+    call: NonNull<Call>,
+    cx: &mut Context<'_>,
+) -> Poll<Outcome> {
+    // SAFETY: the caller's. `ManuallyDrop` is transparent; the call beside it is not touched.
+    unsafe {
+        let future = &raw mut (*call.cast::<Body<F>>().as_ptr()).future;
+        Pin::new_unchecked(&mut *future.cast::<F>()).poll(cx)
+    }
+}
+
+/// # Safety
+/// As [`poll`]; the future is not used afterwards.
+unsafe fn drop_future<F>(call: NonNull<Call>) {
+    // SAFETY: the caller's.
+    unsafe { ManuallyDrop::drop(&mut (*call.cast::<Body<F>>().as_ptr()).future) };
+}
+
+/// Owns a call. Kept in its driver's stack location.
+pub(super) struct Owned(NonNull<Call>);
+
+// SAFETY: an address. It is used on the thread of the request's processor, as the location is; that
+// may be another thread from one use to the next, which is why the futures are `Send`.
+unsafe impl Send for Owned {}
+
+impl Owned {
+    /// Makes a call for the request: its future, made by `make`, is not polled yet.
+    ///
+    /// # Safety
+    /// The caller owns the request's driver side. Whatever the future borrows lives until the request
+    /// has unwound past the current location, which keeps what is returned here.
+    #[inline]
+    pub(super) unsafe fn new<'a, F: Future<Output = Outcome> + Send + 'a>(
+        slot: SlotPtr,
+        make: impl FnOnce(NonNull<Call>) -> F,
+    ) -> Owned {
+        /// Gives the memory back when `make` panics.
+        struct Undo(NonNull<Call>, Layout);
+        impl Drop for Undo {
+            fn drop(&mut self) {
+                // SAFETY: just taken; what is in it needs no drop, or is leaked by a panic.
+                unsafe { arena::give(self.0.cast(), self.1) };
+            }
+        }
+        let table = Body::<F>::TABLE;
+        let call = arena::take(table.layout).cast::<Call>();
+        // SAFETY: the memory is right for the body, and ours.
+        unsafe {
+            call.write(Call {
+                slot,
+                table,
+                marks: Cell::new(0),
+                refusals: Cell::new(0),
+                offset: Cell::new(0),
+                len: Cell::new(0),
+                outcome: Cell::new(MaybeUninit::uninit()),
+                lent: UnsafeCell::new(Payload::empty()),
+                memory: Cell::new(MaybeUninit::uninit()),
+                waiter: UnsafeCell::new(None),
+                alarm: OnceLock::new(),
+            });
+            let undo = Undo(call, table.layout);
+            let future = make(call);
+            mem::forget(undo);
+            (&raw mut (*call.cast::<Body<F>>().as_ptr()).future).write(ManuallyDrop::new(future));
+        }
+        Owned(call)
+    }
+
+    pub(super) fn call(&self) -> NonNull<Call> {
+        self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        /// Also when the future's drop panics.
+        struct Free(NonNull<Call>, Layout);
+        impl Drop for Free {
+            fn drop(&mut self) {
+                // SAFETY: the owner goes, and nobody else has the address: the alarm has been told.
+                unsafe {
+                    if let Some(alarm) = self.0.as_ref().alarm.get() {
+                        alarm.disconnect();
+                    }
+                    self.0.drop_in_place();
+                    arena::give(self.0.cast(), self.1);
+                }
+            }
+        }
+        // SAFETY: ours; the table is that of its body.
+        unsafe {
+            let call = self.0.as_ref();
+            let (table, dropped) = (call.table, call.has(mark::DROPPED));
+            let _free = Free(self.0, table.layout);
+            if !dropped {
+                (table.drop)(self.0);
+            }
+        }
+    }
+}
+
+/// What the driver is to do after a poll.
+pub(super) enum Step {
+    /// Complete the request.
+    Done(IoStatus),
+    /// Send it below; [`Call::equip`] first.
+    Down,
+    /// Keep it; [`Call::wait`].
+    Wait,
+}
+
+thread_local! {
+    /// The call whose future is being polled on this thread.
+    static POLLED: Cell<*const Call> = const { Cell::new(ptr::null()) };
+}
+
+impl Call {
+    fn has(&self, marks: u16) -> bool {
+        self.marks.get() & marks != 0
+    }
+    fn set(&self, marks: u16) {
+        self.marks.set(self.marks.get() | marks);
+    }
+    fn clear(&self, marks: u16) {
+        self.marks.set(self.marks.get() & !marks);
+    }
+    /// Clears the mark; whether it was set.
+    fn take(&self, mark: u16) -> bool {
+        let had = self.has(mark);
+        self.clear(mark);
+        had
+    }
+
+    pub(super) fn slot(&self) -> &SlotPtr {
+        &self.slot
+    }
+
+    fn core(&self) -> &Core {
+        // SAFETY: the request lives as long as its call.
+        unsafe { (*self.slot.0.as_ptr()).core.as_ref() }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        // SAFETY: as above; an atomic.
+        unsafe { (*self.slot.0.as_ptr()).flags.has(flags::CANCEL) }
+    }
+
+    /// Whether it is being polled by the calling thread.
+    pub(super) fn is_polled(this: NonNull<Call>) -> bool {
+        ptr::eq(POLLED.get(), this.as_ptr())
+    }
+
+    /// The call's alarm.
+    ///
+    /// # Safety
+    /// The call is there. On its thread, or during a poll on a thread that the poll waits for.
+    pub(super) unsafe fn alarm<'a>(this: NonNull<Call>) -> &'a Arc<Alarm> {
+        // SAFETY: the caller's. These two fields are all that another thread sees of it: one never
+        // changes, the other is made for that.
+        unsafe {
+            let slot = (*this.as_ptr()).slot;
+            (*this.as_ptr())
+                .alarm
+                .get_or_init(|| Alarm::new((*slot.0.as_ptr()).core.as_ref().remote().clone(), this))
+        }
+    }
+
+    /// The alarm, if there is one.
+    pub(super) fn made_alarm(&self) -> Option<&Arc<Alarm>> {
+        self.alarm.get()
+    }
+
+    /// See [`Next::random`].
+    pub(super) fn random(&self) -> u64 {
+        self.core().random()
+    }
+
+    // The driver's side.
+
+    /// The request has come back from below, and is in the driver's hand.
+    ///
+    /// # Safety
+    /// On the call's thread, as all of these. `false`: a poll is under way further up the stack, and the
+    /// call waits for that: the driver is to keep the request.
+    #[inline]
+    pub(super) unsafe fn came_back(this: NonNull<Call>) -> bool {
+        // SAFETY: the caller's.
+        unsafe {
+            let call = this.as_ref();
+            call.clear(mark::BELOW);
+            call.set(mark::CAME_BACK);
+            if let Some(waiter) = (*call.waiter.get()).take() {
+                wake::wake(waiter);
+            }
+            if call.has(mark::POLLING) {
+                call.set(mark::AGAIN);
+                return false;
+            }
+            true
+        }
+    }
+
+    /// Polls the future, with the request in the driver's hand, as far as it goes by itself.
+    ///
+    /// # Safety
+    /// On the call's thread; no poll of it is under way.
+    #[inline]
+    pub(super) unsafe fn step(this: NonNull<Call>) -> Step {
+        // SAFETY: the caller's; the call goes with its location, which we have.
+        unsafe {
+            let call = this.as_ref();
+            loop {
+                if !call.has(mark::ENDED) {
+                    Self::poll(this);
+                }
+                if call.has(mark::ENDED) {
+                    // It may be a part of the data.
+                    drop(mem::take(&mut *call.lent.get()));
+                    if call.alarm.get().is_some_and(|alarm| alarm.is_shared(false)) {
+                        return Step::Wait;
+                    }
+                    return Step::Done(call.outcome.get().assume_init());
+                }
+                if call.take(mark::AGAIN) {
+                    continue;
+                }
+                if call.take(mark::WANTED) {
+                    if !Self::refuses(this) {
+                        call.set(mark::BELOW);
+                        return Step::Down;
+                    }
+                    continue;
+                }
+                if call.is_cancelled() && !call.has(mark::TOLD) {
+                    call.set(mark::TOLD);
+                    continue;
+                }
+                return Step::Wait;
+            }
+        }
+    }
+
+    /// Whether the request may not go below (again): if so, that is its result.
+    unsafe fn refuses(this: NonNull<Call>) -> bool {
+        // SAFETY: the request is in hand, and no poll is under way.
+        unsafe {
+            let call = this.as_ref();
+            let header = call.slot.0.as_ptr();
+            let status = match (*header).result.status {
+                // It would find the bytes above again.
+                Status::DATA_ABOVE => Status::DATA_ABOVE,
+                _ if matches!((*header).major, Major::Close | Major::Cleanup) => return false,
+                _ if call.is_cancelled() => Status::CANCELLED,
+                _ => return false,
+            };
+            (*header).result = IoStatus { status, info: 0 };
+            call.set(mark::CAME_BACK);
+            if let Some(waiter) = (*call.waiter.get()).take() {
+                wake::wake(waiter);
+            }
+            call.refusals.set(call.refusals.get() + 1);
+            if call.refusals.get() > MOST_REFUSALS {
+                call.slot.device().report_bug("a filter goes on with a cancelled request", false);
+                call.end(Err(status));
+                // It may hold parts of the data, and is not asked for them any more.
+                call.set(mark::DROPPED);
+                _ = caught(|| (call.table.drop)(this));
+            }
+            true
+        }
+    }
+
+    /// Polls once. Afterwards `ENDED` may be set.
+    ///
+    /// # Safety
+    /// As [`Call::step`]; the future has not ended.
+    #[inline]
+    unsafe fn poll(this: NonNull<Call>) {
+        /// Puts everything back, whatever panics.
+        struct Polled<'a>(&'a Call, *const Call);
+        impl Drop for Polled<'_> {
+            fn drop(&mut self) {
+                self.0.clear(mark::POLLING);
+                POLLED.set(self.1);
+            }
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            let call = this.as_ref();
+            call.set(mark::POLLING);
+            let polled = Polled(call, POLLED.replace(this.as_ptr()));
+            let waker = ManuallyDrop::new(alarm::borrowed(this));
+            let polled_to = caught(|| (call.table.poll)(this, &mut Context::from_waker(&waker)));
+            drop(polled);
+            match polled_to {
+                Some(Poll::Pending) => {}
+                Some(Poll::Ready(outcome)) => call.end(outcome),
+                None => {
+                    call.slot.device().report_bug("a filter panicked", true);
+                    call.end(Err(Status::DRIVER_INTERNAL_ERROR));
+                }
+            }
+        }
+    }
+
+    /// Notes what the future has said.
+    fn end(&self, outcome: Outcome) {
+        // SAFETY: the request is the call's, which reads; nobody writes during a poll.
+        let last = unsafe { (*self.slot.0.as_ptr()).result };
+        let outcome = match outcome {
+            // A filter that hands through what it got hands all of it through.
+            Ok(n) if last.status.is_success() && last.info == n => last,
+            Err(status) if last.status == status => last,
+            Ok(info) => IoStatus { status: Status::SUCCESS, info },
+            Err(status) => IoStatus { status, info: 0 },
+        };
+        // The request is to get what is kept above its stack, whatever a filter makes of it.
+        let above = last.status == Status::DATA_ABOVE;
+        self.outcome.set(MaybeUninit::new(if above { last } else { outcome }));
+        self.set(mark::ENDED);
+    }
+
+    /// What the drivers below are to see in place of the driver's own parameters.
+    ///
+    /// # Safety
+    /// [`Call::step`] has said [`Step::Down`].
+    #[inline]
+    pub(super) unsafe fn equip<'a>(this: NonNull<Call>, next: impl FnOnce() -> NextLocation<'a>) {
+        // SAFETY: on the call's thread.
+        let call = unsafe { this.as_ref() };
+        if !call.has(mark::MOVED | mark::LENT) {
+            return;
+        }
+        let mut next = next();
+        if call.take(mark::LENT) {
+            // SAFETY: set with the mark; `lent` keeps the memory until the request is back.
+            unsafe {
+                let (start, len) = call.memory.get().assume_init();
+                next.set_memory(start, len);
+            }
+        }
+        if call.take(mark::MOVED) {
+            next.set_offset(call.offset.get()).set_len(call.len.get());
+        }
+    }
+
+    /// The request waits for a wake of its call.
+    ///
+    /// # Safety
+    /// [`Call::step`] has said [`Step::Wait`], or [`Call::came_back`] `false`, and the request is held:
+    /// whoever held it has forgotten that.
+    pub(super) unsafe fn wait(this: NonNull<Call>) {
+        // SAFETY: the caller's.
+        unsafe {
+            let header = this.as_ref().slot.0.as_ptr();
+            debug_assert!((*header).phase == Phase::Held);
+            (*header).flags.set(flags::WAITS);
+            this.as_ref().set(mark::WAITING);
+        }
+    }
+
+    /// Somebody has rung the alarm.
+    ///
+    /// # Safety
+    /// On the call's thread.
+    pub(super) unsafe fn wake(this: NonNull<Call>) {
+        // SAFETY: the caller's. After anything that lets go of the request, the call is not touched.
+        unsafe {
+            let call = this.as_ref();
+            let slot = call.slot;
+            if call.has(mark::POLLING) {
+                return call.set(mark::AGAIN);
+            }
+            if call.has(mark::BELOW) && !call.has(mark::ENDED) {
+                let core = call.core();
+                let _frame = core.frame();
+                loop {
+                    call.clear(mark::AGAIN);
+                    Self::poll(this);
+                    let again = call.has(mark::AGAIN);
+                    if call.has(mark::ENDED) || !call.has(mark::BELOW) || !again {
+                        break;
+                    }
+                }
+                if call.has(mark::BELOW) {
+                    if call.has(mark::ENDED) {
+                        // Nobody wants its result any more.
+                        finish::cancel(slot);
+                    }
+                    return;
+                }
+            }
+            if call.take(mark::WAITING) {
+                (*slot.0.as_ptr()).flags.clear(flags::WAITS);
+                dispatch::go_on_here(slot);
+            }
+        }
+    }
+
+    // The future's side: the functions of `Next` and `Io`, during a poll.
+
+    /// Whether the request is with the drivers below.
+    pub(super) fn is_below(&self) -> bool {
+        self.has(mark::BELOW)
+    }
+
+    /// Asks for the request to be sent below. `false`: it is there already, for somebody who has given
+    /// it up since.
+    pub(super) fn ask(&self, shift: Option<(u64, u32)>) -> bool {
+        if self.has(mark::BELOW | mark::WANTED) {
+            return false;
+        }
+        self.clear(mark::CAME_BACK | mark::MOVED | mark::LENT);
+        if let Some((offset, len)) = shift {
+            self.offset.set(offset);
+            self.len.set(len);
+            self.set(mark::MOVED);
+        }
+        self.set(mark::WANTED);
+        true
+    }
+
+    /// The result of what was asked for, if it is there.
+    pub(super) fn answer(&self) -> Option<Outcome> {
+        self.take(mark::CAME_BACK).then(|| {
+            // SAFETY: it has come back, so it is in hand.
+            let result = unsafe { (*self.slot.0.as_ptr()).result };
+            if result.status.is_success() { Ok(result.info) } else { Err(result.status) }
+        })
+    }
+
+    /// Leaves word whom to wake, unless that is the call itself.
+    pub(super) fn watch(&self, this: NonNull<Call>, cx: &Context<'_>) {
+        if alarm::is_borrowed(cx.waker(), this) {
+            return;
+        }
+        let waker = cx.waker().clone();
+        // SAFETY: on the call's thread; nothing else is done meanwhile.
+        drop(unsafe { (*self.waiter.get()).replace(waker) });
+    }
+
+    /// Whoever asked does not want it any more.
+    pub(super) fn give_up(&self) {
+        if !self.take(mark::WANTED) && self.has(mark::BELOW) {
+            // It comes back, here or later, and the call goes on.
+            // SAFETY: on the call's thread; the request is there, for it is below.
+            unsafe { finish::cancel(self.slot) };
+        }
+    }
+
+    /// Lends a buffer to the drivers below, for what is asked for next.
+    ///
+    /// # Safety
+    /// The request is not below. `memory` says where the buffer's bytes are, which are initialised.
+    pub(super) unsafe fn lend<B: Send + 'static>(
+        &self,
+        buffer: B,
+        memory: impl FnOnce(&mut B) -> (*mut u8, usize),
+    ) {
+        // SAFETY: not below, so that nobody has what is replaced; on the call's thread.
+        unsafe {
+            drop(mem::replace(&mut *self.lent.get(), Payload::new(buffer)));
+            let lent = (*self.lent.get()).get_mut::<B>().expect("just stored");
+            let (start, len) = memory(lent);
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            self.memory.set(MaybeUninit::new((start, len)));
+            self.set(mark::LENT);
+        }
+    }
+
+    /// Takes the buffer back.
+    ///
+    /// # Safety
+    /// The request is not below.
+    pub(super) unsafe fn take_lent<B: 'static>(&self) -> B {
+        // SAFETY: as in `lend`.
+        unsafe { &mut *self.lent.get() }.take().expect("what was lent")
+    }
+}
+
+/// The request's call, if it has one with this driver.
+#[inline]
+pub(super) fn of(irp: &Irp<'_>) -> Option<NonNull<Call>> {
+    irp.scratch::<Owned>().map(Owned::call)
+}
+
+/// Tells a request's waiting call that the request has been cancelled.
+///
+/// # Safety
+/// On the owner's thread; the request is marked as one whose call waits.
+pub(crate) unsafe fn tell(slot: SlotPtr) {
+    // SAFETY: the caller's; the current location is the call's driver's.
+    unsafe {
+        let owned = (*slot.current()).scratch.get_ref::<Owned>();
+        Call::alarm(owned.expect("it waits").0).ring();
+    }
+}
+
+/// The way to the drivers below, for a future.
+pub(super) fn next<'a>(call: NonNull<Call>) -> Next<'a> {
+    Next::new(call)
+}

@@ -1,0 +1,86 @@
+//! A stack for people and their tools: as text, JSON and DOT.
+
+use std::fmt::{self, Write as _};
+
+use super::{Device, Stack, Why};
+use crate::major::Major;
+
+/// As the names of its drivers, top first: `trace | luks | file`.
+impl fmt::Display for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, device) in self.devices().enumerate() {
+            f.write_str(if i == 0 { "" } else { " | " })?;
+            f.write_str(device.name())?;
+        }
+        Ok(())
+    }
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if (c as u32) < 0x20 => _ = write!(out, "\\u{:04x}", c as u32),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+impl Stack {
+    /// Who is on an operation's way, and why: a line each, top first.
+    ///
+    /// ```text
+    /// Read: trace (hooks it), luks (hooks it), file (bottom)
+    /// ```
+    pub fn explain_text(&self, major: Major) -> String {
+        let visits = self.explain(major).map(|visit| {
+            let why = match visit.why {
+                Why::Hooks => "hooks it",
+                Why::Refuses => "refuses it: it transforms data and does not know it",
+                Why::Bottom => "bottom",
+            };
+            format!("{} ({why})", visit.device.name())
+        });
+        format!("{major:?}: {}", visits.collect::<Vec<_>>().join(", "))
+    }
+
+    /// The devices, top first, as JSON: name, class, limits, what each hooks, what has gone wrong.
+    pub fn to_json(&self) -> String {
+        let hooks = |device: &Device| {
+            let hooked = Major::ALL.into_iter().filter(|m| device.driver().hooks().contains(*m));
+            hooked.map(|major| quoted(&format!("{major:?}"))).collect::<Vec<_>>().join(",")
+        };
+        let devices = self.devices().map(|device| {
+            let limits = device.driver().limits(crate::limits::Limits::NONE);
+            format!(
+                "{{\"name\":{},\"class\":{},\"block\":{},\"most\":{},\"hooks\":[{}],\"faulted\":{},\
+                 \"bugs\":{}}}",
+                quoted(device.name()),
+                quoted(&format!("{:?}", device.driver().class())),
+                limits.block,
+                limits.most,
+                hooks(device),
+                device.is_faulted(),
+                device.bugs(),
+            )
+        });
+        format!("[{}]", devices.collect::<Vec<_>>().join(","))
+    }
+
+    /// The devices as a graph for Graphviz: `… | dot -Tsvg`.
+    pub fn to_dot(&self) -> String {
+        let mut out = String::from("digraph stack {\n  node [shape=box];\n");
+        for (i, device) in self.devices().enumerate() {
+            _ = writeln!(out, "  d{i} [label={}];", quoted(device.name()));
+            if i > 0 {
+                _ = writeln!(out, "  d{} -> d{i};", i - 1);
+            }
+        }
+        out.push_str("}\n");
+        out
+    }
+}
