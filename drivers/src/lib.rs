@@ -6,6 +6,7 @@
 //! - [`class`]: what bottoms of one kind share: their operations, and how received bytes are kept
 //!   whole when a receive is cancelled.
 //! - [`filter`]: filters to stack above them.
+//! - [`text`]: stacks as text.
 //!
 //! This crate knows nothing of tasks; the I/O manager below it knows nothing of file descriptors.
 
@@ -13,3 +14,4 @@ pub mod bottom;
 pub mod class;
 pub mod filter;
 pub mod hal;
+pub mod text;

@@ -262,6 +262,9 @@ pub struct ListenerContext {
     pending: AtomicUsize,
     /// No more connections are taken: the socket goes to somebody else.
     stopped: AtomicBool,
+    /// Waiting accepts have been asked to look again, and no processor has begun with it: thousands
+    /// that end in one turn ask once, for each time looks at all.
+    asked: Arc<AtomicBool>,
 }
 
 /// The bottom driver of listening sockets.
@@ -284,6 +287,14 @@ impl ListenerContext {
     fn ready(&self) -> MutexGuard<'_, VecDeque<FileHandle>> {
         // Nothing in here panics while it holds the lock.
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has the accepts that wait look again.
+fn look_again(file: &FileObject) {
+    let asked = listener(file).asked.clone();
+    if !asked.swap(true, Ordering::SeqCst) {
+        file.interrupt_later(Major::Accept, move || asked.store(false, Ordering::SeqCst));
     }
 }
 
@@ -350,7 +361,7 @@ impl ListenerDriver {
         if status.is_error() && others && system::of(irp.file().fd()).is_readable(irp.file().fd()) {
             // The system wakes one accept for a connection. It was this one, perhaps, which does not
             // take it.
-            irp.file().interrupt(Major::Accept);
+            look_again(irp.file());
         }
         irp.complete(status, 0)
     }
@@ -383,7 +394,7 @@ impl Driver for ListenerDriver {
         {
             // It was the oldest when it was given away.
             listener(file).ready().push_front(socket);
-            file.interrupt(Major::Accept);
+            look_again(file);
         }
     }
 
@@ -425,6 +436,7 @@ pub fn adopt_listener(
         ready: Mutex::default(),
         pending: AtomicUsize::new(0),
         stopped: AtomicBool::new(false),
+        asked: Arc::default(),
     };
     let file = FileObject::new(stack, name, Box::new(context))?;
     own(&file, socket.into())?;

@@ -5,5 +5,5 @@ mod pass;
 mod xor;
 
 pub use later::Later;
-pub use pass::{Pass, PassKind};
+pub use pass::{PassKind, pass};
 pub use xor::Xor;

@@ -1,8 +1,11 @@
 //! Filters that change nothing: for measuring what a layer costs.
 
-use overlapped_iomgr::{Disposition, Driver, Irp, Lower, Major, MajorSet, On};
+use std::sync::Arc;
 
-/// How a [`Pass`] takes part in reads and writes.
+use overlapped_iomgr::filter::{Filter, Io, Next};
+use overlapped_iomgr::{Disposition, Driver, Irp, Lower, Major, MajorSet, On, Status};
+
+/// How a filter of [`pass`] takes part in reads and writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PassKind {
     /// Does not hook them: it is not visited.
@@ -11,18 +14,27 @@ pub enum PassKind {
     Skip,
     /// Forwards with a completion routine.
     Routine,
+    /// Level 2: awaits what comes back.
+    Future,
 }
 
 /// A filter that passes every request on unchanged.
-#[derive(Debug)]
-pub struct Pass(PassKind);
-
-impl Pass {
-    /// A filter of the given kind.
-    pub fn new(kind: PassKind) -> Pass {
-        Pass(kind)
+///
+/// ```
+/// # mod overlapped { pub mod driver { pub use overlapped_drivers::filter; } }
+/// use overlapped::driver::filter::{PassKind, pass};
+/// assert_eq!(pass(PassKind::Skip).name(), "pass");
+/// ```
+pub fn pass(kind: PassKind) -> Arc<dyn Driver> {
+    match kind {
+        PassKind::Future => Awaiting.into_driver(),
+        kind => Arc::new(Pass(kind)),
     }
 }
+
+const HOOKS: MajorSet = MajorSet::of(&[Major::Read, Major::Write]);
+
+struct Pass(PassKind);
 
 impl Driver for Pass {
     fn name(&self) -> &str {
@@ -30,17 +42,33 @@ impl Driver for Pass {
     }
 
     fn hooks(&self) -> MajorSet {
-        match self.0 {
-            PassKind::Unhooked => MajorSet::NONE,
-            PassKind::Skip | PassKind::Routine => MajorSet::of(&[Major::Read, Major::Write]),
-        }
+        if self.0 == PassKind::Unhooked { MajorSet::NONE } else { HOOKS }
     }
 
     #[inline]
     fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
-        match self.0 {
-            PassKind::Routine => lower.forward(irp, On::ALL),
-            PassKind::Skip | PassKind::Unhooked => lower.skip(irp),
-        }
+        if self.0 == PassKind::Routine { lower.forward(irp, On::ALL) } else { lower.skip(irp) }
+    }
+}
+
+struct Awaiting;
+
+impl Filter for Awaiting {
+    type Open = ();
+
+    fn name(&self) -> &str {
+        "pass"
+    }
+
+    fn hooks(&self) -> MajorSet {
+        HOOKS
+    }
+
+    async fn read(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        next.forward(&mut io).await
+    }
+
+    async fn write(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        next.forward(&mut io).await
     }
 }
