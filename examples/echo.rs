@@ -25,7 +25,7 @@ use overlapped_examples::{Api, Counting, Totals, filters, parse_kind, text, usag
 static COUNTING: Counting = Counting;
 
 const USAGE: &str = "echo --listen ADDR [--workers N] [--api future|port] [--filters N]
-     [--filter-kind unhooked|skip|routine] [--backend io_uring|epoll] [--buffers owned|leased]";
+     [--filter-kind unhooked|skip|routine|future] [--backend io_uring|epoll] [--buffers owned|leased]";
 
 /// Bytes of an owned buffer. A message of the kind that servers get fits into one; what it never
 /// fills is never touched, and costs no memory.

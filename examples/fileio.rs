@@ -24,7 +24,7 @@ static COUNTING: Counting = Counting;
 
 const USAGE: &str = "fileio --path P --rw read|write|randread|randwrite --bs BYTES --depth N
      --seconds S [--size BYTES] [--direct] [--verify] [--api future|port] [--filters N]
-     [--filter-kind unhooked|skip|routine] [--backend io_uring|epoll] [--workers N]";
+     [--filter-kind unhooked|skip|routine|future] [--backend io_uring|epoll] [--workers N]";
 
 #[derive(Clone)]
 struct Options {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use overlapped::driver::Driver;
-use overlapped::driver::filter::{Pass, PassKind};
+use overlapped::driver::filter::{PassKind, pass};
 
 mod counting;
 mod totals;
@@ -43,13 +43,14 @@ pub fn parse_kind(name: &str) -> Result<PassKind, &'static str> {
         "unhooked" => Ok(PassKind::Unhooked),
         "skip" => Ok(PassKind::Skip),
         "routine" => Ok(PassKind::Routine),
-        _ => Err("expected unhooked, skip or routine"),
+        "future" => Ok(PassKind::Future),
+        _ => Err("expected unhooked, skip, routine or future"),
     }
 }
 
 /// That many filters that change nothing.
 pub fn filters(count: usize, kind: PassKind) -> Vec<Arc<dyn Driver>> {
-    (0..count).map(|_| Arc::new(Pass::new(kind)) as Arc<dyn Driver>).collect()
+    (0..count).map(|_| pass(kind)).collect()
 }
 
 /// User and system time of this process, in microseconds.

@@ -170,9 +170,14 @@ pub mod hal {
     pub use overlapped_iomgr::hal::{Completion, Op, Token};
 }
 pub use overlapped_drivers::class::Envelope;
-pub use overlapped_drivers::filter;
+pub use overlapped_drivers::{filter, text};
+pub use overlapped_iomgr::driver::Limits;
+pub use overlapped_iomgr::filter::{
+    Below, Filter, Forward, Io, Lend, Next, Shared, SharedMut, Sleep, heap_futures,
+};
 pub use overlapped_iomgr::{
-    CancelSafeQueue, Class, Companion, Completion, Device, Disposition, Done, Driver, FileHandle,
-    FileObject, Held, Irp, Late, Lower, MAX_LOCATIONS, Major, MajorSet, NextLocation, On, Part,
-    RelatedFile, Setup, Stack, StackError, Unwinding, View, minor,
+    Attachment, CancelSafeQueue, Change, ChangeError, Class, Companion, Completion, Device,
+    Disposition, Done, Driver, FileHandle, FileObject, Group, Held, Irp, Late, Lower,
+    MAX_LOCATIONS, Major, MajorSet, NextLocation, On, OutOfOrder, Part, Place, RelatedFile, Setup,
+    Stack, StackError, Unwinding, View, Visit, Why, minor,
 };

@@ -10,14 +10,14 @@ use overlapped::driver::Major;
 use overlapped::net::{TcpListener, TcpStream};
 use overlapped::operation::Accept;
 use overlapped::{CompletionPort, Request, Status};
-use support::{BACKENDS, alone, both, multi, poll_once, until, until_blocking, watch};
+use support::{alone, backends, both, multi, poll_once, until, until_blocking, watch};
 
 const HERE: &str = "127.0.0.1:0";
 
 /// The thread in `block_on` has accepted once, and blocks; a worker's task accepts.
 #[test]
 fn a_task_accepts_while_the_thread_that_accepted_before_is_blocked() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("armed on a blocked thread, {backend}"));
         multi(backend, 2).block_on(async {
             let listener = TcpListener::bind(HERE).await.unwrap();

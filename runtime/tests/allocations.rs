@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future;
 use overlapped::driver::Driver;
-use overlapped::driver::filter::{Pass, PassKind};
+use overlapped::driver::filter::{PassKind, pass};
 use overlapped::fs::{File, OpenOptions};
 use overlapped::net::{TcpListener, TcpStream, UdpSocket, datagram_stack_of, stack_of};
 use overlapped::operation::{Read, Write};
@@ -75,7 +75,8 @@ async fn steady(what: &str, mut round: impl AsyncFnMut()) {
 }
 
 fn filters(count: usize) -> Vec<Arc<dyn Driver>> {
-    (0..count).map(|_| Arc::new(Pass::new(PassKind::Routine)) as Arc<dyn Driver>).collect()
+    let kinds = [PassKind::Routine, PassKind::Future].into_iter().cycle();
+    kinds.take(count).map(pass).collect()
 }
 
 async fn open(dir: &Dir, filter: usize) -> File {

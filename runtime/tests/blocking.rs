@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use overlapped::net::{TcpListener, TcpStream};
 use overlapped::{Backend, Builder, JoinHandle, LocalRuntime, spawn_blocking};
-use support::{BACKENDS, alone, local, multi, until, until_blocking, watch};
+use support::{alone, backends, local, multi, until, until_blocking, watch};
 
 const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(1000);
@@ -41,7 +41,7 @@ fn threads(prefix: &str) -> Vec<String> {
 
 #[test]
 fn at_the_limit_code_waits_first_in_first_out() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("the queue on {backend}"));
         single(backend, |builder| builder).block_on(async {
             let (stop, first) = occupy().await;
@@ -65,7 +65,7 @@ fn at_the_limit_code_waits_first_in_first_out() {
 
 #[test]
 fn beyond_the_queues_bound_code_is_refused() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("the bound on {backend}"));
         for bound in [0, 2] {
             let runtime = single(backend, |builder| builder.blocking_queue(bound));
@@ -100,7 +100,7 @@ fn beyond_the_queues_bound_code_is_refused() {
 /// The bound counts those who wait, not those whose thread has yet to come.
 #[test]
 fn code_with_a_thread_of_its_own_does_not_wait() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("free threads on {backend}"));
         let builder = Builder::new().backend(backend).blocking_limit(8).blocking_queue(0);
         builder.build_local().unwrap().block_on(async {
@@ -133,7 +133,7 @@ impl Drop for Bomb {
 
 #[test]
 fn aborted_code_is_dropped_if_it_has_not_begun() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("aborts on {backend}"));
         single(backend, |builder| builder).block_on(async {
             let dropped = Arc::new(AtomicUsize::new(0));
@@ -174,7 +174,7 @@ fn aborted_code_is_dropped_if_it_has_not_begun() {
 
 #[test]
 fn panics_take_no_thread_along() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("panics on {backend}"));
         single(backend, |builder| builder).block_on(async {
             let here = spawn_blocking(|| std::thread::current().id()).await.unwrap();
@@ -190,7 +190,7 @@ fn panics_take_no_thread_along() {
 
 #[test]
 fn threads_have_names_and_end_when_idle() {
-    for (backend, name) in BACKENDS.into_iter().zip(["bu", "be"]) {
+    for (backend, name) in backends.into_iter().zip(["bu", "be"]) {
         let _watch = watch(format!("threads on {backend}"));
         let set = |builder: Builder| builder.thread_name(name).blocking_keep_alive(Duration::ZERO);
         single(backend, set).block_on(async {
@@ -220,7 +220,7 @@ fn threads_have_names_and_end_when_idle() {
 
 #[test]
 fn a_runtimes_end_drops_what_waits_and_counts_what_runs() {
-    for backend in BACKENDS {
+    for backend in backends() {
         for workers in [0, 2] {
             let _watch = watch(format!("the end on {backend}, {workers} workers"));
             let dropped = Arc::new(AtomicUsize::new(0));
@@ -257,7 +257,7 @@ fn a_runtimes_end_drops_what_waits_and_counts_what_runs() {
 /// Blocking code that does not end takes the whole limit; the requests are cancelled all the same.
 #[test]
 fn stuck_code_does_not_keep_requests_from_ending() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("stuck code on {backend}"));
         let runtime = local(backend);
         let stop = runtime.block_on(async {

@@ -15,7 +15,7 @@ use overlapped::fs::File;
 use overlapped::net::{TcpListener, TcpStream};
 use overlapped::wait::Event;
 use overlapped::{CompletionPort, IssuerScope, Limits, Status};
-use support::{BACKENDS, Dir, alone, both, local, pattern, poll_once, status, until_blocking};
+use support::{Dir, alone, backends, both, local, pattern, poll_once, status, until_blocking};
 
 fn pair() -> (TcpStream, StdStream) {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -178,7 +178,7 @@ fn d4_a_scope_of_threads() {
 /// Cancelling is not closing; scopes nest, and the inner one counts.
 #[test]
 fn d4_cancel_and_nesting() {
-    for backend in BACKENDS {
+    for backend in backends() {
         local(backend).block_on(async {
             let (listener, address) = listen().await;
             let (client, server) =

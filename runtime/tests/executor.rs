@@ -16,7 +16,7 @@ use futures_util::future;
 use overlapped::time::sleep;
 use overlapped::{Builder, Flavor, yield_now};
 use support::{
-    BACKENDS, Dir, both, local, multi, poll_once, until, until_blocking, watch, workers,
+    Dir, backends, both, local, multi, poll_once, until, until_blocking, watch, workers,
 };
 
 #[test]
@@ -153,7 +153,7 @@ fn panics_in_wakers() {
 
 #[test]
 fn local_tasks() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let runtime = local(backend);
         runtime.block_on(async {
             let shared = Rc::new(Cell::new(0));
@@ -200,7 +200,7 @@ fn local_tasks() {
 
 #[test]
 fn block_on_by_a_handle() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("handles on {backend}"));
         let runtime = multi(backend, 2);
         let handle = runtime.handle();
@@ -294,7 +294,7 @@ fn a_task_that_wakes_itself_starves_nobody() {
 
 #[test]
 fn a_hundred_thousand_tasks() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("100,000 tasks on {backend}"));
         let runtime = multi(backend, 4);
         let sum = Arc::new(AtomicUsize::new(0));
@@ -329,7 +329,7 @@ fn a_hundred_thousand_tasks() {
 
 #[test]
 fn idle_workers_steal() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("stealing on {backend}"));
         let runtime = multi(backend, 2);
         // One task fills its own worker's queue and then keeps it busy: the others run all the
@@ -357,7 +357,7 @@ fn idle_workers_steal() {
 /// them has made another wait.
 #[test]
 fn a_worker_that_never_sleeps_is_helped() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("help on {backend}"));
         let runtime = multi(backend, 2);
         let threads = Arc::new(Mutex::new(std::collections::HashSet::new()));
@@ -394,7 +394,7 @@ fn a_worker_that_never_sleeps_is_helped() {
 
 #[test]
 fn sharded_tasks_stay_where_they_are() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("sharded on {backend}"));
         let builder = Builder::new().backend(backend).workers(3).flavor(Flavor::Sharded);
         let runtime = builder.thread_name("shard").build().unwrap();
@@ -427,7 +427,7 @@ fn sharded_tasks_stay_where_they_are() {
 
 #[test]
 fn blocking_code() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("blocking on {backend}"));
         let runtime = Builder::new().backend(backend).workers(1).blocking_limit(2).build().unwrap();
         let running = Arc::new(AtomicUsize::new(0));
@@ -527,7 +527,7 @@ fn the_main_macro() {
 /// Mail that a worker reads right before it sleeps makes its own tasks runnable.
 #[test]
 fn a_sharded_worker_accepts_for_a_listener_made_elsewhere() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watchdog = watch(format!("sharded accept on {backend}"));
         for workers in [1, 2] {
             let builder = Builder::new().workers(workers).flavor(Flavor::Sharded);

@@ -9,7 +9,7 @@ use overlapped::fs::{self, File, OpenOptions};
 use overlapped::io::{Clock, EventFd, TimerFd, pipe};
 use overlapped::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream};
 use overlapped::{Backend, Builder, LocalRuntime};
-use support::{BACKENDS, Dir, alone, child, descriptors, is_child, local, status, watch};
+use support::{Dir, alone, backends, child, descriptors, is_child, local, status, watch};
 
 const HERE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -108,7 +108,7 @@ fn every_open_says_that_descriptors_are_exhausted() {
 fn a_runtime_without_descriptors_is_an_error() {
     const NAME: &str = "a_runtime_without_descriptors_is_an_error";
     if !is_child(NAME) {
-        for backend in BACKENDS {
+        for backend in backends() {
             let said = child(NAME, |command| {
                 command.env("OVERLAPPED_BACKEND", backend.to_string());
             });

@@ -18,7 +18,7 @@ use overlapped::net::{TcpListener, TcpStream};
 use overlapped::task::{Graceful, JoinSet};
 use overlapped::time::sleep;
 use overlapped::{Builder, Flavor, yield_now};
-use support::{BACKENDS, Dir, local, poll_once, watch};
+use support::{Dir, backends, local, poll_once, watch};
 
 /// Runs `greedy` on runtimes of all kinds, several times on each, and beside it what must not
 /// starve. It is to end when the flag is set.
@@ -26,7 +26,7 @@ fn beside<F>(what: &str, greedy: impl Fn(Arc<AtomicBool>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    for backend in BACKENDS {
+    for backend in backends() {
         for (workers, flavor) in [
             (1, Flavor::Stealing),
             (2, Flavor::Stealing),
@@ -221,7 +221,7 @@ fn sleeps_that_are_over_starve_nobody() {
 /// A result that waits for its task's next turn is not lost, whoever takes it.
 #[test]
 fn an_inline_result_that_has_to_wait_is_kept() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("kept results on {backend}"));
         local(backend).block_on(async {
             let (_dir, file) = answering().await;
@@ -266,7 +266,7 @@ fn yield_now_goes_to_the_back() {
         let expected: Vec<_> = (0..ROUNDS).flat_map(|_| 0..TASKS).collect();
         assert_eq!(*order, expected);
     };
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("the order of yields on {backend}"));
         local(backend).block_on(in_turn(&|task| drop(overlapped::spawn(task))));
         for (workers, flavor) in [
@@ -301,7 +301,7 @@ fn yield_now_goes_to_the_back() {
 #[test]
 fn a_poll_that_lasts_holds_up_nobody() {
     const ROUNDS: usize = 30;
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a poll that lasts on {backend}"));
         let runtime = Builder::new().backend(backend).workers(2).build().unwrap();
         let shared = Arc::new(AtomicUsize::new(0));

@@ -16,7 +16,7 @@ use overlapped::sim::Simulation;
 use overlapped::wait::{self, Event};
 use overlapped::{Block, CompletionPort, NoPacket, PortOptions, Status, WaitPacket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::{BACKENDS, alone, local, multi, until_blocking};
+use support::{alone, backends, local, multi, until_blocking};
 
 fn pair() -> (TcpStream, StdStream) {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -102,7 +102,7 @@ fn a_thread_ends_while_the_keeper_is_at_work() {
 /// A `block_on` that panics, because it is inside another, leaves that one as it was.
 #[test]
 fn a_nested_block_on_that_panics_changes_nothing() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let runtime = local(backend);
         runtime.block_on(async {
             let nested = catch_unwind(AssertUnwindSafe(|| runtime.block_on(async {})));
@@ -165,7 +165,7 @@ impl Wake for WakesBomb {
 /// A panic of a future, a buffer or a waker reaches nobody else, whatever it carries.
 #[test]
 fn panics_whose_payloads_panic_reach_nobody_else() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = support::watch(format!("bombs on {backend}"));
         let runtime = multi(backend, 1);
         let task = runtime.spawn(async {
@@ -213,7 +213,7 @@ fn panics_whose_payloads_panic_reach_nobody_else() {
 #[test]
 fn counts_are_had_while_threads_come_and_go() {
     let _watch = support::watch("counts");
-    let runtime = multi(BACKENDS[0], 1);
+    let runtime = multi(backends()[0], 1);
     let over = Arc::new(AtomicBool::new(false));
     let (busy, is_busy) = std::sync::mpsc::channel();
     let task = runtime.spawn({
@@ -366,7 +366,7 @@ fn no_packet_is_lost_or_doubled_whoever_takes_it() {
 /// A receive that is cancelled just when its turn has come lets the next one have it.
 #[test]
 fn a_receive_cancelled_in_its_turn_passes_it_on() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = support::watch(format!("receives on {backend}"));
         let (ours, mut theirs) = pair_of(backend);
         let (meet, ours) = (Barrier::new(2), &ours);
@@ -407,7 +407,7 @@ fn a_receive_cancelled_in_its_turn_passes_it_on() {
 fn what_is_spawned_while_a_local_runtime_ends_has_an_end() {
     let _watch = support::watch("spawns");
     for round in 0..100 {
-        let runtime = local(BACKENDS[round % 2]);
+        let runtime = local(backends()[round % backends().len()]);
         let ended = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..4 {

@@ -10,7 +10,7 @@ use std::task::Poll;
 use futures_util::future;
 use overlapped::task::{CancellationToken, JoinSet};
 use overlapped::yield_now;
-use support::{BACKENDS, both, local, multi, poll_once, until, until_blocking, watch, workers};
+use support::{backends, both, local, multi, poll_once, until, until_blocking, watch, workers};
 
 /// Counts itself off when dropped.
 struct Guard(Arc<AtomicUsize>);
@@ -58,7 +58,7 @@ fn results_come_in_the_order_of_the_ends() {
 
 #[test]
 fn local_tasks_in_a_set() {
-    for backend in BACKENDS {
+    for backend in backends() {
         local(backend).block_on(async {
             let shared = Rc::new(5);
             let mut set = JoinSet::new();
@@ -206,7 +206,7 @@ fn a_dropped_set_aborts_and_a_detached_one_does_not() {
 /// With a look at each task for each result this would take ten thousand million looks.
 #[test]
 fn a_hundred_thousand_tasks_in_one_set() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a large set on {backend}"));
         let runtime = multi(backend, 4);
         let task = runtime.spawn(async {
@@ -229,7 +229,7 @@ fn a_hundred_thousand_tasks_in_one_set() {
 
 #[test]
 fn a_set_outlives_its_runtime_and_moves() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a moving set on {backend}"));
         let runtime = multi(backend, 2);
         let mut set = runtime.block_on(async {

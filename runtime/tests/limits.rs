@@ -14,7 +14,7 @@ use overlapped::net::{TcpListener, TcpStream};
 use overlapped::time::timeout;
 use overlapped::{Backend, Builder, HardwareConfig, LocalRuntime, Runtime};
 use support::{
-    BACKENDS, Dir, alone, child, descriptors, is_child, local, multi, pattern, status, watch,
+    Dir, alone, backends, child, descriptors, is_child, local, multi, pattern, status, watch,
 };
 
 const HERE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -38,7 +38,7 @@ fn small(backend: Backend) -> Builder {
 
 #[test]
 fn ten_thousand_requests_through_eight_entries() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("8 entries on {backend}"));
         let dir = Dir::new();
         let path = dir.file("f", pattern(1 << 20));
@@ -81,7 +81,7 @@ fn ten_thousand_requests_through_eight_entries() {
 
 #[test]
 fn ten_thousand_idle_receives_are_cancelled() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("idle receives on {backend}"));
         let runtime = small(backend).build_local().unwrap();
         runtime.block_on(async {
@@ -102,7 +102,7 @@ fn ten_thousand_idle_receives_are_cancelled() {
 
 #[test]
 fn an_empty_pool_stops_nobody() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("an empty pool on {backend}"));
         let runtime = small(backend).build_local().unwrap();
         runtime.block_on(async {
@@ -198,7 +198,7 @@ fn accepting_recovers_from_exhausted_descriptors() {
 fn ten_thousand_connections_under_load() {
     const CONNECTIONS: usize = 10_000;
     // One address of the loopback network each, so that ports do not run out.
-    for (backend, host) in BACKENDS.into_iter().zip(2..) {
+    for (backend, host) in backends.into_iter().zip(2..) {
         let _watch = watch(format!("10,000 connections on {backend}"));
         let runtime = multi(backend, 2);
         let served = Arc::new(AtomicUsize::new(0));
@@ -356,7 +356,7 @@ fn a_nonsensical_backend_is_an_error_that_names_it() {
     assert!(panic.downcast_ref::<String>().unwrap().contains("nonsense"));
     assert!(OpenOptions::new().read(true).open_wait("/proc/self/status").is_err());
     // A builder that says what it wants does not care.
-    for backend in BACKENDS {
+    for backend in backends() {
         local(backend).block_on(async {});
     }
     assert!("iouring".parse::<Backend>().unwrap_err().to_string().contains("io_uring or epoll"));

@@ -10,7 +10,7 @@ use overlapped::driver::bottom::Memory;
 use overlapped::driver::filter::{Later, Xor};
 use overlapped::fs::OpenOptions;
 use proptest::prelude::*;
-use support::{BACKENDS, local, watch};
+use support::{backends, local, watch};
 
 /// For reading and writing.
 fn options() -> OpenOptions {
@@ -153,7 +153,7 @@ proptest! {
         keys in prop::collection::vec(prop::option::of(any::<u8>()), 0..7),
         acts in acts(),
     ) {
-        for backend in BACKENDS {
+        for backend in backends() {
             let _watch = watch("a stack on memory");
             local(backend).block_on(is_a_byte_array(&keys, &acts));
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::{AsyncReadExt, AsyncWriteExt, future};
 use overlapped::driver::Driver;
-use overlapped::driver::filter::{Pass, PassKind, Xor};
+use overlapped::driver::filter::{PassKind, Xor, pass};
 use overlapped::io::{PipeReader, PipeWriter, pipe, pipe_stack_of, pipe_with};
 use overlapped::time::{sleep, timeout};
 use overlapped::{CompletionPort, operation};
@@ -144,8 +144,8 @@ fn no_byte_is_lost_when_reads_time_out() {
 fn filters() {
     both(async |_| {
         let filters = || {
-            let pass = Pass::new(PassKind::Routine);
-            pipe_stack_of([Arc::new(Xor(0x77)) as Arc<dyn Driver>, Arc::new(pass)]).unwrap()
+            let pass = pass(PassKind::Future);
+            pipe_stack_of([Arc::new(Xor(0x77)) as Arc<dyn Driver>, pass]).unwrap()
         };
         let (reader, writer) = pipe_with(filters(), pipe_stack_of([]).unwrap()).unwrap();
         let changed: Vec<u8> = b"plain".iter().map(|b| b ^ 0x77).collect();

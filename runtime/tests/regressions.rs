@@ -22,7 +22,7 @@ use overlapped::net::{TcpListener, TcpStream, stack_of};
 use overlapped::time::{interval, sleep, timeout};
 use overlapped::{Builder, Request, Status, fs, operation};
 use support::{
-    BACKENDS, Dir, Flag, alone, both, descriptors, kind, multi, poll_once, status, until, watch,
+    Dir, Flag, alone, backends, both, descriptors, kind, multi, poll_once, status, until, watch,
 };
 
 const HERE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -174,14 +174,14 @@ fn far_deadlines_are_far() {
         }
         interval(Duration::MAX).tick().await;
     });
-    for backend in BACKENDS {
+    for backend in backends() {
         multi(backend, 1).shutdown(Duration::MAX);
     }
 }
 
 #[test]
 fn a_far_sleep_keeps_no_worker_busy() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a far sleep on {backend}"));
         let runtime = multi(backend, 1);
         let task = runtime.spawn(sleep(Duration::from_millis(u64::MAX)));
@@ -198,7 +198,7 @@ fn a_far_sleep_keeps_no_worker_busy() {
 #[test]
 fn an_append_to_a_full_pipe_stops_nobody() {
     let dir = Dir::new();
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a full pipe on {backend}"));
         let path = dir.path(&format!("pipe-{backend}"));
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
@@ -252,7 +252,7 @@ fn a_wakers_drop_that_panics_ends_nobody_else() {
             assert!(std::thread::panicking(), "wanted");
         }
     }
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a waker's drop on {backend}"));
         let runtime = multi(backend, 1);
         let task = runtime.spawn(async {
@@ -515,7 +515,7 @@ fn closing_a_listener_frees_its_address() {
 
 #[test]
 fn accepts_go_on_without_the_thread_that_made_the_listener() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("an orphaned listener on {backend}"));
         let runtime = multi(backend, 2);
         let listener = runtime.block_on(TcpListener::bind(HERE)).unwrap();
@@ -539,7 +539,7 @@ fn accepts_go_on_without_the_thread_that_made_the_listener() {
 
 #[test]
 fn accepts_go_on_while_the_block_on_that_made_the_listener_blocks_its_thread() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a listener with a blocked maker on {backend}"));
         multi(backend, 2).block_on(async {
             let listener = TcpListener::bind(HERE).await.unwrap();
@@ -560,7 +560,7 @@ fn accepts_go_on_while_the_block_on_that_made_the_listener_blocks_its_thread() {
 
 #[test]
 fn accepts_go_on_when_the_thread_that_made_the_listener_has_ended() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a listener without its thread on {backend}"));
         let runtime = Arc::new(multi(backend, 2));
         let maker = runtime.clone();
@@ -591,7 +591,7 @@ fn accepts_go_on_when_the_thread_that_made_the_listener_has_ended() {
 
 #[test]
 fn a_listener_outlives_the_runtime_that_accepted_for_it() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a listener without its runtime on {backend}"));
         let (one, two) = (multi(backend, 1), multi(backend, 1));
         let listener = Arc::new(one.block_on(TcpListener::bind(HERE)).unwrap());
@@ -616,7 +616,7 @@ fn a_listener_outlives_the_runtime_that_accepted_for_it() {
 
 #[test]
 fn a_runtime_is_shared_by_threads() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let runtime = Arc::new(Builder::new().backend(backend).workers(1).build().unwrap());
         let threads: Vec<_> = (0..3)
             .map(|i| {

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use overlapped::buf::AlignedBuf;
 use overlapped::driver::Driver;
-use overlapped::driver::filter::{Pass, PassKind, Xor};
+use overlapped::driver::filter::{PassKind, Xor, pass};
 use overlapped::fs::{self, File, OpenOptions, Volume};
 use overlapped::sim::{FaultPlan, Simulation, set_faults};
 
-use support::{BACKENDS, Dir, Random, local};
+use support::{Dir, Random, backends, local};
 
 /// What an operation came to, so that it can be compared.
 fn told<T: Debug>(result: Result<T, impl Into<io::Error>>) -> String {
@@ -156,7 +156,7 @@ fn it_answers_as_the_kernel_does() {
             script(root, seed).await
         });
         assert!(report.left.is_nothing(), "{}", report.left);
-        for backend in BACKENDS {
+        for backend in backends() {
             let dir = Dir::new();
             let real = local(backend).block_on(script(&dir.path(""), seed));
             for (ours, theirs) in simulated.iter().zip(&real) {
@@ -168,7 +168,7 @@ fn it_answers_as_the_kernel_does() {
 }
 
 fn stacks() -> Vec<Vec<Arc<dyn Driver>>> {
-    let pass = || Arc::new(Pass::new(PassKind::Routine)) as Arc<dyn Driver>;
+    let pass = || pass(PassKind::Future);
     let xor = |key| Arc::new(Xor(key)) as Arc<dyn Driver>;
     vec![
         vec![],
@@ -293,8 +293,7 @@ fn trees_are_made_and_removed() {
     for seed in 0..10 {
         let plan = FaultPlan { pending: 0.3, ..FaultPlan::rough() };
         let ((), report) = Simulation::new(seed).faults(plan).run(async {
-            let volume =
-                Volume::new([Arc::new(Pass::new(PassKind::Routine)) as Arc<dyn Driver>]).unwrap();
+            let volume = Volume::new([pass(PassKind::Routine)]).unwrap();
             for i in 0..40 {
                 let dir = format!("/srv/{}/{}/{i}", i % 3, i % 7);
                 volume.create_dir_all(&dir).await.unwrap();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use overlapped::buf::{IoBuf, IoBufMut};
 use overlapped::driver::Driver;
-use overlapped::driver::filter::{Pass, PassKind, Xor};
+use overlapped::driver::filter::{PassKind, Xor, pass};
 use overlapped::fs::{self, File, OpenOptions};
 use overlapped::net::{TcpListener, TcpStream, UdpSocket, stack_of};
 use overlapped::sim::{Fault, FaultPlan, Report, Simulation};
@@ -72,9 +72,10 @@ unsafe impl IoBufMut for Counted {
 fn filters(random: &mut Random) -> Vec<Arc<dyn Driver>> {
     let mut filters: Vec<Arc<dyn Driver>> = Vec::new();
     for _ in 0..random.below(4) {
-        filters.push(match random.below(4) {
-            0 => Arc::new(Pass::new(PassKind::Routine)),
-            1 => Arc::new(Pass::new(PassKind::Skip)),
+        filters.push(match random.below(5) {
+            0 => pass(PassKind::Routine),
+            1 => pass(PassKind::Skip),
+            2 => pass(PassKind::Future),
             _ => Arc::new(Xor(random.below(256) as u8)),
         });
     }

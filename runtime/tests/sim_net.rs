@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use futures_util::join;
 use overlapped::driver::Driver;
-use overlapped::driver::filter::{Pass, PassKind, Xor};
+use overlapped::driver::filter::{PassKind, Xor, pass};
 use overlapped::net::{
     TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream, datagram_stack_of,
     stack_of,
@@ -21,7 +21,7 @@ use overlapped::net::{
 use overlapped::sim::{FaultPlan, Simulation};
 use overlapped::time::{Duration, sleep, timeout};
 
-use support::{BACKENDS, Dir, Random, local};
+use support::{Dir, Random, backends, local};
 
 /// What operations came to.
 struct Log(Vec<String>);
@@ -234,7 +234,7 @@ async fn script(root: &Path) -> Vec<String> {
 #[test]
 fn they_answer_as_the_kernels_do() {
     let mut real = Vec::new();
-    for backend in BACKENDS {
+    for backend in backends() {
         let dir = Dir::new();
         real.push(local(backend).block_on(script(&dir.path(""))));
     }
@@ -252,7 +252,7 @@ fn they_answer_as_the_kernels_do() {
 }
 
 fn filters(which: u64) -> Vec<Arc<dyn Driver>> {
-    let pass = |kind| Arc::new(Pass::new(kind)) as Arc<dyn Driver>;
+    let pass = |kind| pass(kind);
     let xor = |key| Arc::new(Xor(key)) as Arc<dyn Driver>;
     match which {
         0 => vec![],

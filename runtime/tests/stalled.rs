@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use overlapped::task::JoinSet;
 use overlapped::{Backend, Builder, Flavor, Stall, yield_now};
-use support::{BACKENDS, alone, until_blocking, watch};
+use support::{alone, backends, until_blocking, watch};
 
 const THRESHOLD: Duration = Duration::from_millis(4);
 
@@ -25,7 +25,7 @@ fn reporting(backend: Backend, workers: usize, flavor: Flavor) -> (Builder, Rece
 
 #[test]
 fn a_report_names_task_worker_and_duration() {
-    for backend in BACKENDS {
+    for backend in backends() {
         for (workers, flavor) in [1, 2].into_iter().zip([Flavor::Stealing, Flavor::Sharded]) {
             let _watch = watch(format!("a stall on {backend}, {workers} workers"));
             let (builder, reports) = reporting(backend, workers, flavor);
@@ -54,7 +54,7 @@ fn a_report_names_task_worker_and_duration() {
 
 #[test]
 fn the_place_is_that_of_the_users_call() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("places on {backend}"));
         let (builder, reports) = reporting(backend, 1, Flavor::Stealing);
         let runtime = builder.build().unwrap();
@@ -96,7 +96,7 @@ fn the_place_is_that_of_the_users_call() {
 /// Only one task waits in its queue, so nobody was woken when it came (tokio#4941).
 #[test]
 fn what_waits_behind_a_stall_is_left_to_others() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("rescue on {backend}"));
         let (builder, _reports) = reporting(backend, 2, Flavor::Stealing);
         let runtime = builder.build().unwrap();
@@ -119,7 +119,7 @@ fn what_waits_behind_a_stall_is_left_to_others() {
 
 #[test]
 fn a_report_that_panics_ends_no_watch() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a panicking report on {backend}"));
         let (send, reports) = channel();
         let hook = move |_: &Stall| {
@@ -144,7 +144,7 @@ fn watching(name: &str) -> usize {
 
 #[test]
 fn the_watch_exists_when_asked_for_and_ends_with_its_runtime() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("the watch's end on {backend}"));
         let builder = Builder::new().backend(backend).workers(1).thread_name("w");
         let plain = builder.clone().build().unwrap();

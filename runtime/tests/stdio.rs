@@ -16,7 +16,7 @@ use overlapped::driver::filter::Xor;
 use overlapped::io::{Stdin, pipe_stack_of, stderr, stdin, stdout};
 use overlapped::time::timeout;
 use overlapped::{Backend, LocalRuntime};
-use support::{BACKENDS, Dir, pattern, watch};
+use support::{Dir, backends, pattern, watch};
 
 /// Says in a child what to do, and names the test.
 const ROLE: &str = "OVERLAPPED_STDIO_ROLE";
@@ -125,7 +125,7 @@ fn flags(of: &impl AsRawFd) -> i32 {
 
 #[test]
 fn pipes() {
-    for backend in BACKENDS {
+    for backend in backends() {
         for role in ["copy", "copy while dropping", "futures"] {
             let _watch = watch(format!("{role} on {backend}"));
             let mut child = start(backend, role, |command| {
@@ -154,7 +154,7 @@ fn pipes() {
 
 #[test]
 fn files_and_a_filter() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("files on {backend}"));
         let dir = Dir::new();
         let (input, output) = (dir.file("in", pattern(300_000)), dir.path("out"));
@@ -184,7 +184,7 @@ fn files_and_a_filter() {
 
 #[test]
 fn sockets() {
-    for backend in BACKENDS {
+    for backend in backends() {
         // Also one that somebody else has made non-blocking.
         for nonblocking in [false, true] {
             let _watch = watch(format!("sockets on {backend}"));
@@ -233,7 +233,7 @@ fn read_until(terminal: &mut File, what: &str, times: usize) {
 
 #[test]
 fn terminals() {
-    for backend in BACKENDS {
+    for backend in backends() {
         for role in ["copy", "copy while dropping"] {
             let _watch = watch(format!("{role} at a terminal on {backend}"));
             let (mut ours, theirs) = terminal();
@@ -258,7 +258,7 @@ fn terminals() {
 
 #[test]
 fn a_program_ends_while_it_reads() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("a program that ends on {backend}"));
         let (ours, theirs) = terminal();
         let (pipe, keeps) = std::io::pipe().unwrap();
@@ -276,7 +276,7 @@ fn a_program_ends_while_it_reads() {
 
 #[test]
 fn several_runtimes_one_after_the_other() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("several runtimes on {backend}"));
         let mut child = start(backend, "several runtimes", |command| {
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::future;
 use overlapped::apc::IoThread;
-use overlapped::driver::filter::{Pass, PassKind};
+use overlapped::driver::filter::{PassKind, pass};
 use overlapped::fs::{File, OpenOptions};
 use overlapped::io::pipe;
 use overlapped::operation::QueryPosition;
@@ -48,9 +48,8 @@ fn i35_the_current_offset() {
     both(async |_| {
         let dir = Dir::new();
         for filters in [0, 2] {
-            let options = (0..filters).fold(options(), |options, _| {
-                options.filter(Arc::new(Pass::new(PassKind::Routine)))
-            });
+            let options =
+                (0..filters).fold(options(), |options, _| options.filter(pass(PassKind::Routine)));
             let file = options.open(dir.file("f", pattern(1000))).await.unwrap();
             let (n, bytes) = file.read(Vec::with_capacity(10)).await.unwrap();
             assert_eq!((n, &bytes[..]), (10, &pattern(1000)[..10]));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, StreamExt, future};
 use overlapped::buf::{IoBuf, IoBufMut};
 use overlapped::driver::Driver;
-use overlapped::driver::filter::{Pass, PassKind, Xor};
+use overlapped::driver::filter::{PassKind, Xor, pass};
 use overlapped::net::{TcpListener, TcpStream, ToSocketAddrs, stack_of};
 use support::{both, pattern, status, workers};
 
@@ -216,8 +216,8 @@ fn from_std_and_back() {
 fn with_filters() {
     both(async |_| {
         let xor = || Arc::new(Xor(0x33)) as Arc<dyn Driver>;
-        let routine = || Arc::new(Pass::new(PassKind::Routine)) as Arc<dyn Driver>;
-        let stack = stack_of([routine(), xor(), routine()]).unwrap();
+        let routine = || pass(PassKind::Routine);
+        let stack = stack_of([routine(), xor(), pass(PassKind::Future)]).unwrap();
         let listener = TcpListener::bind_with(HERE, stack.clone()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let plain = TcpStream::connect(address).await.unwrap();

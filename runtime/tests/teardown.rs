@@ -16,7 +16,7 @@ use overlapped::net::{TcpListener, TcpStream};
 use overlapped::time::sleep;
 use overlapped::{CompletionPort, Request, Status, operation};
 use support::{
-    BACKENDS, Dir, both, descriptors, local, multi, poll_once, status, until_blocking, watch,
+    Dir, backends, both, descriptors, local, multi, poll_once, status, until_blocking, watch,
 };
 
 const HERE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -66,7 +66,7 @@ fn nobody_writes_to_freed_memory() {
 
 #[test]
 fn a_local_runtime_dropped_with_direct_reads_in_flight() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("direct reads on {backend}"));
         let dir = Dir::new();
         let path = dir.file("f", vec![7; READS * 16 * BLOCK]);
@@ -90,7 +90,7 @@ fn a_local_runtime_dropped_with_direct_reads_in_flight() {
 
 #[test]
 fn a_runtime_dropped_with_direct_reads_in_flight() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("direct reads on {backend}"));
         let dir = Dir::new();
         let path = dir.file("f", vec![7; READS * 16 * BLOCK]);
@@ -115,7 +115,7 @@ fn a_runtime_dropped_with_direct_reads_in_flight() {
 #[test]
 fn requests_dropped_after_their_runtime() {
     // The futures are outside: they outlive it, complete or not.
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("late futures on {backend}"));
         let dir = Dir::new();
         let path = dir.file("f", vec![7; 64 * 16 * BLOCK]);
@@ -138,7 +138,7 @@ fn requests_dropped_after_their_runtime() {
 
 #[test]
 fn a_runtime_dropped_with_everything_pending() {
-    for backend in BACKENDS {
+    for backend in backends() {
         for workers in [0, 2] {
             let _watch = watch(format!("everything pending on {backend}, {workers} workers"));
             let live = Arc::new(AtomicUsize::new(0));
@@ -190,7 +190,7 @@ fn a_runtime_dropped_with_everything_pending() {
 
 #[test]
 fn blocking_code_is_waited_for_up_to_the_limit() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("blocking on {backend}"));
         let done = Arc::new(AtomicUsize::new(0));
         let (runtime, counted) = (multi(backend, 1), done.clone());
@@ -217,7 +217,7 @@ fn blocking_code_is_waited_for_up_to_the_limit() {
 
 #[test]
 fn a_worker_that_is_stuck_is_reported() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("stuck on {backend}"));
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let runtime = multi(backend, 2);
@@ -245,7 +245,7 @@ impl Drop for Issues {
 
 #[test]
 fn a_runtime_that_shuts_down_still_ends_what_drops_issue() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("drops that issue on {backend}"));
         let dir = Dir::new();
         let path = dir.file("f", "x");
@@ -315,7 +315,7 @@ fn waiting_in_a_task_would_deadlock() {
 
 #[test]
 fn handles_of_a_runtime_that_has_ended() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch(format!("handles on {backend}"));
         let runtime = multi(backend, 2);
         let handle = runtime.handle();

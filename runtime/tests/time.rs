@@ -13,12 +13,12 @@ use overlapped::time::{
     Interval, MissedTicks, interval, interval_at, sleep, sleep_until, timeout, timeout_at,
 };
 use overlapped::yield_now;
-use support::{BACKENDS, both, local, workers};
+use support::{backends, both, local, workers};
 
 /// On one worker: two may run their tasks in any order.
 #[test]
 fn timers_end_in_their_order_and_never_early() {
-    for backend in BACKENDS {
+    for backend in backends() {
         local(backend).block_on(async {
             // All are asleep before the first is due, even on a busy machine.
             let start = Instant::now() + Duration::from_millis(100);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future;
 use overlapped::CompletionPort;
-use overlapped::driver::filter::{Pass, PassKind, Xor};
+use overlapped::driver::filter::{PassKind, Xor, pass};
 use overlapped::driver::{Disposition, Driver, Envelope, Irp, Lower, Major, MajorSet};
 use overlapped::net::{UdpSocket, datagram_stack_of};
 use overlapped::operation::Read;
@@ -313,7 +313,7 @@ fn filters() {
         let stack = datagram_stack_of([
             ports.clone() as Arc<dyn Driver>,
             Arc::new(Xor(0x33)),
-            Arc::new(Pass::new(PassKind::Routine)),
+            pass(PassKind::Future),
         ])
         .unwrap();
         let filtered = UdpSocket::bind_with(HERE, stack).await.unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::{AsyncReadExt, AsyncWriteExt, StreamExt, future};
 use overlapped::driver::Driver;
-use overlapped::driver::filter::{Pass, PassKind, Xor};
+use overlapped::driver::filter::{PassKind, Xor, pass};
 use overlapped::net::{UnixDatagram, UnixListener, UnixStream, datagram_stack_of, stack_of};
 use overlapped::time::{sleep, timeout};
 use support::{Dir, alone, both, descriptors, kind, pattern, poll_once, until, workers};
@@ -191,8 +191,7 @@ fn a_dropped_accept_loses_no_connection() {
 #[test]
 fn filters_on_streams_and_datagrams() {
     both(async |_| {
-        let filters =
-            || [Arc::new(Xor(0x5A)) as Arc<dyn Driver>, Arc::new(Pass::new(PassKind::Routine))];
+        let filters = || [Arc::new(Xor(0x5A)) as Arc<dyn Driver>, pass(PassKind::Future)];
         let address = abstract_name();
         let listener = UnixListener::bind_with(&address, stack_of(filters()).unwrap()).unwrap();
         let plain = UnixStream::connect(&address).await.unwrap();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use overlapped_drivers::bottom::{self, FileContext, Opened};
 use overlapped_drivers::class::Create;
+use overlapped_drivers::text::{Bottom, Text};
 use overlapped_iomgr::wait::Alertable;
 use overlapped_iomgr::{Driver, FileHandle, FileObject, Request, Status};
 
@@ -246,6 +247,39 @@ impl OpenOptions {
         opened(handle, synchronous)
     }
 
+    /// Opens what a stack's text says ([`driver::text`](crate::driver::text)): its bottom, with its filters
+    /// below those given before.
+    ///
+    /// ```
+    /// # overlapped::block_on(async {
+    /// use overlapped::fs::OpenOptions;
+    ///
+    /// let options = OpenOptions::new().read(true).write(true);
+    /// let disk = options.clone().open_stack("xor(key=7) | memory(size=1M)").await?;
+    /// disk.write_all_at("text", 4096).await?;
+    /// assert_eq!(disk.metadata().await?.len(), 1 << 20);
+    /// let error = options.open_stack("xor(key=300) | memory").await.map(drop).unwrap_err();
+    /// assert!(error.to_string().contains("a number from 0 to 255"));
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`]; and a [`TextError`](crate::driver::text::TextError), which points at what
+    /// is wrong in the text.
+    pub async fn open_stack(mut self, text: &str) -> io::Result<File> {
+        let built = text.parse::<Text>()?.build()?;
+        self.filters.extend(built.filters);
+        match built.bottom {
+            Some(Bottom::File(path)) => self.open(path).await,
+            Some(Bottom::Driver(bottom)) => {
+                let name = bottom.name().to_owned();
+                self.on(bottom).open(name).await
+            }
+            None => Err(no_bottom()),
+        }
+    }
+
     /// As [`OpenOptions::open`], for threads outside a runtime: waits for the file.
     ///
     /// # Errors
@@ -256,6 +290,15 @@ impl OpenOptions {
         Request::new(&handle, create).wait()?;
         opened(handle, synchronous)
     }
+}
+
+/// A text without anything for the filters to stand on.
+#[cold]
+fn no_bottom() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "the stack has no bottom: its last element should be file(PATH), memory or the like",
+    )
 }
 
 /// The file, which no request but its create has seen.

@@ -18,8 +18,13 @@ use std::time::Duration;
 
 use overlapped::{Backend, Builder, LocalRuntime, Runtime, Status};
 
-/// What every test runs on.
-pub const BACKENDS: [Backend; 2] = [Backend::IoUring, Backend::Epoll];
+/// What every test runs on: both backends, or the one that `OVERLAPPED_BACKEND` names.
+pub fn backends() -> Vec<Backend> {
+    match Backend::from_environment().expect("OVERLAPPED_BACKEND is a backend") {
+        Some(backend) => vec![backend],
+        None => vec![Backend::IoUring, Backend::Epoll],
+    }
+}
 
 /// Longer than any test may take; a test that hangs ends its process and says so.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,7 +68,7 @@ pub fn multi(backend: Backend, workers: usize) -> Runtime {
 /// Runs the test on both backends, each on a local runtime and in the `block_on` of a multi-thread
 /// one.
 pub fn both(test: impl AsyncFn(Backend)) {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch_test(&format!("on {backend}, local"));
         local(backend).block_on(test(backend));
         let _watch = watch_test(&format!("on {backend}, multi-thread"));
@@ -76,7 +81,7 @@ pub fn workers<F>(count: usize, test: impl Fn(Backend) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch_test(&format!("on {backend}, workers"));
         let runtime = multi(backend, count);
         let task = runtime.spawn(test(backend));
@@ -108,7 +113,7 @@ pub fn alone(name: &str, body: impl FnOnce(Backend)) {
         let _watch = watch(name);
         return body(Backend::from_environment().expect("a backend").expect("set by the parent"));
     }
-    for backend in BACKENDS {
+    for backend in backends() {
         child(name, |command| {
             command.env("OVERLAPPED_BACKEND", backend.to_string());
         });
