@@ -32,11 +32,16 @@ pub(super) struct Waiter {
     pub(super) who: Who,
 }
 
+/// What taking a packet touches comes first, on the lock's own cache line.
+#[repr(C)]
 pub(super) struct Inner {
     packets: Fifo<Posted>,
     spare: Spare<Posted>,
     /// The inbox is shut.
     shut: bool,
+    /// Somebody has waited for the port as an object (C-29): `Shared::signal` is kept up to date.
+    watched: bool,
+    pub(super) closed: bool,
     /// The last to come at the end.
     pub(super) waiting: Vec<Waiter>,
     handed: Vec<(u64, Packet)>,
@@ -45,9 +50,6 @@ pub(super) struct Inner {
     /// `usize::MAX`: threads are not counted.
     maximum: usize,
     current: usize,
-    pub(super) closed: bool,
-    /// Somebody has waited for the port as an object (C-29): `Shared::signal` is kept up to date.
-    watched: bool,
 }
 
 /// A port, behind its handles and the files and requests that report to it (C-13).

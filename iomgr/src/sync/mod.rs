@@ -30,7 +30,9 @@ macro_rules! per_thread {
 pub(crate) use per_thread;
 
 /// Waits a moment for what another thread does in some dozens of instructions; asked for the `nth`
-/// time. If it takes longer, the other has been preempted: then it lets others run, and at last sleeps
+/// time. Twice as long each time: whoever holds a lock that is wanted often then takes it many times
+/// from its own cache, where threads that look all the time would send the cache line to and fro for
+/// each. If it takes longer, the other has been preempted: then it lets others run, and at last sleeps
 /// a little, so that even a thread that outranks the other lets it go on.
 pub(crate) fn relax(nth: u32) {
     #[cfg(loom)]
@@ -40,8 +42,8 @@ pub(crate) fn relax(nth: u32) {
     };
     #[cfg(not(loom))]
     match nth {
-        0..50 => spin_loop(),
-        50..100 => yield_now(),
+        0..7 => (0..1 << nth).for_each(|_| spin_loop()),
+        7..60 => yield_now(),
         _ => sleep(Duration::from_micros(50)),
     }
 }
