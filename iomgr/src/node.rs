@@ -25,7 +25,6 @@ pub(crate) enum Entry<T> {
 #[repr(C, align(8))]
 pub(crate) struct Block<T> {
     next: *mut Slot,
-    /// Of a list's first block, the list has it.
     begin: usize,
     end: usize,
     entries: [MaybeUninit<Entry<T>>; ROOM],
@@ -115,9 +114,6 @@ pub(crate) struct Fifo<T> {
     first: *mut Slot,
     last: *mut Slot,
     len: usize,
-    /// The oldest entry of the first link, if that is a block. Here, because of those who take
-    /// entries in turns each would have to fetch what the other had written in the block.
-    begin: usize,
     content: std::marker::PhantomData<Box<Block<T>>>,
 }
 
@@ -219,13 +215,8 @@ impl<T> Fifo<T> {
             std::mem::swap(self, other);
             return;
         }
-        // SAFETY: in the lists, so ours.
-        unsafe {
-            if let Some(block) = block_of::<T>(other.first) {
-                (*block.as_ptr()).begin = other.begin;
-            }
-            *next_of::<T>(self.last) = other.first;
-        }
+        // SAFETY: in the list, so ours.
+        unsafe { *next_of::<T>(self.last) = other.first };
         self.last = other.last;
         self.len += other.len;
         *other = Fifo::default();
@@ -244,9 +235,9 @@ impl<T> Fifo<T> {
         // once.
         unsafe {
             let fields = block.as_ptr();
-            let begin = self.begin;
+            let begin = (*fields).begin;
             let entry = (&raw const (*fields).entries).cast::<Entry<T>>().add(begin).read();
-            self.begin = begin + 1;
+            (*fields).begin = begin + 1;
             if begin + 1 == (*fields).end {
                 self.unlink_first();
                 (*fields).begin = 0;
@@ -267,7 +258,6 @@ impl<T> Fifo<T> {
     fn link(&mut self, link: *mut Slot) {
         if self.last.is_null() {
             self.first = link;
-            self.begin = 0;
         } else {
             // SAFETY: in the list, so ours.
             unsafe { *next_of::<T>(self.last) = link };
@@ -282,17 +272,13 @@ impl<T> Fifo<T> {
         if self.first.is_null() {
             self.last = ptr::null_mut();
         }
-        if let Some(block) = block_of::<T>(self.first) {
-            // SAFETY: as above.
-            self.begin = unsafe { block.as_ref().begin };
-        }
     }
 }
 
 impl<T> Default for Fifo<T> {
     fn default() -> Self {
         let content = std::marker::PhantomData;
-        Fifo { first: ptr::null_mut(), last: ptr::null_mut(), len: 0, begin: 0, content }
+        Fifo { first: ptr::null_mut(), last: ptr::null_mut(), len: 0, content }
     }
 }
 

@@ -316,6 +316,13 @@ impl CompletionPort {
         most: usize,
         timeout: Option<Duration>,
     ) -> Result<usize, NoPacket> {
+        let port = self.shared();
+        if self.is_at_home() {
+            let taken = port.pop_many(&mut port.lock(), &mut |p| into.push(p), most);
+            if taken > 0 {
+                return Ok(taken);
+            }
+        }
         self.remove_with(timeout, Alertable::No, |p| into.push(p), most)
     }
 
@@ -349,13 +356,18 @@ impl CompletionPort {
         run()
     }
 
-    /// The oldest packet, if there is one, for a thread that belongs to the port already and is not
-    /// counted: nobody hears of it, and whether it is a task's makes no difference.
+    /// Whether the thread belongs to the port already, is not counted, and may remove: if it takes what
+    /// is there, nobody hears of it, and whether it is a task's makes no difference.
+    #[inline]
+    fn is_at_home(&self) -> bool {
+        let may = self.rights.0 & Rights::MODIFY.0 != 0;
+        may && !self.shared().counts && association::belongs(self.shared())
+    }
+
+    /// The oldest packet, if there is one that can be had without further ado.
     #[inline]
     fn remove_at_once(&self) -> Option<Packet> {
-        let port = self.shared();
-        let may = self.rights.0 & Rights::MODIFY.0 != 0 && !port.counts;
-        if may && association::belongs(port) { port.take_one() } else { None }
+        if self.is_at_home() { self.shared().take_one() } else { None }
     }
 
     fn remove_one(

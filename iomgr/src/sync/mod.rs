@@ -14,6 +14,8 @@ pub(crate) use std::{
 };
 
 #[cfg(not(loom))]
+use std::cell::Cell;
+#[cfg(not(loom))]
 use std::hint::spin_loop;
 #[cfg(not(loom))]
 use std::thread::{sleep, yield_now};
@@ -48,22 +50,44 @@ pub(crate) fn relax(nth: u32) {
     }
 }
 
-/// Looks out for news for some microseconds, a tenth of what it costs to sleep and be woken. At last it
-/// lets others run: they may have the news.
+/// Looks out for news for some microseconds, a tenth of what it costs to sleep and be woken, or, if
+/// looking out has paid of late, a few times as long. In between it lets others run: they may have the
+/// news.
+///
+/// Patience is for threads that answer each other: if one of them sleeps, the other waits for so long
+/// that it would fall asleep too, and so on for ever.
 pub(crate) fn look_out(news: impl Fn() -> bool) {
     // loom tries everything that may happen meanwhile.
     #[cfg(loom)]
     let _ = news;
     #[cfg(not(loom))]
-    for step in 0..11 {
-        if news() {
-            return;
+    {
+        let patience = PATIENCE.try_with(Cell::get).unwrap_or(LITTLE);
+        let remember = |patience| _ = PATIENCE.try_with(|p| p.set(patience));
+        for step in 0..patience {
+            if news() {
+                return remember(MUCH);
+            }
+            match step {
+                0..7 => (0..1 << step).for_each(|_| spin_loop()),
+                LITTLE.. if step % 2 == 0 => (0..64).for_each(|_| spin_loop()),
+                _ => yield_now(),
+            }
         }
-        match step {
-            0..7 => (0..1 << step).for_each(|_| spin_loop()),
-            _ => yield_now(),
-        }
+        remember((patience / 2).max(LITTLE));
     }
+}
+
+/// Steps of [`look_out`].
+#[cfg(not(loom))]
+const LITTLE: u8 = 11;
+#[cfg(not(loom))]
+const MUCH: u8 = 32;
+
+#[cfg(not(loom))]
+std::thread_local! {
+    /// How many steps the thread looks out for.
+    static PATIENCE: Cell<u8> = const { Cell::new(LITTLE) };
 }
 
 /// A place where the thread that made it parks.
