@@ -14,6 +14,7 @@ use crate::irp::slot::SlotPtr;
 use crate::node::{Block, Fifo, Spare};
 use crate::sync::lock::Lock;
 
+/// All on the lock's own cache line.
 #[repr(C)]
 struct Arrivals {
     packets: Fifo<Posted>,
@@ -26,9 +27,7 @@ struct Arrivals {
 /// See the module's header.
 pub(super) struct Inbox {
     arrivals: Lock<Arrivals>,
-    /// There are packets: for those who spin, and for those who would otherwise take the lock for
-    /// nothing. Set and reset with the lock held: who comes after a post sees it, or that what was
-    /// posted has been taken in.
+    /// There are packets: a hint for those who spin.
     filled: AtomicBool,
 }
 
@@ -108,10 +107,6 @@ impl Inbox {
     /// queue's spare blocks if these are more than its own.
     #[inline]
     pub(super) fn drain(&self, queue: &mut Fifo<Posted>, spare: &mut Spare<Posted>, limit: usize) {
-        if !self.seems_filled() {
-            // Whoever posts is left alone.
-            return;
-        }
         let mut arrivals = self.arrivals.lock();
         self.empty(&mut arrivals, queue, spare);
         arrivals.room = limit.saturating_sub(queue.len());
