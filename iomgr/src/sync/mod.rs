@@ -20,6 +20,8 @@ use std::hint::spin_loop;
 #[cfg(not(loom))]
 use std::thread::{sleep, yield_now};
 use std::time::Duration;
+#[cfg(not(loom))]
+use std::time::Instant;
 
 /// `thread_local`; loom's does not know of constants.
 #[cfg(loom)]
@@ -52,7 +54,8 @@ pub(crate) fn relax(nth: u32) {
 
 /// Looks out for news for some microseconds, a tenth of what it costs to sleep and be woken, or, if
 /// looking out has paid of late, a few times as long. In between it lets others run: they may have the
-/// news.
+/// news. If these run for long, it is over: one that sleeps is back sooner than one that waits for its
+/// next time slice.
 ///
 /// Patience is for threads that answer each other: if one of them sleeps, the other waits for so long
 /// that it would fall asleep too, and so on for ever.
@@ -71,7 +74,13 @@ pub(crate) fn look_out(news: impl Fn() -> bool) {
             match step {
                 0..7 => (0..1 << step).for_each(|_| spin_loop()),
                 LITTLE.. if step % 2 == 0 => (0..64).for_each(|_| spin_loop()),
-                _ => yield_now(),
+                _ => {
+                    let begin = Instant::now();
+                    yield_now();
+                    if begin.elapsed() > LONG {
+                        break;
+                    }
+                }
             }
         }
         remember((patience / 2).max(LITTLE));
@@ -83,6 +92,9 @@ pub(crate) fn look_out(news: impl Fn() -> bool) {
 const LITTLE: u8 = 11;
 #[cfg(not(loom))]
 const MUCH: u8 = 32;
+/// Far longer than a thread needs that has nothing to do but to post.
+#[cfg(not(loom))]
+const LONG: Duration = Duration::from_micros(100);
 
 #[cfg(not(loom))]
 std::thread_local! {
