@@ -14,6 +14,8 @@ use crate::irp::slot::SlotPtr;
 use crate::node::{Block, Fifo, Spare};
 use crate::sync::lock::Lock;
 
+/// All on the lock's own cache line.
+#[repr(C)]
 struct Arrivals {
     packets: Fifo<Posted>,
     spare: Spare<Posted>,

@@ -8,12 +8,14 @@
 //! that issues is as fast as the bare hardware. A packet that comes for a thread that sleeps is handed
 //! to it, and its sleep is ended.
 //!
-//! Reads next: `queue.rs`, where packets and waiters meet; `association.rs`, who is counted.
+//! Reads next: `queue.rs` and `inner.rs`, where packets and waiters meet; `association.rs`, who is counted.
 
 mod association;
 mod inbox;
+mod inner;
 mod names;
 mod next;
+mod no_packet;
 mod packet;
 mod queue;
 mod tee;
@@ -25,6 +27,7 @@ use std::time::Duration;
 
 pub(crate) use association::blocked;
 pub use next::Next;
+pub use no_packet::NoPacket;
 pub use packet::Packet;
 pub(crate) use queue::Shared;
 pub(crate) use tee::Tee;
@@ -36,8 +39,8 @@ use crate::processor::{Core, Driven};
 use crate::status::Status;
 use crate::wait::sleeper::{self, Limit};
 use crate::wait::{Alertable, Object, Signal};
+use inner::{Waiter, Who};
 use packet::{Posted, UNTAGGED};
-use queue::{Waiter, Who};
 
 /// Packets that nobody has taken, and requests that will be packets, of one port, unless
 /// [`PortOptions::limit`] says otherwise.
@@ -121,56 +124,6 @@ impl Rights {
     pub const MODIFY: Rights = Rights(2);
     /// Both.
     pub const ALL: Rights = Rights(3);
-}
-
-/// Why a remove gave no packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum NoPacket {
-    /// The time is over ([`Status::TIMEOUT`], C-25).
-    TimedOut,
-    /// APCs of the thread have run instead ([`Status::USER_APC`], C-27).
-    Apc,
-    /// The port has been closed ([`Status::ABANDONED_WAIT_0`], C-30).
-    Closed,
-    /// Waiting here would stop what is waited for ([`Status::WOULD_DEADLOCK`]): on a runtime's worker,
-    /// or inside a completion routine. There, await [`CompletionPort::next`].
-    WouldDeadlock,
-    /// The handle does not allow it ([`Status::ACCESS_DENIED`]).
-    AccessDenied,
-}
-
-impl NoPacket {
-    /// NT's status for it.
-    pub fn status(self) -> Status {
-        match self {
-            NoPacket::TimedOut => Status::TIMEOUT,
-            NoPacket::Apc => Status::USER_APC,
-            NoPacket::Closed => Status::ABANDONED_WAIT_0,
-            NoPacket::WouldDeadlock => Status::WOULD_DEADLOCK,
-            NoPacket::AccessDenied => Status::ACCESS_DENIED,
-        }
-    }
-}
-
-impl fmt::Display for NoPacket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            NoPacket::TimedOut => "no packet came in time",
-            NoPacket::Apc => "APCs have run instead",
-            NoPacket::Closed => "the port has been closed",
-            NoPacket::WouldDeadlock => "waiting here would stop what is waited for",
-            NoPacket::AccessDenied => "this handle of the port may not remove packets",
-        })
-    }
-}
-
-impl std::error::Error for NoPacket {}
-
-impl From<NoPacket> for std::io::Error {
-    fn from(none: NoPacket) -> std::io::Error {
-        none.status().into()
-    }
 }
 
 /// The last handle closes the port.
@@ -316,6 +269,13 @@ impl CompletionPort {
         most: usize,
         timeout: Option<Duration>,
     ) -> Result<usize, NoPacket> {
+        let port = self.shared();
+        if self.is_at_home() {
+            let taken = port.pop_many(&mut port.lock(), &mut |p| into.push(p), most);
+            if taken > 0 {
+                return Ok(taken);
+            }
+        }
         self.remove_with(timeout, Alertable::No, |p| into.push(p), most)
     }
 
@@ -349,13 +309,18 @@ impl CompletionPort {
         run()
     }
 
-    /// The oldest packet, if there is one, for a thread that belongs to the port already and is not
-    /// counted: nobody hears of it, and whether it is a task's makes no difference.
+    /// Whether the thread belongs to the port already, is not counted, and may remove: if it takes what
+    /// is there, nobody hears of it, and whether it is a task's makes no difference.
+    #[inline]
+    fn is_at_home(&self) -> bool {
+        let may = self.rights.0 & Rights::MODIFY.0 != 0;
+        may && !self.shared().counts && association::belongs(self.shared())
+    }
+
+    /// The oldest packet, if there is one that can be had without further ado.
     #[inline]
     fn remove_at_once(&self) -> Option<Packet> {
-        let port = self.shared();
-        let may = self.rights.0 & Rights::MODIFY.0 != 0 && !port.counts;
-        if may && association::belongs(port) { port.take_one() } else { None }
+        if self.is_at_home() { self.shared().take_one() } else { None }
     }
 
     fn remove_one(

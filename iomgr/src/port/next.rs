@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::queue::{Waiter, Who};
+use super::inner::{Waiter, Who};
 use super::{CompletionPort, NoPacket, Packet, Rights};
 
 /// The future of [`CompletionPort::next`].

@@ -6,49 +6,17 @@
 //! it asks for the next, blocks, goes to another port or ends. A packet that was handed to a waiter
 //! is in `handed` until the waiter fetches it; one that leaves without fetching gives it back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Waker;
 
 use super::inbox::{Inbox, Posting};
-use super::packet::{COPY, Packet, Posted, Tag, is_admitted};
+use super::inner::{Inner, Released};
+use super::packet::{Packet, Posted, is_admitted};
 use crate::irp::slot::SlotPtr;
-use crate::node::{Block, Entry, Fifo, Spare};
+use crate::node::{Block, Entry, Fifo};
 use crate::panics::caught;
 use crate::status::Status;
 use crate::sync::lock::{Guard, Lock};
 use crate::wait::Signal;
-use crate::wait::sleeper::Sleeper;
-
-/// Who waits for a packet.
-pub(super) enum Who {
-    Thread(Arc<Sleeper>),
-    /// Tasks are not counted: the concurrency value is about threads.
-    Task(Waker),
-}
-
-pub(super) struct Waiter {
-    pub(super) id: u64,
-    pub(super) who: Who,
-}
-
-pub(super) struct Inner {
-    packets: Fifo<Posted>,
-    spare: Spare<Posted>,
-    /// The inbox is shut.
-    shut: bool,
-    /// The last to come at the end.
-    pub(super) waiting: Vec<Waiter>,
-    handed: Vec<(u64, Packet)>,
-    next_id: u64,
-    last_tag: Tag,
-    /// `usize::MAX`: threads are not counted.
-    maximum: usize,
-    current: usize,
-    pub(super) closed: bool,
-    /// Somebody has waited for the port as an object (C-29): `Shared::signal` is kept up to date.
-    watched: bool,
-}
 
 /// A port, behind its handles and the files and requests that report to it (C-13).
 pub(crate) struct Shared {
@@ -82,115 +50,10 @@ impl Drop for Admission<'_> {
     }
 }
 
-/// The waiter that got a packet, to be told once the lock has been let go.
-#[must_use]
-pub(super) struct Released(Option<Who>);
-
-impl Released {
-    pub(super) fn tell(self) {
-        match self.0 {
-            Some(Who::Thread(sleeper)) => sleeper.tell(),
-            Some(Who::Task(waker)) => crate::wake::wake(waker),
-            None => {}
-        }
-    }
-}
-
-impl Inner {
-    pub(super) fn new_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
-    }
-
-    pub(super) fn new_tag(&mut self) -> Tag {
-        self.last_tag = self.last_tag.checked_add(1).unwrap_or(COPY.saturating_add(1));
-        self.last_tag
-    }
-
-    /// Whether another thread may run (C-21).
-    pub(super) fn has_room(&self) -> bool {
-        self.current < self.maximum
-    }
-
-    pub(super) fn runs(&mut self) {
-        if self.maximum != usize::MAX {
-            self.current += 1;
-        }
-    }
-
-    pub(super) fn stops(&mut self) {
-        if self.maximum != usize::MAX {
-            self.current -= 1;
-        }
-    }
-
-    /// C-20: the most recently blocked thread runs, its caches are warm; but if the calling thread
-    /// waits here itself, it is the one, and nobody has to be woken.
-    #[inline]
-    fn next_waiter(&self) -> Option<usize> {
-        if self.waiting.is_empty() {
-            return None;
-        }
-        let has_room = self.has_room();
-        let mine = |w: &Waiter| matches!(&w.who, Who::Thread(sleeper) if sleeper.is_mine());
-        let may_run = |w: &Waiter| has_room || matches!(w.who, Who::Task(_));
-        let mine = if has_room { self.waiting.iter().rposition(mine) } else { None };
-        mine.or_else(|| self.waiting.iter().rposition(may_run))
-    }
-
-    /// Hands the oldest packet to a waiter, if there are both and one may run.
-    pub(super) fn release(&mut self) -> Released {
-        if self.packets.is_empty() {
-            return Released(None);
-        }
-        let Some(at) = self.next_waiter() else { return Released(None) };
-        let packet = self.pop().expect("not empty");
-        self.hand(at, packet)
-    }
-
-    fn hand(&mut self, at: usize, packet: Packet) -> Released {
-        let waiter = self.waiting.remove(at);
-        if let Who::Thread(_) = waiter.who {
-            self.runs();
-        }
-        self.handed.push((waiter.id, packet));
-        Released(Some(waiter.who))
-    }
-
-    /// The oldest packet of the queue.
-    #[inline]
-    fn pop(&mut self) -> Option<Packet> {
-        self.packets.pop(&mut self.spare).map(Packet::of)
-    }
-
-    /// Somebody waits. Handing them a packet will need no memory (I-1).
-    pub(super) fn wait(&mut self, waiter: Waiter) {
-        self.waiting.push(waiter);
-        self.handed.reserve(self.waiting.len());
-    }
-
-    pub(super) fn forget(&mut self, id: u64) -> Option<Waiter> {
-        let at = self.waiting.iter().position(|waiter| waiter.id == id)?;
-        Some(self.waiting.remove(at))
-    }
-}
-
 impl Shared {
     pub(super) fn new(maximum: usize, limit: usize) -> Shared {
         Shared {
-            inner: Lock::new(Inner {
-                packets: Fifo::default(),
-                spare: Spare::default(),
-                shut: false,
-                waiting: Vec::new(),
-                handed: Vec::new(),
-                next_id: 0,
-                last_tag: COPY,
-                maximum,
-                current: 0,
-                closed: false,
-                watched: false,
-            }),
+            inner: Lock::new(Inner::new(maximum)),
             inbox: Inbox::new(limit),
             outstanding: AtomicUsize::new(0),
             limit,

@@ -49,7 +49,9 @@ impl Word {
 }
 
 /// See the module's header. On cache lines of its own: the ends of a port are used by different threads.
-#[repr(align(128))]
+/// The word lies before the content, so that whoever has fetched its cache line has what comes first of
+/// the content as well.
+#[repr(C, align(128))]
 pub(crate) struct Lock<T> {
     word: Word,
     /// Has others wait: that they look in turns, for ever, is more than loom can explore.

@@ -14,10 +14,14 @@ pub(crate) use std::{
 };
 
 #[cfg(not(loom))]
+use std::cell::Cell;
+#[cfg(not(loom))]
 use std::hint::spin_loop;
 #[cfg(not(loom))]
 use std::thread::{sleep, yield_now};
 use std::time::Duration;
+#[cfg(not(loom))]
+use std::time::Instant;
 
 /// `thread_local`; loom's does not know of constants.
 #[cfg(loom)]
@@ -30,7 +34,9 @@ macro_rules! per_thread {
 pub(crate) use per_thread;
 
 /// Waits a moment for what another thread does in some dozens of instructions; asked for the `nth`
-/// time. If it takes longer, the other has been preempted: then it lets others run, and at last sleeps
+/// time. Twice as long each time: whoever holds a lock that is wanted often then takes it many times
+/// from its own cache, where threads that look all the time would send the cache line to and fro for
+/// each. If it takes longer, the other has been preempted: then it lets others run, and at last sleeps
 /// a little, so that even a thread that outranks the other lets it go on.
 pub(crate) fn relax(nth: u32) {
     #[cfg(loom)]
@@ -40,28 +46,60 @@ pub(crate) fn relax(nth: u32) {
     };
     #[cfg(not(loom))]
     match nth {
-        0..50 => spin_loop(),
-        50..100 => yield_now(),
+        0..7 => (0..1 << nth).for_each(|_| spin_loop()),
+        7..60 => yield_now(),
         _ => sleep(Duration::from_micros(50)),
     }
 }
 
-/// Looks out for news for some microseconds, a tenth of what it costs to sleep and be woken. At last it
-/// lets others run: they may have the news.
+/// Looks out for news for some microseconds, a tenth of what it costs to sleep and be woken, or, if
+/// looking out has paid of late, a few times as long. In between it lets others run: they may have the
+/// news. If these run for long, it is over: one that sleeps is back sooner than one that waits for its
+/// next time slice.
+///
+/// Patience is for threads that answer each other: if one of them sleeps, the other waits for so long
+/// that it would fall asleep too, and so on for ever.
 pub(crate) fn look_out(news: impl Fn() -> bool) {
     // loom tries everything that may happen meanwhile.
     #[cfg(loom)]
     let _ = news;
     #[cfg(not(loom))]
-    for step in 0..11 {
-        if news() {
-            return;
+    {
+        let patience = PATIENCE.try_with(Cell::get).unwrap_or(LITTLE);
+        let remember = |patience| _ = PATIENCE.try_with(|p| p.set(patience));
+        for step in 0..patience {
+            if news() {
+                return remember(MUCH);
+            }
+            match step {
+                0..7 => (0..1 << step).for_each(|_| spin_loop()),
+                LITTLE.. if step % 2 == 0 => (0..64).for_each(|_| spin_loop()),
+                _ => {
+                    let begin = Instant::now();
+                    yield_now();
+                    if begin.elapsed() > LONG {
+                        break;
+                    }
+                }
+            }
         }
-        match step {
-            0..7 => (0..1 << step).for_each(|_| spin_loop()),
-            _ => yield_now(),
-        }
+        remember((patience / 2).max(LITTLE));
     }
+}
+
+/// Steps of [`look_out`].
+#[cfg(not(loom))]
+const LITTLE: u8 = 11;
+#[cfg(not(loom))]
+const MUCH: u8 = 32;
+/// Far longer than a thread needs that has nothing to do but to post.
+#[cfg(not(loom))]
+const LONG: Duration = Duration::from_micros(100);
+
+#[cfg(not(loom))]
+std::thread_local! {
+    /// How many steps the thread looks out for.
+    static PATIENCE: Cell<u8> = const { Cell::new(LITTLE) };
 }
 
 /// A place where the thread that made it parks.
