@@ -9,6 +9,7 @@ use overlapped::driver::Driver;
 use overlapped::driver::filter::{PassKind, pass};
 
 mod counting;
+pub mod nbd;
 mod totals;
 
 pub use counting::{Counting, allocations};
