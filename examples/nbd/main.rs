@@ -18,6 +18,7 @@ use lexopt::prelude::*;
 use overlapped::Builder;
 use overlapped::signal::unix::{SignalKind, signal};
 use overlapped::task::Graceful;
+use overlapped::time::timeout;
 use overlapped_examples::{text, usage};
 use server::{Disk, Listener};
 
@@ -25,7 +26,7 @@ const USAGE: &str = "nbd --listen unix:PATH|HOST:PORT --stack TEXT [--readonly]
 
 TEXT is a stack of drivers, top first: 'xor(key=7) | file(disk.img)', 'memory(size=64M)', ….";
 
-/// How long clients' requests may take once the server has been told to end.
+/// How long clients' requests may take once the server has been told to end, and then the stack's end.
 const LIMIT: Duration = Duration::from_secs(10);
 
 struct Options {
@@ -86,5 +87,5 @@ async fn run(options: Options) -> io::Result<()> {
         eprintln!("nbd: {left} tasks have not ended in {LIMIT:?}");
         server.abort();
     }
-    Disk::close(disk).await
+    timeout(LIMIT, Disk::close(disk)).await?
 }

@@ -17,7 +17,7 @@ use super::socket::Stream;
 /// How long negotiation may take: a client that says nothing is not waited for.
 const NEGOTIATION: Duration = Duration::from_secs(30);
 
-/// How long the requests of a client that is gone may go on.
+/// How long requests may go on when their client has ended: then they are cancelled.
 const REST: Duration = Duration::from_secs(30);
 
 /// Serves a client until it is gone, or the end begins.
@@ -44,9 +44,8 @@ pub async fn run(stream: Stream, disk: Arc<Disk>, ending: &CancellationToken) ->
     let received = connection.receive(&mut incoming, ending).await;
     // What has been asked is done, and answered if anybody listens; but not for ever.
     let rest = async { while connection.tasks.join_next().await.is_some() {} };
-    match received {
-        Ok(()) => rest.await,
-        Err(_) => drop(timeout(REST, rest).await),
+    if timeout(REST, rest).await.is_err() {
+        connection.tasks.shutdown().await;
     }
     received
 }
@@ -126,9 +125,11 @@ impl Connection {
             Err(refusal) => {
                 let share = self.budget.take(0).await;
                 incoming.skip(payload).await?;
-                let session = &self.shared.session;
-                let head = session.failed(header.cookie, refusal.errno, refusal.why);
-                self.shared.outgoing.send(Reply { head, data: Vec::new(), share }).await;
+                let shared = self.shared.clone();
+                let head = shared.session.failed(header.cookie, refusal.errno, refusal.why);
+                let reply = Reply { head, data: Vec::new(), share };
+                // As a task: one that sends is not to be dropped, for it may be sending for others.
+                self.tasks.spawn(async move { shared.outgoing.send(reply).await });
                 return Ok(true);
             }
         };
