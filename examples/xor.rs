@@ -3,6 +3,7 @@
 //! `cargo run --release --example xor`
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use overlapped::Status;
@@ -64,6 +65,8 @@ impl Driver for Xor1 {
     }
 }
 
+const HERE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 fn main() -> io::Result<()> {
     overlapped::block_on(async {
         for filter in [Xor(0x55).into_driver(), Arc::new(Xor1(0x55)) as Arc<dyn Driver>] {
@@ -80,7 +83,7 @@ fn main() -> io::Result<()> {
 
             // A connection with the filter at both ends.
             let stack = stack_of([filter])?;
-            let listener = TcpListener::bind_with(([127, 0, 0, 1], 0), stack.clone()).await?;
+            let listener = TcpListener::bind_with(HERE, stack.clone()).await?;
             let address = listener.local_addr()?;
             let client = TcpStream::connect_with(address, stack).await?;
             let (server, _) = listener.accept().await?;
