@@ -7,8 +7,10 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Weak};
 use std::thread;
+use std::time::Duration;
 
 use overlapped_iomgr::filter::{Filter as Level2, Io, Next};
+use overlapped_iomgr::hal::Wait;
 use overlapped_iomgr::{
     ChangeError, Driver, FileObject, Major, MajorSet, On, Place, Stack, StackError, Status,
 };
@@ -93,6 +95,28 @@ fn o8_new_requests_meet_it_and_old_ones_do_not() {
     harness.block_on(after).unwrap();
     assert!(log.take().is_empty());
     drop(file);
+    harness.finish();
+}
+
+/// With nothing in flight, nothing else would wake the processor that learns of a change.
+#[test]
+fn o8_a_change_is_reported_before_the_processor_sleeps() {
+    let harness = Harness::new();
+    let log = Log::default();
+    let file = open(&bare(), FD);
+    let turn = || {
+        let asked = std::cell::Cell::new(false);
+        let ready = || asked.replace(true);
+        harness.processor.turn(Wait::For(Duration::from_millis(1)), ready).unwrap();
+        assert!(!asked.get(), "it was about to sleep");
+    };
+    let (spy, attached) = file.attach(Place::Top, Spy::new("spy", &log)).unwrap();
+    turn();
+    assert!(attached.is_done());
+    let detached = file.detach(&spy).unwrap();
+    turn();
+    assert!(detached.is_done());
+    drop((spy, file));
     harness.finish();
 }
 

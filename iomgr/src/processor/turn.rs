@@ -86,7 +86,8 @@ impl Core {
             self.report_drains();
         }
 
-        let wait = self.bounded_by_timers(wait);
+        // What the mail has made due is done after the turn: nobody else would wake it for that.
+        let wait = if self.due.get() { Wait::No } else { self.bounded_by_timers(wait) };
         let sleeps = wait != Wait::No;
         let roused = sleeps && (!self.remote.prepare_sleep() || ready());
         let mut done = self.done.take();
