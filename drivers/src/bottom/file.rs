@@ -114,6 +114,8 @@ fn start(mut irp: Irp<'_>) -> Disposition {
             Op::Open { at, path: create.path.as_ptr(), flags: create.flags, mode }
         }
         (Major::Close, _) => return close(irp, false),
+        // Nothing is kept for a handle.
+        (Major::Cleanup, _) => return irp.complete(Status::SUCCESS, 0),
         _ if fd < 0 && !names_only(irp.file()) => return irp.complete(Status::FILE_CLOSED, 0),
         (Major::Read, minor::NONE) => {
             Op::Read { fd, buf: data, len, offset, inline: inline(irp.file(), fd) }

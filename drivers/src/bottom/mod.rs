@@ -15,6 +15,8 @@ pub use tcp::{
     adopt_datagram, adopt_listener, has_unread, stop_accepting, take_ready,
 };
 
+pub(crate) use tcp::carries_messages;
+
 use overlapped_iomgr::hal::Op;
 use overlapped_iomgr::{Disposition, FileObject, Irp, Status};
 use socket2::SockAddr;
@@ -32,7 +34,7 @@ fn close_now(file: &FileObject) {
 }
 
 /// A socket's addresses, for listings: its own, and that of the other side if it is connected.
-fn describe_socket(file: &FileObject) -> String {
+pub(crate) fn describe_socket(file: &FileObject) -> String {
     let fd = file.fd();
     if fd < 0 {
         return file.name().to_owned();

@@ -88,7 +88,7 @@ fn start(irp: Irp<'_>) -> Disposition {
             unsafe { irp.submit(Op::Poll { fd, events }) }
         }
         // Nothing is kept back; and it has no direction to end but by closing it.
-        (Major::Flush | Major::Shutdown, _) => irp.complete(Status::SUCCESS, 0),
+        (Major::Flush | Major::Shutdown | Major::Cleanup, _) => irp.complete(Status::SUCCESS, 0),
         _ => irp.complete(Status::INVALID_DEVICE_REQUEST, 0),
     }
 }

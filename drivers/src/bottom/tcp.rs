@@ -92,7 +92,7 @@ fn start(mut irp: Irp<'_>) -> Disposition {
             Op::SendMsg { fd, msg, flags: 0 }
         }
         // Nothing is kept back that could be flushed.
-        (Major::Flush, _) => return irp.complete(Status::SUCCESS, 0),
+        (Major::Flush | Major::Cleanup, _) => return irp.complete(Status::SUCCESS, 0),
         (Major::Shutdown, _) => Op::Shutdown { fd, how: irp.arg() as i32 },
         (Major::Poll, _) => Op::Poll { fd, events: irp.arg() as u32 },
         (Major::Connect, _) => {
@@ -247,6 +247,11 @@ fn adopt_with(
     Ok(file)
 }
 
+/// Whether a connected socket, or one of datagrams, carries messages; `None`: it is none.
+pub(crate) fn carries_messages(file: &FileObject) -> Option<bool> {
+    file.context::<StreamContext>().map(|context| context.receiver.has_messages())
+}
+
 /// Whether a socket has bytes or messages that came for receives which were dropped.
 pub fn has_unread(file: &FileObject) -> bool {
     file.has_late() || stream(file).receiver.has_unread()
@@ -305,6 +310,7 @@ impl ListenerDriver {
             Major::Close => close(irp, true),
             _ if fd < 0 => irp.complete(Status::FILE_CLOSED, 0),
             Major::Accept => Self::accept(irp),
+            Major::Cleanup => irp.complete(Status::SUCCESS, 0),
             Major::Poll => {
                 let events = irp.arg() as u32;
                 // SAFETY: the operation names no memory.

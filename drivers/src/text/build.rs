@@ -11,7 +11,7 @@ use super::error::{TextError, TextErrorKind};
 use super::parameter::{Parameters, Size};
 use super::parse::Text;
 use crate::bottom::{Memory, Null, Zero};
-use crate::filter::Xor;
+use crate::filter::{Xor, stats, trace};
 
 /// What an element of a stack's text becomes.
 pub enum Made {
@@ -81,6 +81,8 @@ const BUILT_IN: &[Entry] = &[
         about: "takes everything and has nothing",
         make: |_| Ok(Made::Bottom(Bottom::Driver(Arc::new(Null)))),
     },
+    stats::ENTRY,
+    trace::ENTRY,
     Entry {
         name: "xor",
         about: "changes every byte: xor(key=0x55)",

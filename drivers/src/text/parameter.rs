@@ -142,7 +142,7 @@ impl Parameter for MajorSet {
                 "flush" => Major::Flush,
                 "create" | "open" => Major::Create,
                 "close" => Major::Close,
-                "trim" | "zero" => Major::FileSystemControl,
+                "control" | "trim" | "zero" => Major::FileSystemControl,
                 "query" => Major::QueryInformation,
                 "set" => Major::SetInformation,
                 "connect" => Major::Connect,
@@ -150,6 +150,12 @@ impl Parameter for MajorSet {
                 "send" => Major::SendTo,
                 "receive" => Major::ReceiveFrom,
                 "shutdown" => Major::Shutdown,
+                "directory" => Major::DirectoryControl,
+                "device" => Major::DeviceControl,
+                "cleanup" => Major::Cleanup,
+                "security" => Major::SetSecurity,
+                "poll" => Major::Poll,
+                "private" => Major::Private,
                 _ => return None,
             });
         }
