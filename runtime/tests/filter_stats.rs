@@ -11,7 +11,7 @@ use overlapped::fs::OpenOptions;
 use overlapped::net::{TcpListener, TcpStream, stack_of};
 use overlapped::sim::Simulation;
 use overlapped::{Status, time::Duration};
-use support::{BACKENDS, Dir, both, multi, pattern, poll_once, until, watch};
+use support::{BACKENDS, Dir, both, child, is_child, multi, pattern, poll_once, until, watch};
 
 fn options() -> OpenOptions {
     OpenOptions::new().read(true).write(true)
@@ -120,6 +120,25 @@ fn the_last_close_prints_a_table() {
             assert!(text.contains(expected), "'{expected}' is missing:\n{text}");
         }
     });
+}
+
+#[test]
+fn to_standard_error() {
+    const NAME: &str = "to_standard_error";
+    if is_child(NAME) {
+        return overlapped::block_on(async {
+            let file = options().open_stack("stats(label=here) | memory").await.unwrap();
+            file.write_at("abc", 0).await.unwrap();
+            // Dropped, not closed: the runtime ends after its requests.
+            drop(file);
+        });
+    }
+    for backend in BACKENDS {
+        let said = child(NAME, |command| {
+            command.env("OVERLAPPED_BACKEND", backend.to_string());
+        });
+        assert!(said.contains("here: 4 ops, ") && said.contains("write: 1 ops, "), "{said}");
+    }
 }
 
 #[test]

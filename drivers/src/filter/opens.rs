@@ -118,7 +118,9 @@ impl Waiting {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(held) = held {
             let timer = self.3.lock().unwrap_or_else(PoisonError::into_inner).take();
-            timer.map(TimerId::remove);
+            if let Some(timer) = timer {
+                timer.remove();
+            }
             held.complete(self.1, self.2);
         }
     }

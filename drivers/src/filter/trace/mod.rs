@@ -198,13 +198,14 @@ impl Driver for Trace {
     fn dispatch(&self, mut irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
         let major = irp.major();
         open(&irp).count.enter(&self.layer);
+        // How many files are open, and what the bytes of streams are, is known whatever is sampled.
+        let is_needed = matches!(major, Major::Create | Major::Close)
+            || moves_data(major) && self.counts_bytes();
         if self.wants(major) {
             let begin = clock::now();
             self.layer.sinks.iter().for_each(|sink| sink.begin(begin));
             irp.set_scratch(Begun(begin));
-        } else if !matches!(major, Major::Create | Major::Close)
-            && !(moves_data(major) && self.counts_bytes())
-        {
+        } else if !is_needed {
             return lower.skip(irp);
         }
         lower.forward(irp, On::ALL)

@@ -162,7 +162,7 @@ impl Record {
 
     /// The variant, by its name; `None` for the plain one.
     pub(super) fn variant(&self) -> Option<Variant> {
-        (self.minor != minor::NONE).then(|| Variant(self.major, self.minor))
+        (self.minor != minor::NONE).then_some(Variant(self.major, self.minor))
     }
 }
 

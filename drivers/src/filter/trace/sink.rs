@@ -16,6 +16,8 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, mem};
 
+use overlapped_iomgr::panics::caught;
+
 use super::encode::Encoder;
 use super::output::Output;
 use super::record::Record;
@@ -237,6 +239,7 @@ impl SinkBuilder {
             most: self.queue,
             encoder: Encoder::new(self.format),
             output,
+            unsure: 0,
             told: 0,
         };
         let body = move || {
@@ -376,13 +379,9 @@ impl Shared {
             dropped: dropped.load(Ordering::Relaxed),
         }
     }
-
-    fn has_failed(&self) -> bool {
-        lock(&self.error).is_some()
-    }
 }
 
-/// The writer's end, by a panic of what it writes to as well: nobody waits for it any more.
+/// The writer's end, by a panic as well: nobody waits for it any more.
 struct Leaves {
     shared: Arc<Shared>,
     path: Option<PathBuf>,
@@ -408,6 +407,8 @@ struct Writer {
     most: usize,
     encoder: Encoder,
     output: Output,
+    /// Records that have been written, and perhaps are still buffered.
+    unsure: u64,
     /// Dropped records that have been reported.
     told: u64,
 }
@@ -432,8 +433,8 @@ impl Writer {
                 continue;
             }
             match idle {
-                ..10 => thread::park_timeout(Duration::from_millis(1)),
-                ..110 => thread::park_timeout(Duration::from_millis(10)),
+                0..10 => thread::park_timeout(Duration::from_millis(1)),
+                10..110 => thread::park_timeout(Duration::from_millis(10)),
                 _ => {
                     self.shared.sleeps.store(true, Ordering::Relaxed);
                     thread::park_timeout(Duration::from_secs(1));
@@ -457,46 +458,57 @@ impl Writer {
     fn write(&mut self, record: &Record) {
         self.shared.bytes.fetch_sub(record.data.len(), Ordering::Relaxed);
         let start = *self.shared.start.get_or_init(|| Start::new(record.begin));
-        let written = if self.output.has_failed() {
-            false
-        } else {
-            let done = self.encoder.record(&mut self.output, record, &start);
-            self.check(done)
-        };
-        let count = if written { &self.shared.written } else { &self.shared.dropped };
-        count.fetch_add(1, Ordering::Relaxed);
+        self.unsure += 1;
+        self.encode(|encoder, output, _| encoder.record(output, record, &start));
     }
 
     /// Hands over what is buffered, so that who looks sees something whole.
     fn end(&mut self, is_over: bool) {
-        if !self.output.has_failed() {
-            let done = self.encoder.end(&mut self.output, self.shared.totals(), is_over);
-            self.check(done);
+        if self.encode(|encoder, output, totals| encoder.end(output, totals, is_over)) {
+            let written = mem::take(&mut self.unsure);
+            self.shared.written.fetch_add(written, Ordering::Relaxed);
         }
     }
 
     /// Says how many records are missing, if there are more than it has said.
     fn report_dropped(&mut self, is_asked: bool) {
-        let totals = self.shared.totals();
-        if !is_asked || totals.dropped == self.told {
-            return;
-        }
-        self.told = totals.dropped;
-        let Totals { records, dropped } = totals;
-        tracing::warn!(records, dropped, format = ?self.shared.format, "a trace is incomplete");
-        if !self.output.has_failed() {
-            let done = self.encoder.dropped(&mut self.output, totals);
-            self.check(done);
+        let Totals { records, dropped } = self.totals();
+        if is_asked && dropped != self.told {
+            self.told = dropped;
+            tracing::warn!(records, dropped, format = ?self.shared.format, "a trace is incomplete");
+            self.encode(|encoder, output, totals| encoder.dropped(output, totals));
         }
     }
 
-    /// Keeps the first error, after which nothing is written.
-    fn check(&mut self, done: io::Result<()>) -> bool {
+    /// With what has not been handed over.
+    fn totals(&self) -> Totals {
+        let totals = self.shared.totals();
+        Totals { records: totals.records + self.unsure, ..totals }
+    }
+
+    /// Writes something, unless that has failed before. Keeps the first error; from then on records are
+    /// dropped, those that may not have got through included. What is written to is others' code: its
+    /// panic counts as an error.
+    fn encode(
+        &mut self,
+        write: impl FnOnce(&mut Encoder, &mut Output, Totals) -> io::Result<()>,
+    ) -> bool {
+        let totals = self.totals();
+        let done = if self.output.has_failed() {
+            Err(None)
+        } else {
+            match caught(|| write(&mut self.encoder, &mut self.output, totals)) {
+                Some(done) => done.map_err(Some),
+                None => Err(Some(io::Error::other("what it writes to has panicked"))),
+            }
+        };
         let Err(error) = done else { return true };
-        self.output.fail();
-        if !self.shared.has_failed() {
-            tracing::error!(%error, format = ?self.shared.format, "a trace cannot be written");
+        let lost = mem::take(&mut self.unsure);
+        self.shared.dropped.fetch_add(lost, Ordering::Relaxed);
+        if let Some(error) = error {
+            self.output.fail();
             *lock(&self.shared.error) = Some((error.kind(), error.to_string()));
+            tracing::error!(%error, format = ?self.shared.format, "a trace cannot be written");
         }
         false
     }
