@@ -696,6 +696,8 @@ fn tcpdump_reads_datagrams() {
                 socket.recv_from(Vec::with_capacity(99)).await.unwrap();
                 expected.extend([(here, there, text), (there, here, text)]);
             }
+            socket.send_segments_to("abcdefgh", 3, there).await.unwrap();
+            expected.extend(["abc", "def", "gh"].map(|text| (here, there, text)));
             socket.connect(there).await.unwrap();
             socket.send("connected").await.unwrap();
             expected.push((here, there, "connected"));

@@ -1,6 +1,6 @@
 //! Lines of JSON.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display, Write as _};
 
 use super::record::{Record, Word, name_of};
 use super::sink::Start;
@@ -10,7 +10,9 @@ pub(super) struct Object(String);
 
 impl Object {
     pub(super) fn new() -> Object {
-        Object(String::from("{"))
+        let mut text = String::with_capacity(400);
+        text.push('{');
+        Object(text)
     }
 
     fn key(&mut self, key: &str) {
@@ -28,13 +30,7 @@ impl Object {
     pub(super) fn text(&mut self, key: &str, value: impl Display) -> &mut Self {
         self.key(key);
         self.0.push('"');
-        for c in value.to_string().chars() {
-            match c {
-                '"' | '\\' => self.0.extend(['\\', c]),
-                c if (c as u32) < 0x20 => _ = write!(self.0, "\\u{:04x}", c as u32),
-                c => self.0.push(c),
-            }
-        }
+        _ = write!(Escaped(&mut self.0), "{value}");
         self.0.push('"');
         self
     }
@@ -42,6 +38,23 @@ impl Object {
     pub(super) fn end(mut self) -> String {
         self.0.push('}');
         self.0
+    }
+}
+
+/// The inside of a string.
+struct Escaped<'a>(&'a mut String);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let is_special = |c: char| matches!(c, '"' | '\\') || (c as u32) < 0x20;
+        let mut rest = text;
+        while let Some(at) = rest.find(is_special) {
+            self.0.push_str(&rest[..at]);
+            write!(self.0, "\\u{:04x}", rest.as_bytes()[at])?;
+            rest = &rest[at + 1..];
+        }
+        self.0.push_str(rest);
+        Ok(())
     }
 }
 

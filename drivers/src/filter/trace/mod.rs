@@ -7,6 +7,7 @@ mod output;
 mod pcap;
 mod record;
 mod sink;
+mod writer;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -262,8 +263,8 @@ fn make(p: &mut Parameters<'_>) -> Result<Made, TextError> {
     if let Some(Size(bytes)) = p.optional("bytes")? {
         trace = trace.bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
-    let queue = match p.or("queue", 16 << 10)? {
-        queue @ 1..=QUEUE => queue as usize,
+    let queue = match p.or("queue", sink::QUEUE as u64)? {
+        queue @ 1..=MOST_QUEUED => queue as usize,
         _ => return Err(p.error("queue", "a number of requests from 1 to 16777216")),
     };
     for (key, format) in paths {
@@ -289,4 +290,4 @@ fn make(p: &mut Parameters<'_>) -> Result<Made, TextError> {
 }
 
 /// Most requests in a queue: it takes a few gigabytes.
-const QUEUE: u64 = 1 << 24;
+const MOST_QUEUED: u64 = 1 << 24;

@@ -115,6 +115,9 @@ pub(super) struct Record {
     pub(super) data: Box<[u8]>,
 }
 
+/// As a queue's documentation says.
+const _: () = assert!(size_of::<Record>() <= 216);
+
 impl Record {
     pub(super) fn new(
         file: Arc<Traced>,

@@ -6,21 +6,20 @@
 //! does. Whoever wants to know that all has been written leaves a [`Task`], which is over then.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{fmt, mem};
-
-use overlapped_iomgr::panics::caught;
 
 use super::encode::Encoder;
 use super::output::Output;
 use super::record::Record;
+use super::writer::{Leaves, Writer};
 use crate::filter::opens::Task;
 use crate::hal::sim::Simulator;
 
@@ -41,6 +40,9 @@ pub enum Format {
     /// writer's thread, a moment later.
     Events,
 }
+
+/// Requests that wait to be written, unless it is said otherwise.
+pub(super) const QUEUE: usize = 64 << 10;
 
 impl Format {
     /// How many bytes of a request's data are kept unless the filter says otherwise.
@@ -92,33 +94,34 @@ pub struct SinkBuilder {
 #[derive(Clone)]
 pub struct Sink(Arc<Handle>);
 
-struct Handle {
+pub(super) struct Handle {
     /// Taken when the last clone goes.
     queue: Option<SyncSender<Record>>,
     writer: Thread,
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    format: Format,
-    written: AtomicU64,
-    dropped: AtomicU64,
+/// What the writer and the sinks share.
+pub(super) struct Shared {
+    pub(super) format: Format,
+    pub(super) written: AtomicU64,
+    pub(super) dropped: AtomicU64,
     /// Bytes of data in the queue, and the most there may be.
-    bytes: AtomicUsize,
+    pub(super) bytes: AtomicUsize,
     most_bytes: usize,
     /// Nobody has had anything to write for a while.
-    sleeps: AtomicBool,
-    start: OnceLock<Start>,
+    pub(super) sleeps: AtomicBool,
+    pub(super) start: OnceLock<Start>,
     /// Not locked on the way of a request.
-    waiting: Mutex<WaitingTasks>,
-    error: Mutex<Option<(io::ErrorKind, String)>>,
+    pub(super) waiting: Mutex<WaitingTasks>,
+    pub(super) error: Mutex<Option<(io::ErrorKind, String)>>,
 }
 
 #[derive(Default)]
-struct WaitingTasks {
-    tasks: Vec<Task>,
+pub(super) struct WaitingTasks {
+    pub(super) tasks: Vec<Task>,
     /// The writer is gone: nobody will look.
-    is_over: bool,
+    pub(super) is_over: bool,
 }
 
 /// When the trace begins: what times are counted from.
@@ -130,7 +133,7 @@ pub(super) struct Start {
 }
 
 impl Start {
-    fn new(at: Instant) -> Start {
+    pub(super) fn new(at: Instant) -> Start {
         let wall = match Simulator::current() {
             Some(_) => Duration::ZERO,
             None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -148,13 +151,13 @@ impl Start {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind these locks is whole whoever panicked.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SinkBuilder {
-    /// How many requests wait to be written, at most. The default is 16384; each takes about 200 bytes,
+    /// How many requests wait to be written, at most. The default is 65536; each takes about 200 bytes,
     /// from the start.
     ///
     /// # Panics
@@ -232,16 +235,9 @@ impl SinkBuilder {
             waiting: Mutex::default(),
             error: Mutex::default(),
         });
-        let leaves = Leaves { shared: shared.clone(), path };
-        let writer = Writer {
-            shared: shared.clone(),
-            records,
-            most: self.queue,
-            encoder: Encoder::new(self.format),
-            output,
-            unsure: 0,
-            told: 0,
-        };
+        let encoder = Encoder::new(self.format);
+        let writer = Writer::new(shared.clone(), records, self.queue, encoder, output);
+        let leaves = Leaves::new(shared.clone(), path);
         let body = move || {
             let _leaves = leaves;
             writer.run();
@@ -253,12 +249,13 @@ impl SinkBuilder {
 }
 
 /// The sinks that write to files. What has ended takes itself out.
-static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Handle>>>> = LazyLock::new(Mutex::default);
+pub(super) static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Handle>>>> =
+    LazyLock::new(Mutex::default);
 
 impl Sink {
     /// A sink of this format.
     pub fn builder(format: Format) -> SinkBuilder {
-        SinkBuilder { format, queue: 16 << 10, memory: 64 << 20 }
+        SinkBuilder { format, queue: QUEUE, memory: 64 << 20 }
     }
 
     /// A sink that writes to a file, as [`SinkBuilder::create`].
@@ -372,144 +369,11 @@ impl fmt::Debug for Sink {
 }
 
 impl Shared {
-    fn totals(&self) -> Totals {
+    pub(super) fn totals(&self) -> Totals {
         let (records, dropped) = (&self.written, &self.dropped);
         Totals {
             records: records.load(Ordering::Relaxed),
             dropped: dropped.load(Ordering::Relaxed),
         }
-    }
-}
-
-/// The writer's end, by a panic as well: nobody waits for it any more.
-struct Leaves {
-    shared: Arc<Shared>,
-    path: Option<PathBuf>,
-}
-
-impl Drop for Leaves {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            lock(&OPEN).remove(path);
-        }
-        let mut waiting = lock(&self.shared.waiting);
-        waiting.is_over = true;
-        let tasks = mem::take(&mut waiting.tasks);
-        drop(waiting);
-        drop(tasks);
-    }
-}
-
-struct Writer {
-    shared: Arc<Shared>,
-    records: Receiver<Record>,
-    /// Records that the queue holds.
-    most: usize,
-    encoder: Encoder,
-    output: Output,
-    /// Records that have been written, and perhaps are still buffered.
-    unsure: u64,
-    /// Dropped records that have been reported.
-    told: u64,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let mut idle = 0u32;
-        loop {
-            let tasks = mem::take(&mut lock(&self.shared.waiting).tasks);
-            // What was recorded before the tasks came is among the next so many.
-            let (n, is_over) = self.drain();
-            idle = if n > 0 { 0 } else { idle.saturating_add(1) };
-            if n > 0 || !tasks.is_empty() || is_over {
-                self.report_dropped(is_over || !tasks.is_empty());
-                self.end(is_over);
-            }
-            drop(tasks);
-            if is_over {
-                return;
-            }
-            if n >= self.most {
-                continue;
-            }
-            match idle {
-                0..10 => thread::park_timeout(Duration::from_millis(1)),
-                10..110 => thread::park_timeout(Duration::from_millis(10)),
-                _ => {
-                    self.shared.sleeps.store(true, Ordering::Relaxed);
-                    thread::park_timeout(Duration::from_secs(1));
-                    self.shared.sleeps.store(false, Ordering::Relaxed);
-                }
-            }
-        }
-    }
-
-    /// Writes what is in the queue: how many, and whether nobody can add any more.
-    fn drain(&mut self) -> (usize, bool) {
-        for n in 0..self.most {
-            match self.records.try_recv() {
-                Ok(record) => self.write(&record),
-                Err(error) => return (n, error == TryRecvError::Disconnected),
-            }
-        }
-        (self.most, false)
-    }
-
-    fn write(&mut self, record: &Record) {
-        self.shared.bytes.fetch_sub(record.data.len(), Ordering::Relaxed);
-        let start = *self.shared.start.get_or_init(|| Start::new(record.begin));
-        self.unsure += 1;
-        self.encode(|encoder, output, _| encoder.record(output, record, &start));
-    }
-
-    /// Hands over what is buffered, so that who looks sees something whole.
-    fn end(&mut self, is_over: bool) {
-        if self.encode(|encoder, output, totals| encoder.end(output, totals, is_over)) {
-            let written = mem::take(&mut self.unsure);
-            self.shared.written.fetch_add(written, Ordering::Relaxed);
-        }
-    }
-
-    /// Says how many records are missing, if there are more than it has said.
-    fn report_dropped(&mut self, is_asked: bool) {
-        let Totals { records, dropped } = self.totals();
-        if is_asked && dropped != self.told {
-            self.told = dropped;
-            tracing::warn!(records, dropped, format = ?self.shared.format, "a trace is incomplete");
-            self.encode(|encoder, output, totals| encoder.dropped(output, totals));
-        }
-    }
-
-    /// With what has not been handed over.
-    fn totals(&self) -> Totals {
-        let totals = self.shared.totals();
-        Totals { records: totals.records + self.unsure, ..totals }
-    }
-
-    /// Writes something, unless that has failed before. Keeps the first error; from then on records are
-    /// dropped, those that may not have got through included. What is written to is others' code: its
-    /// panic counts as an error.
-    fn encode(
-        &mut self,
-        write: impl FnOnce(&mut Encoder, &mut Output, Totals) -> io::Result<()>,
-    ) -> bool {
-        let totals = self.totals();
-        let done = if self.output.has_failed() {
-            Err(None)
-        } else {
-            match caught(|| write(&mut self.encoder, &mut self.output, totals)) {
-                Some(done) => done.map_err(Some),
-                None => Err(Some(io::Error::other("what it writes to has panicked"))),
-            }
-        };
-        let Err(error) = done else { return true };
-        let lost = mem::take(&mut self.unsure);
-        self.shared.dropped.fetch_add(lost, Ordering::Relaxed);
-        if let Some(error) = error {
-            self.output.fail();
-            *lock(&self.shared.error) = Some((error.kind(), error.to_string()));
-            tracing::error!(%error, format = ?self.shared.format, "a trace cannot be written");
-        }
-        false
     }
 }
