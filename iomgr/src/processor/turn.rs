@@ -86,8 +86,7 @@ impl Core {
             self.report_drains();
         }
 
-        // What the mail has made due is done after the turn: nobody else would wake it for that.
-        let wait = if self.due.get() { Wait::No } else { self.bounded_by_timers(wait) };
+        let wait = self.bounded_by_timers(wait);
         let sleeps = wait != Wait::No;
         let roused = sleeps && (!self.remote.prepare_sleep() || ready());
         let mut done = self.done.take();
