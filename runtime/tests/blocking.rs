@@ -190,7 +190,7 @@ fn panics_take_no_thread_along() {
 
 #[test]
 fn threads_have_names_and_end_when_idle() {
-    for (backend, name) in backends.into_iter().zip(["bu", "be"]) {
+    for (backend, name) in backends().into_iter().zip(["bu", "be"]) {
         let _watch = watch(format!("threads on {backend}"));
         let set = |builder: Builder| builder.thread_name(name).blocking_keep_alive(Duration::ZERO);
         single(backend, set).block_on(async {

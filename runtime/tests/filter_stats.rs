@@ -11,7 +11,7 @@ use overlapped::fs::OpenOptions;
 use overlapped::net::{TcpListener, TcpStream, stack_of};
 use overlapped::sim::Simulation;
 use overlapped::{Status, time::Duration};
-use support::{BACKENDS, Dir, both, child, is_child, multi, pattern, poll_once, until, watch};
+use support::{Dir, backends, both, child, is_child, multi, pattern, poll_once, until, watch};
 
 fn options() -> OpenOptions {
     OpenOptions::new().read(true).write(true)
@@ -133,7 +133,7 @@ fn to_standard_error() {
             drop(file);
         });
     }
-    for backend in BACKENDS {
+    for backend in backends() {
         let said = child(NAME, |command| {
             command.env("OVERLAPPED_BACKEND", backend.to_string());
         });
@@ -157,7 +157,7 @@ fn errors_are_no_bytes() {
 /// Threads add to numbers that they share with others.
 #[test]
 fn nothing_is_lost_between_threads() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch("threads");
         let runtime = multi(backend, 4);
         let stats = Arc::new(Stats::new());

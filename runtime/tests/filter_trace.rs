@@ -19,7 +19,7 @@ use overlapped::sim::{FaultPlan, Simulation};
 use overlapped::{Backend, Status};
 use serde_json::Value;
 use support::{
-    BACKENDS, Dir, alone, both, child, is_child, kind, local, multi, pattern, until_blocking, watch,
+    Dir, alone, backends, both, child, is_child, kind, local, multi, pattern, until_blocking, watch,
 };
 
 fn options() -> OpenOptions {
@@ -300,7 +300,7 @@ fn sockets() {
 /// Many tasks on several threads, files that come and go: each request once, in order of nothing.
 #[test]
 fn many_threads_write_to_one_sink() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch("threads");
         let dir = Dir::new();
         let path = dir.path("log");
@@ -464,7 +464,7 @@ fn a_bad_sink_does_no_harm() {
 
 #[test]
 fn dropped_files_and_detached_filters_leave_whole_traces() {
-    for backend in BACKENDS {
+    for backend in backends() {
         let _watch = watch("dropped files");
         let dir = Dir::new();
         let path = dir.path("log");
@@ -775,7 +775,7 @@ fn a_transforming_filter_below_is_seen_from_above() {
 fn events_of_tracing() {
     const NAME: &str = "events_of_tracing";
     if !is_child(NAME) {
-        for backend in BACKENDS {
+        for backend in backends() {
             let set =
                 |command: &mut Command| _ = command.env("OVERLAPPED_BACKEND", backend.to_string());
             child(NAME, set);
