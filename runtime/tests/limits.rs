@@ -198,7 +198,7 @@ fn accepting_recovers_from_exhausted_descriptors() {
 fn ten_thousand_connections_under_load() {
     const CONNECTIONS: usize = 10_000;
     // One address of the loopback network each, so that ports do not run out.
-    for (backend, host) in backends.into_iter().zip(2..) {
+    for (backend, host) in backends().into_iter().zip(2..) {
         let _watch = watch(format!("10,000 connections on {backend}"));
         let runtime = multi(backend, 2);
         let served = Arc::new(AtomicUsize::new(0));
