@@ -80,7 +80,7 @@ impl Level2 for Xor {
 fn a_transforming_filter() {
     for step in STEPS {
         let harness = Harness::new();
-        harness.sim.default_step(step.clone());
+        harness.sim.default_step(step);
         // Two of them undo each other in the middle, one is left below.
         let stack = on(vec![Xor(0x55).into_driver(), Xor(0x0f).into_driver()]);
         let (file, plain) = (open(&stack, FD), open(&on(vec![]), FD));
@@ -93,12 +93,12 @@ fn a_transforming_filter() {
 
         let bufs = vec![b"ab".to_vec(), b"cde".to_vec()];
         let written = Vectored { bufs, offset: 0, write: true };
-        let (status, n, _) = harness.block_on(overlapped_iomgr::Request::new(&*file, written));
+        let (status, n, _) = harness.block_on(overlapped_iomgr::Request::new(&file, written));
         assert_eq!((status, n), (Status::SUCCESS, 5));
         let bufs = vec![Vec::with_capacity(1), Vec::with_capacity(4)];
         let wanted = Vectored { bufs, offset: 0, write: false };
         let (status, n, mut bufs) =
-            harness.block_on(overlapped_iomgr::Request::new(&*file, wanted));
+            harness.block_on(overlapped_iomgr::Request::new(&file, wanted));
         assert_eq!((status, n), (Status::SUCCESS, 5));
         // SAFETY: five bytes have been read, one and four.
         unsafe {
@@ -429,7 +429,7 @@ fn shared_data_keeps_the_request() {
     let alive = Arc::new(AtomicUsize::new(0));
     let file = file_with(Keeper {});
     let buf = Counted::new(8, &alive);
-    let mut request = overlapped_iomgr::Request::new(&*file, Write { buf, offset: 0 });
+    let mut request = overlapped_iomgr::Request::new(&file, Write { buf, offset: 0 });
     assert!(poll(&mut request).is_pending());
     harness.turns(5);
     drop(request);
@@ -528,7 +528,7 @@ fn a_forward_that_is_dropped() {
 
     let file = file_with(Impatient2 { log: log.clone() });
     let buf = Counted::new(8, &alive);
-    let mut request = overlapped_iomgr::Request::new(&*file, support::Read { buf, offset: 0 });
+    let mut request = overlapped_iomgr::Request::new(&file, support::Read { buf, offset: 0 });
     let wakes = Arc::new(Wakes::default());
     assert!(poll_counting(&mut request, &wakes).is_pending());
     harness.until("the filter has given up", || wakes.count() > 0);
@@ -564,7 +564,7 @@ fn a_panic_is_the_requests_alone() {
     for step in STEPS {
         for place in [0, 1] {
             let harness = Harness::new();
-            harness.sim.default_step(step.clone());
+            harness.sim.default_step(step);
             let stack = on(vec![Panics { place }.into_driver()]);
             let file = open(&stack, FD);
             let failed = harness.block_on(read(&file, 4, 0)).unwrap_err();

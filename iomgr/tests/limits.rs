@@ -22,7 +22,7 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn new(most: u32) -> Arc<dyn Driver> {
+    fn taking(most: u32) -> Arc<dyn Driver> {
         let limits = Limits { block: BLOCK, most, one_piece: true, preferred: 4096 };
         Blocks { limits }.into_driver()
     }
@@ -110,7 +110,7 @@ proptest! {
         let mut stored = model.clone();
         change(&mut stored, 0);
         harness.sim.set_file(FD, stored);
-        let file = open(&on(vec![Blocks::new(most * BLOCK)]), FD);
+        let file = open(&on(vec![Blocks::taking(most * BLOCK)]), FD);
         for act in acts {
             match act {
                 Act::Read(at, len) => {
@@ -134,7 +134,7 @@ proptest! {
                     let rooms: Vec<usize> = bufs.iter().map(|b| if is_write { b.len() } else { b.capacity() }).collect();
                     let all: usize = rooms.iter().sum();
                     let op = Vectored { bufs, offset: at as u64, write: is_write };
-                    let (status, n, mut bufs) = harness.block_on(Request::new(&*file, op));
+                    let (status, n, mut bufs) = harness.block_on(Request::new(&file, op));
                     prop_assert_eq!((status, n), (Status::SUCCESS, all));
                     for (buf, room) in bufs.iter_mut().zip(rooms) {
                         if is_write {
@@ -161,7 +161,7 @@ proptest! {
 fn neighbours_survive() {
     let harness = Harness::new();
     harness.sim.set_file(FD, vec![0; 1024]);
-    let file = open(&on(vec![Blocks::new(u32::MAX)]), FD);
+    let file = open(&on(vec![Blocks::taking(u32::MAX)]), FD);
     let mut requests = Vec::new();
     for i in 0..128u64 {
         harness.sim.default_step(Step::after(i as u32 * 7 % 5));
@@ -191,7 +191,7 @@ fn neighbours_survive() {
 fn at_the_end_of_a_file() {
     let harness = Harness::new();
     harness.sim.set_file(FD, vec![]);
-    let file = open(&on(vec![Blocks::new(u32::MAX)]), FD);
+    let file = open(&on(vec![Blocks::taking(u32::MAX)]), FD);
     assert_eq!(harness.block_on(read(&file, 10, 0)).unwrap().0, 0);
     assert_eq!(harness.block_on(write(&file, b"end", 70)).unwrap().0, 3);
     assert_eq!(harness.sim.file(FD).len(), 128);
@@ -207,7 +207,7 @@ fn at_the_end_of_a_file() {
 fn stacks_say_what_they_do_and_why() {
     let harness = Harness::new();
     let spy = || Arc::new(Filter::new("spy", |irp, lower| lower.skip(irp))) as Arc<dyn Driver>;
-    let stack = on(vec![spy(), Blocks::new(BLOCK * 4), spy()]);
+    let stack = on(vec![spy(), Blocks::taking(BLOCK * 4), spy()]);
     let names = |stack: &Stack| stack.to_string();
     assert_eq!(names(&stack), "spy | align | blocks | spy | bottom");
     assert_eq!((stack.limits().block, stack.limits().preferred), (BLOCK, 4096));
@@ -221,7 +221,7 @@ fn stacks_say_what_they_do_and_why() {
 
     // What keeps the limits goes with the one that sets them, and stays through other changes.
     let file = open(&on(vec![]), FD);
-    let (blocks, _) = file.attach(Place::Top, Blocks::new(BLOCK)).unwrap();
+    let (blocks, _) = file.attach(Place::Top, Blocks::taking(BLOCK)).unwrap();
     let aligner =
         |stack: &Stack| std::ptr::from_ref(stack.devices().find(|d| d.name() == "align").unwrap());
     assert_eq!(names(&file.stack()), "align | blocks | bottom");
