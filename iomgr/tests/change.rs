@@ -7,7 +7,6 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Weak};
 use std::thread;
-use std::time::Duration;
 
 use overlapped_iomgr::filter::{Filter as Level2, Io, Next};
 use overlapped_iomgr::hal::Wait;
@@ -104,18 +103,18 @@ fn o8_a_change_is_reported_before_the_processor_sleeps() {
     let harness = Harness::new();
     let log = Log::default();
     let file = open(&bare(), FD);
-    let turn = || {
-        let asked = std::cell::Cell::new(false);
-        let ready = || asked.replace(true);
-        harness.processor.turn(Wait::For(Duration::from_millis(1)), ready).unwrap();
-        assert!(!asked.get(), "it was about to sleep");
+    // Asked when it is about to sleep.
+    let turn = |change: &overlapped_iomgr::Change| {
+        let ready = || {
+            assert!(change.is_done(), "nobody would wake it");
+            true
+        };
+        harness.processor.turn(Wait::Forever, ready).unwrap();
     };
     let (spy, attached) = file.attach(Place::Top, Spy::new("spy", &log)).unwrap();
-    turn();
-    assert!(attached.is_done());
+    turn(&attached);
     let detached = file.detach(&spy).unwrap();
-    turn();
-    assert!(detached.is_done());
+    turn(&detached);
     drop((spy, file));
     harness.finish();
 }

@@ -97,8 +97,7 @@ fn a_transforming_filter() {
         assert_eq!((status, n), (Status::SUCCESS, 5));
         let bufs = vec![Vec::with_capacity(1), Vec::with_capacity(4)];
         let wanted = Vectored { bufs, offset: 0, write: false };
-        let (status, n, mut bufs) =
-            harness.block_on(overlapped_iomgr::Request::new(&file, wanted));
+        let (status, n, mut bufs) = harness.block_on(overlapped_iomgr::Request::new(&file, wanted));
         assert_eq!((status, n), (Status::SUCCESS, 5));
         // SAFETY: five bytes have been read, one and four.
         unsafe {
