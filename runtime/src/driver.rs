@@ -181,3 +181,22 @@ pub use overlapped_iomgr::{
     MAX_LOCATIONS, Major, MajorSet, NextLocation, On, OutOfOrder, Part, Place, RelatedFile, Setup,
     Stack, StackError, Unwinding, View, Visit, Why, minor,
 };
+
+/// Puts a filter for files through a suite: `make` gives the filters of a stack, top first (one, or
+/// those that belong together), and for each of four rounds they are put between a client that reads and
+/// writes by chance (whole and in parts, beside one another, at the end, flushing) and a file in
+/// memory that answers at once, answers later, transfers less than asked for, or fails each operation
+/// once. What is read must be what was written, errors must be reported as such, and nothing may be left
+/// below when the file is closed. `seed`: what chance begins with.
+///
+/// ```
+/// use overlapped::driver::{conformance, filter::Xor};
+/// use std::sync::Arc;
+///
+/// conformance::check(|| Ok(vec![Arc::new(Xor(0x55))]), 1).unwrap();
+/// let forgets = "null".parse::<overlapped::driver::text::Text>();
+/// assert!(forgets.is_ok());
+/// ```
+pub mod conformance {
+    pub use crate::conformance::{Nonconformity, check};
+}

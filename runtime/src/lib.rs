@@ -81,6 +81,7 @@
 //! # }
 //! ```
 
+mod conformance;
 pub mod driver;
 mod executor;
 pub mod fs;

@@ -64,7 +64,7 @@ impl<'a> Next<'a> {
     /// # Cancel safety
     /// Dropped before it is done, it asks for the request itself to end early: the filter's function can
     /// send nothing more below in its name, and what it returns is the result.
-    pub fn forward<'i>(self, io: &'i mut Io<'a>) -> Forward<'i> {
+    pub fn forward<'i>(self, io: &'i mut Io<'_>) -> Forward<'i> {
         debug_assert!(io.call() == self.call, "another request's");
         io.expect_whole();
         Forward { next: Next::new(io.call()), shift: None, state: State::New }
