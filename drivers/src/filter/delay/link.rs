@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use overlapped_iomgr::filter::{Io, Next};
@@ -149,26 +150,84 @@ impl Kept {
     }
 }
 
-/// Datagrams that come before those that are still to be received.
+/// Datagrams that come before those that are still to be received, and who waits for one.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(Mutex<VecDeque<Kept>>);
+pub(super) struct Waiting(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    kept: VecDeque<Kept>,
+    ears: Vec<(u64, Waker)>,
+    next: u64,
+}
 
 impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Kept>> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing in here panics while it is locked, but for a waker's clone.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn add(&self, add: impl FnOnce(&mut VecDeque<Kept>)) {
+        let ears = {
+            let mut queue = self.lock();
+            add(&mut queue.kept);
+            std::mem::take(&mut queue.ears)
+        };
+        ears.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
     pub(super) fn push(&self, kept: Kept) {
-        self.lock().push_back(kept);
+        self.add(|all| all.push_back(kept));
     }
 
     pub(super) fn push_front(&self, kept: Kept) {
-        self.lock().push_front(kept);
+        self.add(|all| all.push_front(kept));
     }
 
     /// The first, if there is one; a peek leaves it where it is.
     pub(super) fn take(&self, of: u8) -> Option<Kept> {
-        let mut all = self.lock();
-        if of == minor::PEEK { all.front().map(Kept::copy) } else { all.pop_front() }
+        self.lock().take(of)
+    }
+
+    pub(super) fn ear(&self) -> Ear<'_> {
+        Ear { waiting: self, number: None }
+    }
+}
+
+impl Queue {
+    fn take(&mut self, of: u8) -> Option<Kept> {
+        if of == minor::PEEK { self.kept.front().map(Kept::copy) } else { self.kept.pop_front() }
+    }
+}
+
+/// A receive that waits for the next datagram, from wherever.
+pub(super) struct Ear<'a> {
+    waiting: &'a Waiting,
+    number: Option<u64>,
+}
+
+impl Ear<'_> {
+    /// As [`Waiting::take`]; if there is none, the waker is woken when there is.
+    pub(super) fn take(&mut self, of: u8, waker: &Waker) -> Option<Kept> {
+        let mut queue = self.waiting.lock();
+        let kept = queue.take(of);
+        if kept.is_none() {
+            let number = *self.number.get_or_insert(queue.next);
+            queue.next = queue.next.max(number + 1);
+            match queue.ears.iter_mut().find(|(ear, _)| *ear == number) {
+                Some((_, old)) if old.will_wake(waker) => {}
+                Some((_, old)) => *old = waker.clone(),
+                None => queue.ears.push((number, waker.clone())),
+            }
+        }
+        kept
+    }
+}
+
+impl Drop for Ear<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.waiting.lock().ears.retain(|(ear, _)| *ear != number);
+        }
     }
 }

@@ -3,7 +3,8 @@
 mod latency;
 mod link;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -178,11 +179,11 @@ impl Delay {
             return result;
         }
         let of = io.minor();
-        if let Some(kept) = line.waiting.take(of) {
-            return Ok(kept.answer(&mut io));
-        }
         loop {
-            let result = next.forward(&mut io).await;
+            let result = match arrival(line, next, &mut io).await {
+                Arrival::Kept(kept) => return Ok(kept.answer(&mut io)),
+                Arrival::Came(result) => result,
+            };
             let came = match result {
                 _ if of == minor::PEEK => return result,
                 Ok(n) => Some(n),
@@ -231,20 +232,69 @@ impl Delay {
             .await
         };
         match result {
-            // A message that was cut is one that has come.
-            Err(status) if status.is_error() => {
-                if next.is_cancelled() && !late {
-                    line.waiting.push_front(kept);
-                    return result;
-                }
-                Ok(kept.answer(&mut io))
-            }
+            // Also when nobody waits for it any more: it is kept for the next receive then.
+            Err(status) if brought_nothing(status) => Ok(kept.answer(&mut io)),
             _ => {
                 line.waiting.push_front(kept);
                 result
             }
         }
     }
+}
+
+/// Where a message is from.
+enum Arrival {
+    /// From before.
+    Kept(Kept),
+    /// From below.
+    Came(Result<usize, Status>),
+}
+
+/// The next message: one that is kept, or becomes so while this waits, or one from below.
+async fn arrival<'a>(line: &Line, next: Next<'a>, io: &mut Io<'a>) -> Arrival {
+    let of = io.minor();
+    if let Some(kept) = line.waiting.take(of) {
+        return Arrival::Kept(kept);
+    }
+    let mut claimed = None;
+    let result = {
+        let (mut below, mut ear) = (pin!(next.forward(io)), line.waiting.ear());
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = below.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            if claimed.is_none() && !next.is_cancelled() {
+                claimed = ear.take(of, cx.waker());
+                if claimed.is_some() {
+                    below.cancel();
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    match (claimed, result) {
+        (None, result) => Arrival::Came(result),
+        (Some(kept), Err(status)) if brought_nothing(status) => Arrival::Kept(kept),
+        (Some(kept), Ok(_)) if of == minor::PEEK => Arrival::Kept(kept),
+        (Some(kept), Ok(n)) => {
+            // That is younger.
+            line.waiting.push_front(Kept::of(io, n));
+            Arrival::Kept(kept)
+        }
+        (Some(kept), result) => {
+            if of != minor::PEEK {
+                line.waiting.push_front(kept);
+            }
+            Arrival::Came(result)
+        }
+    }
+}
+
+/// Whether a receive has ended early, or found nothing, and not failed.
+fn brought_nothing(status: Status) -> bool {
+    let kinds = [ErrorKind::Interrupted, ErrorKind::WouldBlock];
+    status == Status::CANCELLED || kinds.contains(&status.kind())
 }
 
 fn latency(p: &mut Parameters<'_>) -> Result<Latency, TextError> {

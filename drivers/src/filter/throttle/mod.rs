@@ -167,13 +167,13 @@ impl Throttle {
     }
 
     async fn read_file<'a>(&self, next: Next<'a>, mut io: Io<'a>) -> Result<usize, Status> {
-        let (len, offset, piece) = (io.len(), io.offset(), self.piece(true));
-        if len <= piece || offset == u64::MAX {
+        let (len, offset) = (io.len(), io.offset());
+        if len <= self.piece(true) || offset == u64::MAX {
             return self.pass_whole(next, io).await;
         }
         let mut done = 0;
         while done < len {
-            let wanted = piece.min(len - done);
+            let wanted = self.piece(true).min(len - done);
             match self.gate.pass(next, wanted as u64, u64::from(done == 0)).await {
                 Err(status) if done == 0 => return Err(status),
                 Err(_) => break,
@@ -210,15 +210,15 @@ impl Throttle {
 
     async fn write_parts<'a>(&self, next: Next<'a>, mut io: Io<'a>) -> Result<usize, Status> {
         let is_file = io.file().is_seekable();
-        let (len, offset, piece) = (io.len(), io.offset(), self.piece(is_file));
+        let (len, offset) = (io.len(), io.offset());
         // Where the parts go is known, or that they follow each other.
         let fixed = is_file && (io.file().appends() || offset == u64::MAX);
-        if len <= piece || fixed || io.has_companion() {
+        if len <= self.piece(is_file) || fixed || io.has_companion() {
             return self.pass_whole(next, io).await;
         }
         let mut done = 0;
         while done < len {
-            let wanted = piece.min(len - done);
+            let wanted = self.piece(is_file).min(len - done);
             match self.gate.pass(next, wanted as u64, u64::from(done == 0)).await {
                 Err(status) if done == 0 => return Err(status),
                 Err(_) => break,
