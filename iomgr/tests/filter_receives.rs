@@ -114,7 +114,8 @@ impl Driver for CutTwice {
 #[test]
 fn a_pooled_receive_is_cut() {
     let cut = |lens: &[u32]| Cut(lens.to_vec()).into_driver();
-    let cases: [(Arc<dyn Driver>, u32, usize, &[&str]); 6] = [
+    type Case<'a> = (Arc<dyn Driver>, u32, usize, &'a [&'a str]);
+    let cases: [Case<'_>; 6] = [
         (cut(&[5]), 0, 5, &["5 5 true"]),
         (cut(&[5]), 3, 3, &["3 3 true"]),
         (cut(&[5, 9]), 0, 9, &["5 5 true", "9 9 true"]),
@@ -128,7 +129,7 @@ fn a_pooled_receive_is_cut() {
         let second = filter.name() == "cut twice";
         let stack = Stack::new([filter], Arc::new(Source(log.clone()))).unwrap();
         let file = open(&stack, FD);
-        let bytes = harness.block_on(Request::new(&*file, Pooled(most))).unwrap();
+        let bytes = harness.block_on(Request::new(&file, Pooled(most))).unwrap();
         let plus = if second { 0 } else { 100 };
         assert_eq!(bytes, (plus..plus + n as u8).collect::<Vec<_>>());
         assert_eq!(log.take(), asked);

@@ -197,9 +197,7 @@ impl Active {
             return None;
         }
         self.seen += 1;
-        let Some(nth) = self.seen.checked_sub(rule.after).filter(|nth| *nth > 0) else {
-            return None;
-        };
+        let nth = self.seen.checked_sub(rule.after).filter(|nth| *nth > 0)?;
         let wanted = nth <= rule.first
             && nth.is_multiple_of(rule.every)
             && self.done < rule.times
