@@ -167,11 +167,14 @@ fn bytes_that_come_late_are_not_lost() {
                 }
             });
             let mut received = Vec::new();
+            let mut tries = 0;
             while received.len() < sent.len() {
                 match stream.read_lease().await {
                     Ok(lease) => received.extend_from_slice(&lease),
                     Err(error) => assert_eq!(error.kind(), ErrorKind::TimedOut),
                 }
+                tries += 1;
+                assert!(tries < 10_000, "{} of {} bytes came", received.len(), sent.len());
             }
             assert_eq!(received, sent);
             drop(writer.await.unwrap());

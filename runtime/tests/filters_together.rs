@@ -50,7 +50,10 @@ fn filters(random: &mut Random, seed: u64) -> Vec<Arc<dyn Driver>> {
 async fn read_all(stream: &TcpStream, len: usize, random: &mut Random) -> Vec<u8> {
     let mut received = Vec::new();
     let late = |error: ErrorKind| assert_eq!(error, ErrorKind::TimedOut);
+    let mut tries = 0;
     while received.len() < len {
+        tries += 1;
+        assert!(tries < 100_000, "{} of {len} bytes came", received.len());
         let room = (1 + random.below(4000) as usize).min(len - received.len());
         let parts = || vec![Vec::with_capacity(room / 2), Vec::with_capacity(room - room / 2)];
         match random.below(6) {
