@@ -307,7 +307,7 @@ fn a_bad_line() {
             let mut counts = BTreeMap::<Vec<u8>, u32>::new();
             let message = || operation::ReceiveMessage::next(Vec::with_capacity(99));
             loop {
-                match Request::new(one.object(), message()).deadline(200 * MS).await {
+                match Request::new(one.object(), message()).deadline(1000 * MS).await {
                     Ok((_, bytes)) => *counts.entry(bytes).or_default() += 1,
                     Err(error) => {
                         assert_eq!(error.status(), Status::IO_TIMEOUT);

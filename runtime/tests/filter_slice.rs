@@ -10,6 +10,7 @@ use overlapped::driver::filter::Slice;
 use overlapped::driver::text::Text;
 use overlapped::driver::{Driver, Filter, Io, Major, MajorSet, Next};
 use overlapped::fs::OpenOptions;
+use overlapped::io::{pipe_stack_of, pipe_with};
 use overlapped::net::{TcpListener, TcpStream, UdpSocket, datagram_stack_of, stack_of};
 use overlapped::sim::Simulation;
 use overlapped::{Request, Status, operation};
@@ -189,6 +190,22 @@ fn sizes_come_from_the_seed() {
     assert!(first.iter().any(|n| *n > 40) && first.iter().any(|n| *n < 10), "{first:?}");
 }
 
+/// Pipes are streams too.
+#[test]
+fn pipes_are_cut() {
+    both(async |_| {
+        let stack = || pipe_stack_of([Slice::fixed(bytes(3)).into_driver()]).unwrap();
+        let (reader, writer) = pipe_with(stack(), stack()).unwrap();
+        assert_eq!(writer.write("hello").await.unwrap().0, 3);
+        writer.write_all("lo, pipe").await.unwrap();
+        assert_eq!(&*reader.read_lease().await.unwrap(), b"hel");
+        let (n, part) = reader.read(Vec::with_capacity(100)).await.unwrap();
+        assert_eq!((n, &part[..]), (3, &b"lo,"[..]));
+        let ((), rest) = reader.read_exact(Vec::with_capacity(5)).await.unwrap();
+        assert_eq!(rest, b" pipe");
+    });
+}
+
 /// Messages and files are none of its business.
 #[test]
 fn what_is_no_stream_passes() {
@@ -205,7 +222,7 @@ fn what_is_no_stream_passes() {
         assert_eq!((message.len, message.truncated, &buf[..]), (5, false, &b"hello"[..]));
         let counter = overlapped::io::EventFd::new_with(
             0,
-            overlapped::io::pipe_stack_of([Slice::fixed(bytes(2)).into_driver()]).unwrap(),
+            pipe_stack_of([Slice::fixed(bytes(2)).into_driver()]).unwrap(),
         );
         let counter = counter.unwrap();
         counter.write(3).await.unwrap();

@@ -12,7 +12,8 @@ use std::time::Duration;
 use overlapped::driver::filter::{
     Delay, Fault, Idle, Kind, Latency, Later, Rates, Rule, Slice, Throttle, Xor,
 };
-use overlapped::driver::{Driver, Filter, Major, MajorSet};
+use overlapped::driver::{Driver, Filter, Major, MajorSet, bottom::Memory};
+use overlapped::fs::OpenOptions;
 use overlapped::net::{TcpListener, TcpStream, stack_of};
 use overlapped::sim::{FaultPlan, Simulation};
 use overlapped::time::sleep;
@@ -149,6 +150,7 @@ fn nothing_is_lost_in_simulations() {
         let ((), report) = Simulation::new(seed).faults(plan).run(round(seed, 30_000));
         assert!(report.left.is_nothing(), "seed {seed}: {}", report.left);
     }
+    assert_eq!(overlapped::driver::heap_futures(), 0, "all fit into pooled chunks");
 }
 
 #[test]
@@ -157,6 +159,73 @@ fn nothing_is_lost_on_real_sockets() {
         let from = if backend == Backend::Epoll { 1000 } else { 2000 };
         for seed in from..from + 8 {
             round(seed, 20_000).await;
+        }
+    });
+}
+
+/// The same for files: a file is an array of bytes, whatever is put above it.
+async fn file_round(seed: u64) {
+    let mut random = Random(seed);
+    // One that splits nearly everything.
+    let rates = Rates { bytes: Some(30 << 20), burst: Some(5000), ..Rates::ANY };
+    let throttle = Throttle::new(rates).unwrap().into_driver();
+    let mut all = filters(&mut random, seed);
+    all.insert(random.below(all.len() as u64 + 1) as usize, throttle);
+    let names: Vec<String> = all.iter().map(|f| f.name().to_owned()).collect();
+    let mut options = OpenOptions::new().read(true).write(true).on(Arc::new(Memory::new()));
+    for filter in all {
+        options = options.filter(filter);
+    }
+    let file = options.open("a name").await.unwrap();
+    let mut model: Vec<u8> = Vec::new();
+    for _ in 0..60 {
+        let (at, len) = (random.below(40_000) as usize, random.below(20_000) as usize);
+        if random.below(2) == 0 {
+            let bytes = random.bytes(len);
+            // No holes: what was never written is not transformed.
+            let at = at.min(model.len());
+            if random.below(2) == 0 {
+                file.write_all_at(bytes.clone(), at as u64).await.unwrap();
+            } else {
+                let mut done = 0;
+                while done < len {
+                    let half = (done + len) / 2;
+                    let parts = vec![bytes[done..half].to_vec(), bytes[half..].to_vec()];
+                    done += file.write_vectored_at(parts, (at + done) as u64).await.unwrap().0;
+                }
+            }
+            model.resize(model.len().max(at + len), 0);
+            model[at..at + len].copy_from_slice(&bytes);
+        } else {
+            let at = at.min(model.len());
+            let expected = &model[at..model.len().min(at + len)];
+            let mut read = Vec::new();
+            while read.len() < expected.len() {
+                let (from, left) = ((at + read.len()) as u64, expected.len() - read.len());
+                let part = if random.below(2) == 0 {
+                    file.read_at(Vec::with_capacity(left), from).await.unwrap().1
+                } else {
+                    let room = [left / 3, left - left / 3].map(Vec::with_capacity);
+                    file.read_vectored_at(room.into(), from).await.unwrap().1.concat()
+                };
+                assert!(!part.is_empty(), "seed {seed}: {names:?}");
+                read.extend(part);
+            }
+            assert!(read == expected, "seed {seed}: {names:?}");
+        }
+    }
+    assert_eq!(file.metadata().await.unwrap().len(), model.len() as u64);
+}
+
+#[test]
+fn files_stay_whole() {
+    for seed in 0..150 {
+        let ((), report) = Simulation::new(seed).run(file_round(seed));
+        assert!(report.left.is_nothing(), "seed {seed}: {}", report.left);
+    }
+    both(async |_| {
+        for seed in 3000..3002 {
+            file_round(seed).await;
         }
     });
 }

@@ -105,11 +105,20 @@ impl Filter for Slice {
         if !is_stream(&io) || len == 0 {
             return next.forward(&mut io).await;
         }
+        let mut size = self.size();
+        if size >= len {
+            return next.forward(&mut io).await;
+        }
         // What goes with the data (descriptors) goes once.
         let whole = io.minor() == minor::ALL && !io.has_companion();
+        if !whole && io.minor() != minor::VECTORED {
+            let offset = io.offset();
+            return next.forward(&mut io).at(offset, size as u32).await;
+        }
         let mut done = 0;
         while done < len {
-            let range = done..len.min(done + self.size());
+            let range = done..len.min(done + size);
+            size = self.size();
             let Some((wanted, below)) = write_part(next, &mut io, range, u64::MAX) else { break };
             match below.await.0 {
                 Ok(n) => {

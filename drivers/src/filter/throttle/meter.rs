@@ -41,7 +41,7 @@ impl Meter {
     pub(super) fn take(&mut self, units: u64, now: Instant) {
         let Some((rate, _)) = self.rate.filter(|_| units > 0) else { return };
         let from = self.full.map_or(now, |full| full.max(now));
-        // What is too far to be expressed is as good as now plus nothing: it cannot come to that.
+        // A time is 584 years at most, so this is never too far to be expressed.
         self.full = Some(from.checked_add(Self::time(rate, units)).unwrap_or(from));
     }
 
