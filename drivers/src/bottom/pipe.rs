@@ -177,7 +177,11 @@ pub fn adopt_pipe(
     descriptor: impl Into<Descriptor>,
     context: PipeContext,
 ) -> Result<FileHandle, Status> {
+    let messages = context.receiver.has_messages();
     let file = FileObject::new(stack, name, Box::new(context))?;
+    if messages {
+        file.set_messages();
+    }
     own(&file, descriptor.into())?;
     Ok(file)
 }

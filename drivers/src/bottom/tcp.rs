@@ -233,7 +233,9 @@ pub fn adopt_datagram(
     socket: impl Into<Descriptor>,
 ) -> Result<FileHandle, Status> {
     let context = StreamContext { receiver: Receiver::of_messages() };
-    adopt_with(stack, name, socket.into(), context)
+    let file = adopt_with(stack, name, socket.into(), context)?;
+    file.set_messages();
+    Ok(file)
 }
 
 fn adopt_with(

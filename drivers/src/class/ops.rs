@@ -445,6 +445,16 @@ pub struct Connect {
     pub address: Box<socket2::SockAddr>,
 }
 
+impl Connect {
+    /// Takes a connection away: the other side of a TCP connection finds it reset (`AF_UNSPEC`).
+    pub fn reset() -> Connect {
+        let nowhere = socket2::SockAddrStorage::zeroed();
+        let len = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: of this length, all zero is an address: that of the family 0, `AF_UNSPEC`.
+        Connect { address: Box::new(unsafe { socket2::SockAddr::new(nowhere, len) }) }
+    }
+}
+
 impl Operation for Connect {
     type Output = io::Result<()>;
 

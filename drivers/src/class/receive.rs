@@ -96,6 +96,10 @@ impl Receiver {
             }
             return Turn::Skip(Status::CANCELLED);
         }
+        if irp.notifies_settled() {
+            // It has the stream, and comes once more: a driver above has use for more than it brought.
+            return self.look(irp);
+        }
         if self.busy.swap(true, Ordering::SeqCst) {
             // Not even stashed bytes: the one before may hold older ones that nobody will take.
             return Turn::Wait;

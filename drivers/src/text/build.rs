@@ -11,7 +11,7 @@ use super::error::{TextError, TextErrorKind};
 use super::parameter::{Parameters, Size};
 use super::parse::Text;
 use crate::bottom::{Memory, Null, Zero};
-use crate::filter::{Xor, stats, trace};
+use crate::filter::{Delay, Fault, Idle, Slice, Throttle, Xor, stats, trace};
 
 /// What an element of a stack's text becomes.
 pub enum Made {
@@ -60,6 +60,11 @@ static REGISTRY: LazyLock<Mutex<BTreeMap<&'static str, Entry>>> =
     LazyLock::new(|| Mutex::new(BUILT_IN.iter().map(|entry| (entry.name, *entry)).collect()));
 
 const BUILT_IN: &[Entry] = &[
+    Delay::ENTRY,
+    Fault::ENTRY,
+    Idle::ENTRY,
+    Slice::ENTRY,
+    Throttle::ENTRY,
     Entry {
         name: "file",
         about: "a file: file(PATH)",

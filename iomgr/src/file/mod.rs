@@ -83,7 +83,7 @@ pub struct FileObject {
     port: OnceLock<(Arc<port::Shared>, u64)>,
     /// Made when somebody first waits for the object (C-7).
     signal: OnceLock<Signal>,
-    /// `SKIP_*`, `SEEKABLE`, `APPENDS`, `OPEN`, `CLEANED` and `WATCHED`.
+    /// `SKIP_*`, `SEEKABLE`, `APPENDS`, `MESSAGES`, `OPEN`, `CLEANED` and `WATCHED`.
     modes: AtomicU8,
     /// What filters keep for it.
     opens: OnceLock<Arc<Opens>>,
@@ -95,6 +95,8 @@ pub struct FileObject {
 const WATCHED: u8 = 0x80;
 /// In `modes`: open without a descriptor.
 const OPEN: u8 = 0x40;
+/// In `modes`: what it carries are messages.
+const MESSAGES: u8 = 0x20;
 /// In `modes`: the drivers have been told that the last handle has gone, or that it is being closed.
 const CLEANED: u8 = 0x10;
 /// In `modes`: never signalled any more (C-18).
@@ -363,6 +365,19 @@ impl FileObject {
     /// be called when the file is opened.
     pub fn set_appends(&self) {
         self.modes.fetch_or(APPENDS, Ordering::SeqCst);
+    }
+
+    /// Bottom drivers: says that what one read or write carries is a message, which has bounds (a
+    /// datagram, the bytes of a counter), so that no driver cuts it or joins two. To be called when the
+    /// file object is made.
+    pub fn set_messages(&self) {
+        self.modes.fetch_or(MESSAGES, Ordering::SeqCst);
+    }
+
+    /// Whether what one read or write carries is a message ([`FileObject::set_messages`]).
+    #[inline]
+    pub fn has_messages(&self) -> bool {
+        self.modes.load(Ordering::Relaxed) & MESSAGES != 0
     }
 
     /// Whether the file's bytes have offsets ([`FileObject::set_seekable`]).

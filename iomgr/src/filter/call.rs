@@ -566,6 +566,12 @@ impl Call {
         }
     }
 
+    /// Whoever asked wants it to end early, and waits for it.
+    pub(super) fn cancel(&self) {
+        // SAFETY: on the call's thread; the request is there, below or in hand.
+        unsafe { finish::cancel(self.slot) };
+    }
+
     /// Lends a buffer to the drivers below, for what is asked for next.
     ///
     /// # Safety

@@ -132,7 +132,8 @@ pub struct Forward<'i> {
 }
 
 impl<'i> Forward<'i> {
-    /// To another byte offset, and so many bytes at most (segments, of a vectored request).
+    /// To another byte offset, and so many bytes at most (segments, of a vectored request). Of a receive
+    /// into a pool buffer, the most that is wanted, at least 1.
     pub fn at(mut self, offset: u64, len: u32) -> Self {
         self.shift = Some((offset, len));
         self
@@ -156,6 +157,19 @@ impl<'i> Forward<'i> {
 }
 
 impl Forward<'_> {
+    /// Asks for an early end, as a cancel of the filter's request does, and leaves the result to be
+    /// awaited: what has come all the same is not lost then, as it may be when this is dropped. The
+    /// filter's function can send nothing more below in the request's name. Without effect before it has
+    /// been polled, and when it is done.
+    ///
+    /// # Panics
+    /// When the calling thread does not poll the filter's function.
+    pub fn cancel(&self) {
+        if self.state == State::Sent {
+            self.next.polled().cancel();
+        }
+    }
+
     /// `equip`: called before it is sent.
     #[inline]
     fn poll_with(
@@ -215,6 +229,16 @@ pub struct Lend<'i, B> {
 
 // The buffer is never pinned: it moves into the call.
 impl<B> Unpin for Lend<'_, B> {}
+
+impl<B> Lend<'_, B> {
+    /// As [`Forward::cancel`].
+    ///
+    /// # Panics
+    /// As [`Forward::cancel`].
+    pub fn cancel(&self) {
+        self.forward.cancel();
+    }
+}
 
 impl<B: Send + 'static> Future for Lend<'_, B> {
     type Output = (Result<usize, Status>, B);

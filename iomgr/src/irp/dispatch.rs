@@ -171,14 +171,20 @@ pub(crate) unsafe fn prepare_next(slot: SlotPtr) {
 
 /// A pooled receive that goes down again gets another buffer: lets go of the one it has.
 pub(crate) unsafe fn forget_lease(slot: SlotPtr) {
-    // SAFETY: the caller owns the driver side; locations up to the cursor are initialised.
+    // SAFETY: the caller owns the driver side; locations up to the cursor are initialised, and the next
+    // one is if it has been prepared.
     unsafe {
         let header = slot.0.as_ptr();
         if (*slot.location(0)).minor != minor::POOLED || (*slot.location(0)).data.is_null() {
             return;
         }
-        for i in 0..=(*header).cursor {
+        let prepared = u8::from((*header).flags.has(flags::NEXT_READY));
+        for i in 0..=(*header).cursor + prepared {
             let location = slot.location(i);
+            if (*location).minor != minor::POOLED {
+                // The next driver's, which has been lent memory.
+                continue;
+            }
             (*location).data = std::ptr::null_mut();
             (*location).len = if (*location).arg == 0 { u32::MAX } else { (*location).arg as u32 };
         }

@@ -227,6 +227,13 @@ impl<'a> Irp<'a> {
         unsafe { (*self.header()).flags.set(flags::SETTLE) };
     }
 
+    /// Bottom drivers: whether that has been asked for: the request has been here before, and a driver
+    /// above has sent it down again.
+    pub fn notifies_settled(&self) -> bool {
+        // SAFETY: as in `header`; reading.
+        unsafe { (*self.slot.0.as_ptr()).flags.has(flags::SETTLE) }
+    }
+
     /// Whether the payload is the driver's to change: not if the data lies in it.
     fn payload_is_free(&self) -> bool {
         // SAFETY: as in `header`; reading.
@@ -368,9 +375,17 @@ impl NextLocation<'_> {
     }
 
     /// Shortens the data, to so many bytes or, of a vectored request, segments. A longer length than
-    /// the data's is cut to it.
+    /// the data's is cut to it. Of a receive into a pool buffer, which has no data yet, it is the most
+    /// that is wanted, at least 1.
     pub fn set_len(&mut self, len: u32) -> &mut Self {
         let location = self.location();
+        if location.minor == minor::POOLED {
+            // What is with the buffer that it had, if it goes down again, does not count.
+            let most = if location.arg == 0 { u32::MAX } else { location.arg as u32 };
+            let len = most.min(len.max(1));
+            (location.arg, location.len) = (u64::from(len), len);
+            return self;
+        }
         location.len = location.len.min(len);
         self
     }

@@ -96,6 +96,10 @@ unsafe impl Hal for SimHal {
         "simulated"
     }
 
+    fn seed(&self) -> u64 {
+        self.simulator.engine().machine.fate.random.apart()
+    }
+
     unsafe fn submit(&mut self, token: Token, op: Op, alone: bool) -> Option<i32> {
         self.idle_turns = 0;
         // SAFETY: the caller's.

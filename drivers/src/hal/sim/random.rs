@@ -19,6 +19,11 @@ impl Random {
         z ^ z >> 31
     }
 
+    /// What another source of chance may begin with. Nothing is drawn from this one.
+    pub(super) fn apart(&self) -> u64 {
+        self.0 ^ 0xD1B5_4A32_D192_ED03
+    }
+
     /// A number below `bound`; 0 below 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         // The high half of the product: no bias that a test could see.
