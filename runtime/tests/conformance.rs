@@ -12,7 +12,16 @@ use overlapped::driver::{Driver, Filter, Io, Major, MajorSet, Next};
 fn the_filters_that_there_are_conform() {
     let directory = std::env::temp_dir().join(format!("overlapped-conform-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    for text in ["xor(key=7)", "trace(jsonl=%)", "stats(path=%)"] {
+    for text in [
+        "xor(key=7)",
+        "trace(jsonl=%)",
+        "stats(path=%)",
+        "slice(max=700, seed=1)",
+        "delay(us=10)",
+        "throttle(iops=100000, bps=1G)",
+        "fault(seed=1, rate=0.05, kind=short)",
+        "idle(ms=60000)",
+    ] {
         let path = directory.join("out");
         let text = text.replace('%', path.to_str().unwrap());
         let make = || Ok(text.parse::<Text>()?.build()?.filters);
