@@ -170,6 +170,35 @@ fn o8_a_filter_that_detaches_itself_outlives_its_frames() {
     }
 }
 
+/// Files may share a stack; a change of one does not wait for the others' requests.
+#[test]
+fn a_stack_of_several_files() {
+    let harness = Harness::new();
+    harness.sim.set_file(FD + 1, vec![0; 100]);
+    harness.sim.default_step(Step::GATED);
+    let shared = bare();
+    let (one, other) = (open(&shared, FD), open(&shared, FD + 1));
+    let (mut of_one, mut of_other) = (read(&one, 4, 0), read(&other, 4, 0));
+    assert!(poll(&mut of_one).is_pending() && poll(&mut of_other).is_pending());
+    let log = Log::default();
+    // Both change from the same stack, while each has a request on it.
+    let (at, first) = one.attach(Place::Top, Spy::new("spy", &log)).unwrap();
+    let (_, second) = other.attach(Place::Top, Spy::new("spy", &log)).unwrap();
+    harness.turns(3);
+    assert!(!first.is_done() && !second.is_done());
+    one.cancel_requests();
+    harness.turns(3);
+    assert!(now(&mut of_one).is_err());
+    assert!(first.is_done() && !second.is_done());
+    other.cancel_requests();
+    harness.turns(3);
+    assert!(now(&mut of_other).is_err());
+    assert!(second.is_done());
+    drop((of_one, of_other, at));
+    drop((one, other));
+    harness.finish();
+}
+
 #[test]
 fn places_and_what_is_refused() {
     let harness = Harness::new();

@@ -327,7 +327,7 @@ impl FileObject {
         drop(lock);
         let asked = |remote: &Remote| remote.id() == self.home.id() || self.stack.is_user(remote);
         Ok(Change {
-            done: Retired::announce(old, asked, move || {
+            done: Retired::announce(self.id, old, asked, move || {
                 if let Some((opens, key)) = kept {
                     // SAFETY: the driver's last request on this file is done.
                     unsafe { opens.remove(key) };

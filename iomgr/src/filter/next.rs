@@ -274,6 +274,8 @@ impl<K: Operation> Future for Below<'_, K> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<K::Output> {
         let this = &mut *self;
+        // On the call's thread, whose processor knows what is still on its stack.
+        this.next.polled();
         let result = Pin::new(&mut this.request).poll(cx);
         if result.is_pending() && !this.told && this.next.is_cancelled() {
             this.told = true;

@@ -360,11 +360,10 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
     // SAFETY: owner's thread; the file is counted until here.
     unsafe {
         let header = slot.0.as_ptr();
-        let stack = (*header).stack.take();
         if (*header).flags.has(flags::DRAINS) {
-            (*header).flags.clear(flags::DRAINS);
-            core(slot).left_stack(stack);
+            core(slot).done_on_stack(slot);
         }
+        (*header).stack = None;
         if let Some(file) = (*header).file.take() {
             let local = (*header).flags.has(flags::LOCAL_USE) && core(slot).counts_locally.get();
             crate::file::leave(file, local, (*header).flags.has(flags::CANCEL));

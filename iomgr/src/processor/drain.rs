@@ -1,5 +1,8 @@
 //! Stacks that have been replaced: when is the last request done that travels one?
 //!
+//! A stack may be that of many files, of which one changes to another: what is waited for is a file's
+//! requests on a stack.
+//!
 //! Requests do not count on their stack: that would cost every one of them. When a stack is replaced,
 //! every processor that has used the file is sent word instead. It looks through its requests for those that travel the old
 //! stack, marks them, and counts them off as they leave. **Invariant:** a processor reads its mail
@@ -22,6 +25,8 @@ use crate::wait::Event;
 
 /// A stack that has been replaced.
 pub(crate) struct Retired {
+    /// The id of the file.
+    file: u64,
     /// Processors that have not reported.
     left: AtomicUsize,
     stack: Mutex<Option<Arc<Stack>>>,
@@ -31,11 +36,12 @@ pub(crate) struct Retired {
 }
 
 impl Retired {
-    /// Sends word of it to the processors that are to be asked. The event is set when the last request
+    /// `file` is the id of the file that had it. Sends word of it to the processors that are to be asked. The event is set when the last request
     /// on it is done.
     ///
     /// No new request begins with it any more.
     pub(crate) fn announce(
+        file: u64,
         stack: Arc<Stack>,
         asked: impl Fn(&Remote) -> bool,
         then: impl FnOnce() + Send + 'static,
@@ -44,6 +50,7 @@ impl Retired {
         all.retain(|remote| asked(remote));
         let done = Event::manual(false);
         let retired = Arc::new(Retired {
+            file,
             // One for this function.
             left: AtomicUsize::new(all.len() + 1),
             stack: Mutex::new(Some(stack)),
@@ -95,6 +102,7 @@ impl Retired {
 
 /// One that this processor has, or has had, requests on.
 pub(super) struct Drain {
+    file: u64,
     stack: NonNull<Stack>,
     requests: usize,
     retired: Arc<Retired>,
@@ -128,7 +136,7 @@ impl Core {
             // SAFETY: owner's thread; live slots.
             unsafe {
                 let header = slot.0.as_ptr();
-                if (*header).stack != Some(stack) {
+                if (*header).stack != Some(stack) || slot.file_id() != Some(retired.file) {
                     return;
                 }
                 if (*header).phase == Phase::Final {
@@ -139,49 +147,51 @@ impl Core {
                 }
             }
         });
-        self.drains.borrow_mut().push(Drain { stack, requests, retired });
+        self.drains.borrow_mut().push(Drain { file: retired.file, stack, requests, retired });
         self.due.set(true);
+    }
+
+    /// Calls `change` with the entry that waits for the request's file and stack, if there is one.
+    ///
+    /// # Safety
+    /// Owner's thread; the request counts on its file.
+    unsafe fn waited_for(&self, slot: SlotPtr, change: impl FnOnce(&mut Drain)) {
+        // SAFETY: the caller's.
+        let (stack, file) = unsafe { ((*slot.0.as_ptr()).stack, slot.file_id()) };
+        let mut drains = self.drains.borrow_mut();
+        let is_it = |drain: &&mut Drain| Some(drain.stack) == stack && Some(drain.file) == file;
+        if let Some(drain) = drains.iter_mut().find(is_it) {
+            change(drain);
+        }
     }
 
     /// A driver's own request starts below it.
     ///
     /// # Safety
-    /// Owner's thread; the slot is new, and its stack set.
+    /// Owner's thread; the slot is new, its stack and its file set.
     pub(crate) unsafe fn starts_below(&self, slot: SlotPtr) {
         // SAFETY: the caller's.
         unsafe {
-            let header = slot.0.as_ptr();
-            let mut drains = self.drains.borrow_mut();
-            if let Some(drain) = drains.iter_mut().find(|d| Some(d.stack) == (*header).stack) {
-                (*header).flags.set(flags::DRAINS);
+            self.waited_for(slot, |drain| {
+                (*slot.0.as_ptr()).flags.set(flags::DRAINS);
                 drain.requests += 1;
-            }
+            });
         }
     }
 
     /// A marked request is done. Its requester may leave it for long.
     ///
     /// # Safety
-    /// Owner's thread; its final completion has begun.
+    /// Owner's thread; it counts on its file, and its final completion has begun, or it has never been
+    /// issued.
     #[cold]
     pub(crate) unsafe fn done_on_stack(&self, slot: SlotPtr) {
         // SAFETY: the caller's.
         unsafe {
-            let stack = (*slot.0.as_ptr()).stack;
             (*slot.0.as_ptr()).flags.clear(flags::DRAINS);
-            change_over(slot);
-            self.left_stack(stack);
-        }
-    }
-
-    /// A marked request has left.
-    #[cold]
-    pub(crate) fn left_stack(&self, stack: Option<NonNull<Stack>>) {
-        if let Some(drain) =
-            self.drains.borrow_mut().iter_mut().find(|drain| Some(drain.stack) == stack)
-        {
-            drain.requests -= 1;
+            self.waited_for(slot, |drain| drain.requests -= 1);
             self.due.set(true);
+            change_over(slot);
         }
     }
 

@@ -209,10 +209,7 @@ unsafe fn fill(
         let stack = (*slot.0.as_ptr()).stack.expect("set with the slot").as_ref();
         let level = match below {
             None => 0,
-            Some(start) => {
-                core.starts_below(slot);
-                stack.level_below(start.device.as_ref(), major)
-            }
+            Some(start) => stack.level_below(start.device.as_ref(), major),
         };
         let devices = stack.route(major);
         let header = &mut *slot.0.as_ptr();
@@ -222,6 +219,9 @@ unsafe fn fill(
         header.depth = devices.len() as u8;
         header.result = IoStatus { status: Status::SUCCESS, info: 0 };
         header.file = Some(file);
+        if below.is_some() {
+            core.starts_below(slot);
+        }
         header.devices = devices.as_ptr();
         if matches!(route, Route::Future(_)) {
             header.flags.set(flags::FUTURE);
