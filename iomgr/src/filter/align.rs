@@ -143,8 +143,10 @@ impl Filter for Align {
         mut io: Io<'_>,
     ) -> Result<usize, Status> {
         let (at, len) = (io.offset(), io.len() as u64);
-        if at == CURRENT && self.is_within(&io) {
-            return next.forward(&mut io).await;
+        if at == CURRENT {
+            // Where a file's end is, and whether a block begins there, is not known before it is written.
+            let may = self.is_within(&io);
+            return if may { next.forward(&mut io).await } else { Err(Status::NOT_SUPPORTED) };
         }
         if len == 0 {
             return Ok(0);
