@@ -5,6 +5,8 @@ mod delay;
 mod fault;
 mod idle;
 mod later;
+#[cfg(feature = "luks")]
+pub mod luks;
 mod opens;
 mod parts;
 mod pass;
@@ -18,6 +20,8 @@ pub use delay::{BadLatency, BadLink, Delay, Latency, Line, Link};
 pub use fault::{Broken, Fault, Kind, Rule, Step};
 pub use idle::Idle;
 pub use later::Later;
+#[cfg(feature = "luks")]
+pub use luks::Luks;
 pub use pass::{PassKind, pass};
 pub use slice::Slice;
 pub use stats::Stats;

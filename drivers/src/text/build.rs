@@ -70,6 +70,8 @@ const BUILT_IN: &[Entry] = &[
         about: "a file: file(PATH)",
         make: |p| Ok(Made::Bottom(Bottom::File(p.main("path")?))),
     },
+    #[cfg(feature = "luks")]
+    crate::filter::Luks::ENTRY,
     Entry {
         name: "memory",
         about: "a file in memory, or a disk of so many bytes: memory(size=64M)",
