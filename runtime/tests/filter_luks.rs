@@ -155,8 +155,7 @@ async fn churn(file: &File, model: &mut [u8], seed: u64) {
         join_all(writes).await;
         let at = random.below(size) as usize;
         let len = (1 + random.below(100_000) as usize).min(model.len() - at);
-        let (_, bytes) =
-            file.read_exact_at(vec![0; len], at as u64).await.map(|((), b)| ((), b)).unwrap();
+        let (_, bytes) = file.read_exact_at(vec![0; len], at as u64).await.unwrap();
         assert!(bytes == model[at..at + len], "at {at}, {len} bytes");
     }
 }

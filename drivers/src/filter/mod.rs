@@ -10,6 +10,7 @@ pub mod luks;
 mod opens;
 mod parts;
 mod pass;
+pub mod record;
 mod slice;
 pub mod stats;
 mod throttle;
@@ -23,6 +24,7 @@ pub use later::Later;
 #[cfg(feature = "luks")]
 pub use luks::Luks;
 pub use pass::{PassKind, pass};
+pub use record::{Record, Replay};
 pub use slice::Slice;
 pub use stats::Stats;
 pub use throttle::{BadRates, Rates, Throttle};
