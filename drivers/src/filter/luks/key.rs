@@ -9,7 +9,7 @@ use openssl::{memcmp, rand};
 use zeroize::Zeroizing;
 
 use super::error::LuksError;
-use super::xts::{Sectors, TWEAK_UNIT, Xts};
+use super::xts::{TWEAK_UNIT, Xts};
 
 /// How many parts a key is split into: as LUKS does by default.
 pub(super) const STRIPES: usize = 4000;
@@ -138,12 +138,10 @@ impl Slot {
         (len <= 16 << 20).then_some(len)
     }
 
-    const SECTORS: Sectors = Sectors { tweak: 0, size: TWEAK_UNIT as usize };
-
     /// The key that comes out with this passphrase: the volume's, if it is the right one.
     fn open(&self, secret: &[u8], mut area: Key) -> Result<Key, LuksError> {
         let derived = self.derivation.derive(secret, self.area_key_len)?;
-        Xts::new(derived)?.decipher(Self::SECTORS, &mut area)?;
+        Xts::new(derived, TWEAK_UNIT as usize)?.decipher(0, &mut area)?;
         merge(self.hash, &area, self.key_len, self.stripes)
     }
 
@@ -152,7 +150,7 @@ impl Slot {
         let mut area = split(self.hash, key, self.stripes)?;
         area.resize(self.area_len().ok_or(LuksError::NoResources)?, 0);
         let derived = self.derivation.derive(secret, self.area_key_len)?;
-        Xts::new(derived)?.encipher_in_place(Self::SECTORS, &mut area)?;
+        Xts::new(derived, TWEAK_UNIT as usize)?.encipher_in_place(0, &mut area)?;
         Ok(std::mem::take(&mut *area))
     }
 }

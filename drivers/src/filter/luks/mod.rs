@@ -3,7 +3,7 @@
 //! ```text
 //!   first request ─▶ header, key slots ─▶ thread: passphrase ─▶ key     `unlock.rs`
 //!                    `header.rs`, `luks1.rs`, `luks2.rs`                `apart.rs`, `key.rs`
-//!   requests ──────▶ shifted behind the header, sectors (de)ciphered    this file, `volume.rs`, `xts.rs`
+//!   requests ──────▶ shifted behind the header, sectors (de)ciphered    this file, `volume.rs`, `xts.rs`, `small.rs`
 //!   Luks::format ──▶ a new volume                                       `format.rs`
 //! ```
 //!
@@ -17,6 +17,7 @@ mod header;
 mod key;
 mod luks1;
 mod luks2;
+mod small;
 mod unlock;
 mod volume;
 mod xts;
@@ -150,13 +151,17 @@ impl Filter for Luks {
             return Ok(0);
         }
         let n = next.forward(&mut io).at(volume.place(at)?, len as u32).await?;
+        if n > 0 && n < sector {
+            // Less than is of use, and perhaps not the file's end.
+            return Box::pin(read_parts(volume, next, io, sector)).await;
+        }
         // What there is of a sector that the file's end cuts is nothing.
         let n = n.min(len) / sector * sector;
         let mut done = 0;
         while done < n {
             let part = done..n.min(done + PIECE);
             let data = io.received_mut(n).next().ok_or(Status::DRIVER_INTERNAL_ERROR)?;
-            volume.xts.decipher(volume.sectors(at + done as u64), &mut data[part.clone()])?;
+            volume.xts.decipher(volume.tweak(at + done as u64), &mut data[part.clone()])?;
             done = part.end;
             if done < n {
                 let_others_go_on().await;
@@ -194,8 +199,8 @@ impl Filter for Luks {
             let mut buffer = volume.buffer(part.len())?;
             let data = io.segments().next().and_then(|data| data.get(part.clone()));
             let data = data.ok_or(Status::DRIVER_INTERNAL_ERROR)?;
-            let sectors = volume.sectors(at + done as u64);
-            volume.xts.encipher(sectors, data, &mut buffer[..part.len()])?;
+            let tweak = volume.tweak(at + done as u64);
+            volume.xts.encipher(tweak, data, &mut buffer[..part.len()])?;
             let (result, buffer) =
                 send(next, &mut io, buffer, part.len(), volume.place(at + done as u64)?).await;
             volume.give_back(buffer);
@@ -296,21 +301,26 @@ fn whole_sectors(volume: &Volume, at: u64, len: usize) -> Result<(u64, usize), S
 async fn send<'a>(
     next: Next<'a>,
     io: &mut Io<'a>,
-    mut buffer: AlignedBuf,
+    buffer: AlignedBuf,
     len: usize,
     at: u64,
 ) -> (Result<usize, Status>, AlignedBuf) {
+    // The whole buffer, as it needs no memory to be lent; a part of it is rare.
+    let (mut result, mut buffer) = next.forward(io).at(at, len as u32).from(buffer).await;
     let mut done = 0;
-    while done < len {
-        let forward = next.forward(io).at(at + done as u64, (len - done) as u32);
-        let (result, part) = forward.from(buffer.slice(done..len)).await;
-        buffer = part.into_inner();
+    loop {
         match result {
-            Ok(0) => break,
             Ok(n) => done += n,
             Err(status) if done == 0 => return (Err(status), buffer),
             Err(_) => break,
         }
+        if done >= len || result == Ok(0) {
+            break;
+        }
+        let forward = next.forward(io).at(at + done as u64, (len - done) as u32);
+        let part;
+        (result, part) = forward.from(buffer.slice(done..len)).await;
+        buffer = part.into_inner();
     }
     (Ok(done), buffer)
 }
@@ -347,7 +357,7 @@ async fn fetch(
     }
     let n = n / volume.sector() * volume.sector();
     let mut plain = Plain(buffer);
-    volume.xts.decipher(volume.sectors(at), &mut plain.0[..n])?;
+    volume.xts.decipher(volume.tweak(at), &mut plain.0[..n])?;
     plain.0[n..].fill(0);
     Ok((n, plain))
 }
@@ -408,7 +418,7 @@ async fn write_parts(
         let skip = at.saturating_sub(from) as usize;
         io.copy_out(done, &mut plain.0[skip..(upto - from) as usize]);
         // Enciphered in its place: no plain bytes are left in it.
-        volume.xts.encipher_in_place(volume.sectors(from), &mut plain.0)?;
+        volume.xts.encipher_in_place(volume.tweak(from), &mut plain.0)?;
         let mut sent = 0;
         while sent < many {
             let part = std::mem::replace(&mut plain.0, AlignedBuf::new(0, 4096)).slice(sent..);

@@ -9,7 +9,7 @@ use overlapped_iomgr::filter::RangeLocks;
 use super::error::LuksError;
 use super::header::Header;
 use super::key::Key;
-use super::xts::{Sectors, TWEAK_UNIT, Xts};
+use super::xts::{TWEAK_UNIT, Xts};
 
 /// See the module's header.
 pub(super) struct Volume {
@@ -37,7 +37,7 @@ impl Volume {
     pub(super) fn new(header: &Header, key: Key) -> Result<Volume, LuksError> {
         let Header { payload, size, sector, tweak, .. } = *header;
         let (locks, buffers) = (RangeLocks::default(), Default::default());
-        Ok(Volume { payload, size, sector, tweak, xts: Xts::new(key)?, locks, buffers })
+        Ok(Volume { payload, size, sector, tweak, xts: Xts::new(key, sector)?, locks, buffers })
     }
 
     /// Bytes of a sector.
@@ -45,9 +45,9 @@ impl Volume {
         self.sector
     }
 
-    /// The sectors from a byte on.
-    pub(super) fn sectors(&self, at: u64) -> Sectors {
-        Sectors { tweak: self.tweak.wrapping_add(at / TWEAK_UNIT), size: self.sector }
+    /// The tweak of the sector that begins at a byte.
+    pub(super) fn tweak(&self, at: u64) -> u64 {
+        self.tweak.wrapping_add(at / TWEAK_UNIT)
     }
 
     /// Where a byte is in the file.

@@ -1,7 +1,7 @@
 //! AES-XTS of whole sectors.
 //!
 //! The library's contexts hold the expanded keys. They are made once, kept while nobody uses them,
-//! and only given another tweak for each sector.
+//! and only given another tweak for each sector. Small sectors are done many at a time (`small.rs`).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,6 +10,7 @@ use openssl::cipher_ctx::CipherCtx;
 use zeroize::Zeroizing;
 
 use super::error::LuksError;
+use super::small::{Small, Way};
 
 /// The unit that tweaks count, in bytes, whatever the sector's size.
 pub(super) const TWEAK_UNIT: u64 = 512;
@@ -18,13 +19,17 @@ pub(super) const TWEAK_UNIT: u64 = 512;
 pub(super) struct Xts {
     cipher: &'static CipherRef,
     key: Zeroizing<Vec<u8>>,
+    sector: usize,
     idle: Mutex<Vec<Contexts>>,
 }
 
-struct Contexts {
-    encipher: CipherCtx,
-    decipher: CipherCtx,
+enum Contexts {
+    Small(Small),
+    Large { encipher: CipherCtx, decipher: CipherCtx },
 }
+
+/// From this size on, in bytes, the library is faster with one sector at a time.
+const LARGE: usize = 2048;
 
 /// As many sectors as there are: where the first one's tweak stands, and how large they are.
 #[derive(Clone, Copy)]
@@ -37,7 +42,7 @@ pub(super) struct Sectors {
 
 impl Sectors {
     /// Their tweaks, one after the other.
-    fn tweaks(self) -> impl Iterator<Item = [u8; 16]> {
+    pub(super) fn tweaks(self) -> impl Iterator<Item = [u8; 16]> {
         let step = self.size as u64 / TWEAK_UNIT;
         let mut at = self.tweak;
         std::iter::repeat_with(move || {
@@ -50,14 +55,15 @@ impl Sectors {
 }
 
 impl Xts {
-    /// For a key of 256 or 512 bits: half of it is the cipher's, half the tweaks'.
-    pub(super) fn new(key: Zeroizing<Vec<u8>>) -> Result<Xts, LuksError> {
+    /// For a key of 256 or 512 bits, of which half is the cipher's and half the tweaks', and for sectors of so
+    /// many bytes.
+    pub(super) fn new(key: Zeroizing<Vec<u8>>, sector: usize) -> Result<Xts, LuksError> {
         let cipher = match key.len() {
             32 => Cipher::aes_128_xts(),
             64 => Cipher::aes_256_xts(),
             n => return Err(LuksError::Unsupported(format!("a key of {n} bytes"))),
         };
-        let this = Xts { cipher, key, idle: Mutex::new(Vec::new()) };
+        let this = Xts { cipher, key, sector, idle: Mutex::new(Vec::new()) };
         // A key that the library does not take is found out now.
         let contexts = this.make()?;
         this.put_back(contexts);
@@ -65,10 +71,13 @@ impl Xts {
     }
 
     fn make(&self) -> Result<Contexts, LuksError> {
+        if self.sector < LARGE {
+            return Ok(Contexts::Small(Small::new(&self.key)?));
+        }
         let (mut encipher, mut decipher) = (CipherCtx::new()?, CipherCtx::new()?);
         encipher.encrypt_init(Some(self.cipher), Some(&self.key), Some(&[0; 16]))?;
         decipher.decrypt_init(Some(self.cipher), Some(&self.key), Some(&[0; 16]))?;
-        Ok(Contexts { encipher, decipher })
+        Ok(Contexts::Large { encipher, decipher })
     }
 
     fn take(&self) -> Result<Contexts, LuksError> {
@@ -80,49 +89,101 @@ impl Xts {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
     }
 
-    /// Enciphers whole sectors from one place to another of the same length.
+    /// Enciphers whole sectors from one place to another of the same length. `tweak`: the first one's.
     pub(super) fn encipher(
         &self,
-        sectors: Sectors,
+        tweak: u64,
         from: &[u8],
         into: &mut [u8],
     ) -> Result<(), LuksError> {
-        debug_assert!(from.len() == into.len() && from.len().is_multiple_of(sectors.size));
-        let mut contexts = self.take()?;
-        let parts = from.chunks_exact(sectors.size).zip(into.chunks_exact_mut(sectors.size));
-        for (tweak, (from, into)) in sectors.tweaks().zip(parts) {
-            contexts.encipher.encrypt_init(None, None, Some(&tweak))?;
-            contexts.encipher.cipher_update(from, Some(into))?;
-        }
-        self.put_back(contexts);
-        Ok(())
+        self.apply(Way::Encipher, tweak, Some(from), into)
     }
 
     /// As [`Xts::encipher`], where the data is.
-    pub(super) fn encipher_in_place(
+    pub(super) fn encipher_in_place(&self, tweak: u64, data: &mut [u8]) -> Result<(), LuksError> {
+        self.apply(Way::Encipher, tweak, None, data)
+    }
+
+    /// Deciphers whole sectors where they are.
+    pub(super) fn decipher(&self, tweak: u64, data: &mut [u8]) -> Result<(), LuksError> {
+        self.apply(Way::Decipher, tweak, None, data)
+    }
+
+    fn apply(
         &self,
-        sectors: Sectors,
-        data: &mut [u8],
+        way: Way,
+        tweak: u64,
+        from: Option<&[u8]>,
+        into: &mut [u8],
     ) -> Result<(), LuksError> {
-        debug_assert!(data.len().is_multiple_of(sectors.size));
+        let size = self.sector;
+        debug_assert!(into.len().is_multiple_of(size));
+        let sectors = Sectors { tweak, size };
         let mut contexts = self.take()?;
-        for (tweak, part) in sectors.tweaks().zip(data.chunks_exact_mut(sectors.size)) {
-            contexts.encipher.encrypt_init(None, None, Some(&tweak))?;
-            contexts.encipher.cipher_update_inplace(part, sectors.size)?;
+        match &mut contexts {
+            Contexts::Small(small) => small.apply(way, sectors, from, into)?,
+            Contexts::Large { encipher, decipher } => {
+                let parts = into.chunks_exact_mut(size).enumerate();
+                for (tweak, (i, part)) in sectors.tweaks().zip(parts) {
+                    let context = match way {
+                        Way::Encipher => &mut *encipher,
+                        Way::Decipher => &mut *decipher,
+                    };
+                    match way {
+                        Way::Encipher => context.encrypt_init(None, None, Some(&tweak))?,
+                        Way::Decipher => context.decrypt_init(None, None, Some(&tweak))?,
+                    }
+                    match from {
+                        Some(from) => {
+                            context.cipher_update(&from[i * size..][..size], Some(part))?
+                        }
+                        None => context.cipher_update_inplace(part, size)?,
+                    };
+                }
+            }
         }
         self.put_back(contexts);
         Ok(())
     }
+}
 
-    /// Deciphers whole sectors where they are.
-    pub(super) fn decipher(&self, sectors: Sectors, data: &mut [u8]) -> Result<(), LuksError> {
-        debug_assert!(data.len().is_multiple_of(sectors.size));
-        let mut contexts = self.take()?;
-        for (tweak, part) in sectors.tweaks().zip(data.chunks_exact_mut(sectors.size)) {
-            contexts.decipher.decrypt_init(None, None, Some(&tweak))?;
-            contexts.decipher.cipher_update_inplace(part, sectors.size)?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the sector's size, it is what the library's XTS makes of one sector.
+    #[test]
+    fn as_the_library_does() {
+        for key_len in [32, 64] {
+            let key: Vec<u8> = (0..key_len as u8).map(|i| i.wrapping_mul(37) ^ 5).collect();
+            for size in [512, 1024, 2048, 4096] {
+                let xts = Xts::new(Zeroizing::new(key.clone()), size).unwrap();
+                for many in [1, 3, 8, 9, 40] {
+                    let plain: Vec<u8> =
+                        (0..many * size).map(|i| (i ^ (i >> 8) ^ (i >> 13)) as u8).collect();
+                    // Of the last ones the carry goes through the whole number.
+                    for first in [0, 5, u64::from(u32::MAX) - 1] {
+                        let mut expected = plain.clone();
+                        let mut library = CipherCtx::new().unwrap();
+                        for (i, part) in expected.chunks_exact_mut(size).enumerate() {
+                            let mut tweak = [0; 16];
+                            let number = first + (i * size / 512) as u64;
+                            tweak[..8].copy_from_slice(&number.to_le_bytes());
+                            library
+                                .encrypt_init(Some(xts.cipher), Some(&key), Some(&tweak))
+                                .unwrap();
+                            library.cipher_update_inplace(part, size).unwrap();
+                        }
+                        let mut enciphered = vec![0; plain.len()];
+                        xts.encipher(first, &plain, &mut enciphered).unwrap();
+                        assert!(enciphered == expected, "{key_len}, {size}, {many}, {first}");
+                        xts.decipher(first, &mut enciphered).unwrap();
+                        assert!(enciphered == plain);
+                        xts.encipher_in_place(first, &mut enciphered).unwrap();
+                        assert!(enciphered == expected);
+                    }
+                }
+            }
         }
-        self.put_back(contexts);
-        Ok(())
     }
 }
