@@ -623,3 +623,43 @@ fn a_cancel_does_not_wait_for_the_key() {
         });
     }
 }
+
+/// Past the page cache: all that goes below is aligned.
+#[test]
+fn direct() {
+    both(async |_| {
+        let place = Place::new();
+        let direct = options().create(true).direct(true);
+        let raw = match direct.clone().open(&place.image).await {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                return eprintln!("no direct I/O on this file system");
+            }
+            opened => opened.unwrap(),
+        };
+        for format in [Format::luks1(), Format::luks2().sector(4096)] {
+            Luks::format(raw.object(), KEY, &quick(format)).await.unwrap();
+            let options = direct.clone().filter(Luks::new(KEY).into_driver());
+            let file = options.open(&place.image).await.unwrap();
+            let mut block = overlapped::buf::AlignedBuf::new(8192, 4096);
+            block[..5].copy_from_slice(b"plain");
+            let (_, block) = file.write_all_at(block, 4096).await.unwrap();
+            let (n, block) = file.read_at(block, 4096).await.unwrap();
+            assert!(n == 8192 && block.starts_with(b"plain"));
+        }
+    });
+}
+
+/// A simulated machine has no threads: the key is derived where it is asked for.
+#[test]
+fn on_a_simulated_machine() {
+    let ((), report) = overlapped::sim::Simulation::new(1).run(async {
+        let raw = options().create(true).open("/tmp/volume").await.unwrap();
+        Luks::format(raw.object(), KEY, &quick(Format::luks1())).await.unwrap();
+        let options = options().filter(Luks::new(KEY).into_driver());
+        let file = options.open("/tmp/volume").await.unwrap();
+        file.write_all_at(vec![1; 1000], 100).await.unwrap();
+        let (_, read) = file.read_at(vec![0; 1000], 100).await.unwrap();
+        assert_eq!(read, vec![1; 1000]);
+    });
+    assert!(report.left.is_nothing(), "{}", report.left);
+}

@@ -375,3 +375,23 @@ fn damaged_logs() {
         assert_eq!(kind(Replay::open(dir.path("none")).await), std::io::ErrorKind::NotFound);
     });
 }
+
+/// On a simulated machine the log is one of its files.
+#[test]
+fn on_a_simulated_machine() {
+    let ((), report) = overlapped::sim::Simulation::new(1).run(async {
+        let record = Record::to("/tmp/log");
+        let file = recorded("/tmp/disk", &record).await;
+        file.write_all_at(vec![1; 1000], 100).await.unwrap();
+        file.sync_all().await.unwrap();
+        file.write_all_at(vec![2; 1000], 100).await.unwrap();
+        file.close().await.unwrap();
+        let target = options().open("/tmp/target").await.unwrap();
+        let mut replay = Replay::open("/tmp/log").await.unwrap();
+        for (flushes, byte) in [(true, 1), (false, 2)] {
+            assert_eq!(replay.until_flush(target.object()).await.unwrap(), flushes);
+            assert_eq!(content(&target).await[100..1100], vec![byte; 1000]);
+        }
+    });
+    assert!(report.left.is_nothing(), "{}", report.left);
+}

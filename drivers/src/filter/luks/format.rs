@@ -2,12 +2,14 @@
 
 use argon2::Algorithm;
 use openssl::rand;
-use overlapped_iomgr::{FileObject, Request};
-use zeroize::{Zeroize, Zeroizing};
+use overlapped_iomgr::buf::{AlignedBuf, IoBuf};
+use overlapped_iomgr::{FileObject, Request, Status};
+use zeroize::Zeroizing;
 
 use super::apart::apart;
 use super::error::LuksError;
 use super::key::{Derivation, Digest, Key, STRIPES, Slot, hash};
+use super::unlock::BLOCK;
 use super::{Luks, luks1, luks2};
 use crate::class::{Flush, QueryInformation, SetLength, Write};
 
@@ -190,15 +192,14 @@ impl Luks {
         let metadata = Request::new(file, QueryInformation).await;
         let len = metadata.map_err(|error| LuksError::Io((&error).into()))?.len();
         // Old keys go first, and the new header comes last.
-        let mut zeroes = vec![0; 1 << 20];
+        let mut zeroes = aligned(&[0; 1 << 20])?;
         for at in (0..parts.payload).step_by(zeroes.len()) {
             zeroes = write(file, zeroes, at).await?;
         }
         flush(file).await?;
-        let mut keys = write(file, parts.keys, parts.area).await?;
-        keys.zeroize();
+        write(file, aligned(&parts.keys)?, parts.area).await?;
         flush(file).await?;
-        write(file, parts.header, 0).await?;
+        write(file, aligned(&parts.header)?, 0).await?;
         if len < parts.payload {
             let set = Request::new(file, SetLength { len: parts.payload }).await;
             set.map_err(|error| LuksError::Io((&error).into()))?;
@@ -212,10 +213,16 @@ async fn flush(file: &FileObject) -> Result<(), LuksError> {
     flushed.map_err(|error| LuksError::Io((&error).into()))
 }
 
+/// In whole blocks, as direct I/O wants it; the rest is zeroes.
+fn aligned(bytes: &[u8]) -> Result<AlignedBuf, LuksError> {
+    let len = bytes.len().next_multiple_of(BLOCK);
+    let mut buffer = AlignedBuf::try_new(len, BLOCK).map_err(|_| LuksError::NoResources)?;
+    buffer[..bytes.len()].copy_from_slice(bytes);
+    Ok(buffer)
+}
+
 /// All of it.
-async fn write(file: &FileObject, bytes: Vec<u8>, at: u64) -> Result<Vec<u8>, LuksError> {
-    use overlapped_iomgr::Status;
-    use overlapped_iomgr::buf::IoBuf;
+async fn write(file: &FileObject, bytes: AlignedBuf, at: u64) -> Result<AlignedBuf, LuksError> {
     let (mut bytes, mut done) = (bytes, 0);
     while done < bytes.len() {
         let part = bytes.slice(done..);

@@ -8,6 +8,9 @@ use super::{luks1, luks2};
 pub(super) const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 pub(super) const MAGIC_2: &[u8; 6] = b"SKUL\xba\xbe";
 
+/// As many key slots as version 2 may have.
+const MOST_SLOTS: usize = 32;
+
 /// A volume's header, read and found sound.
 ///
 /// ```
@@ -68,6 +71,9 @@ impl Header {
         }
         if header.size.is_some_and(|size| size == 0 || !size.is_multiple_of(sector)) {
             return Err(LuksError::Damaged("the length of the data"));
+        }
+        if header.slots.len() > MOST_SLOTS {
+            return Err(LuksError::Damaged("the number of key slots"));
         }
         for (slot, digest) in &header.slots {
             slot.derivation.check()?;

@@ -17,6 +17,9 @@ pub(super) const STRIPES: usize = 4000;
 /// The most memory that a header may ask for, in KiB: 4 GiB, as in cryptsetup.
 const MOST_MEMORY: u32 = 4 << 20;
 
+/// The most bytes of a key slot's area: four times what any has.
+const MOST_AREA: usize = 1 << 20;
+
 /// Bytes of a key.
 pub(super) type Key = Zeroizing<Vec<u8>>;
 
@@ -135,7 +138,7 @@ impl Slot {
     /// Bytes of the area that are in use: whole sectors. `None`: more than can be.
     pub(super) fn area_len(&self) -> Option<usize> {
         let len = self.key_len.checked_mul(self.stripes)?.checked_next_multiple_of(512)?;
-        (len <= 16 << 20).then_some(len)
+        (len <= MOST_AREA).then_some(len)
     }
 
     /// The key that comes out with this passphrase: the volume's, if it is the right one.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
 use overlapped_iomgr::Status;
+use overlapped_iomgr::buf::{AlignedBuf, IoBufMut};
 use overlapped_iomgr::filter::Next;
 use zeroize::Zeroizing;
 
@@ -16,7 +17,10 @@ use super::volume::Volume;
 use super::{key, luks2};
 use crate::class::Read;
 
-/// See the module's header.
+/// What direct I/O wants offsets, lengths and memory to be multiples of, in bytes.
+pub(super) const BLOCK: usize = 4096;
+
+/// What [`Luks`](super::Luks) keeps for each open file: the volume, once it is unlocked.
 #[derive(Default)]
 pub struct Open(Arc<Shared>);
 
@@ -140,18 +144,24 @@ impl Open {
     }
 }
 
-/// So many bytes, or fewer where the file ends.
+/// So many bytes, or fewer where the file ends. Whole blocks are read, as direct I/O wants it.
 async fn read(next: Next<'_>, at: u64, len: usize) -> Result<Vec<u8>, LuksError> {
-    let mut bytes = Vec::with_capacity(len);
-    while bytes.len() < len {
-        let part = Vec::with_capacity(len - bytes.len());
-        let done = next.request(Read::at(part, at + bytes.len() as u64)).await;
-        match done.map_err(|error| LuksError::Io(error.status()))? {
-            (0, _) => break,
-            (n, part) => bytes.extend_from_slice(&part[..n.min(len - bytes.len())]),
+    let all = len.next_multiple_of(BLOCK);
+    let mut buffer = AlignedBuf::try_new(all, BLOCK).map_err(|_| LuksError::NoResources)?;
+    let mut done = 0;
+    while done < len {
+        let part = buffer.slice_mut(done..);
+        let (n, part) = match next.request(Read::at(part, at + done as u64)).await {
+            Ok((n, part)) => (n, part),
+            Err(error) => return Err(LuksError::Io(error.status())),
+        };
+        buffer = part.into_inner();
+        if n == 0 {
+            break;
         }
+        done += n;
     }
-    Ok(bytes)
+    Ok(buffer[..done.min(len)].to_vec())
 }
 
 /// The header, or its second copy if the first one is damaged.

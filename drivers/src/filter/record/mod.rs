@@ -18,6 +18,7 @@ use std::sync::Arc;
 use layout::SECTOR;
 pub use layout::{Flags, LogEntry, LogError};
 use log::Log;
+use overlapped_iomgr::buf::AlignedBuf;
 use overlapped_iomgr::driver::Limits;
 use overlapped_iomgr::filter::{Filter, Io, Next};
 use overlapped_iomgr::{Major, MajorSet, Status, minor};
@@ -115,10 +116,11 @@ impl Record {
             }
         }
         for edge in edges {
-            let read = next.request(Read::at(Vec::with_capacity(SECTOR), edge)).await;
-            let (_, content) = read.map_err(|error| error.status())?;
+            // Aligned, as direct I/O wants it.
+            let read = next.request(Read::at(AlignedBuf::new(SECTOR, 4096), edge)).await;
+            let (n, content) = read.map_err(|error| error.status())?;
             let mut bytes = vec![0; 2 * SECTOR];
-            bytes[SECTOR..][..content.len()].copy_from_slice(&content);
+            bytes[SECTOR..][..n].copy_from_slice(&content[..n]);
             self.written(edge, bytes).await?;
         }
         Ok(())
