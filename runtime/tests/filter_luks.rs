@@ -601,6 +601,8 @@ fn unlocked_once_for_all() {
         assert!((1..=3).contains(&headers), "{headers} times");
         file.read_at(vec![0; 512], 0).await.unwrap();
         assert_eq!(counting.headers.load(Ordering::Relaxed), headers);
+        file.write_at(vec![0; 512], 0).await.unwrap();
+        assert_eq!(overlapped::driver::heap_futures(), 0, "its futures are small");
     });
 }
 
