@@ -14,8 +14,8 @@ use futures_util::future::join_all;
 use overlapped::driver::filter::luks::{Format, Header, Luks, LuksError};
 use overlapped::driver::{Disposition, Driver, Filter, Io, Irp, Lower, Major, MajorSet, Next};
 use overlapped::fs::{File, OpenOptions};
-use overlapped::{Backend, Status};
-use support::{BACKENDS, Dir, Random, both, local, status};
+use overlapped::{LocalRuntime, Status};
+use support::{Dir, Random, backends, both, local, status};
 
 const KEY: &[u8] = b"a key with a new line\n";
 
@@ -99,6 +99,11 @@ impl Place {
     async fn first(&self) -> Status {
         status(self.open().await.read_at(vec![0; 512], 0).await)
     }
+}
+
+/// A runtime on one of the backends.
+fn one() -> LocalRuntime {
+    local(backends()[0])
 }
 
 fn options() -> OpenOptions {
@@ -195,7 +200,7 @@ fn qemu_reads_what_it_and_we_wrote() {
 #[test]
 fn qemu_reads_a_volume_that_we_made() {
     for format in [Format::luks1(), Format::luks1().key_bits(256).hash("sha1")] {
-        local(Backend::IoUring).block_on(async {
+        one().block_on(async {
             let place = Place::new();
             place.format(&quick(format.clone())).await;
             let file = place.open().await;
@@ -239,7 +244,7 @@ fn cryptsetup_opens_volumes_that_we_made() {
         Format::luks2().key_bits(256).hash("sha512"),
         Format::luks2().sector(4096),
     ] {
-        local(Backend::Epoll).block_on(async {
+        one().block_on(async {
             let place = Place::new();
             let format = quick(format.clone());
             place.format(&format).await;
@@ -250,7 +255,7 @@ fn cryptsetup_opens_volumes_that_we_made() {
         });
     }
     // Argon2 with little memory.
-    local(Backend::Epoll).block_on(async {
+    one().block_on(async {
         let place = Place::new();
         place.format(&Format::luks2().argon2id(4, 1024, 2)).await;
         place.open().await.set_len(1 << 20).await.unwrap();
@@ -281,7 +286,7 @@ fn we_open_volumes_that_cryptsetup_made() {
         let other = place.dir.file("other", "another");
         let few = if more.contains(&"pbkdf2") { &pbkdf2[..] } else { &argon2[..] };
         place.cryptsetup(&[&["luksAddKey", &place.image, text(&other)], few].concat());
-        local(Backend::IoUring).block_on(async {
+        one().block_on(async {
             assert_eq!(place.first().await, Status::SUCCESS, "{more:?}");
             let options = options().filter(Luks::key_file(&other).unwrap().into_driver());
             let file = options.clone().open(&place.image).await.unwrap();
@@ -307,7 +312,7 @@ fn cryptsetup_agrees_on_the_data_of_version_2() {
         let how = ["reencrypt", "--encrypt", "--type", "luks2", "--reduce-device-size", "32M"];
         let what = ["--sector-size", sector, &place.image];
         place.cryptsetup(&[&how[..], &few, &what].concat());
-        local(Backend::Epoll).block_on(async {
+        one().block_on(async {
             let file = place.open().await;
             let read = all(&file).await;
             assert!(read[..SIZE] == model[..], "what cryptsetup wrote");
@@ -385,7 +390,7 @@ impl Filter for Short {
 #[test]
 fn parts_of_sectors_from_below_are_made_whole() {
     for sector in [512, 4096] {
-        local(Backend::IoUring).block_on(async {
+        one().block_on(async {
             let place = Place::new();
             place.format(&quick(Format::luks2().sector(sector))).await;
             let options =
@@ -408,7 +413,7 @@ fn parts_of_sectors_from_below_are_made_whole() {
 
 #[test]
 fn as_text() {
-    local(Backend::IoUring).block_on(async {
+    one().block_on(async {
         let place = Place::new();
         place.format(&quick(Format::luks1())).await;
         let stack = format!("luks(key=@{}) | file({})", place.key, place.image);
@@ -526,7 +531,7 @@ fn headers_of_any_bytes() {
         .iter()
         .map(|format| {
             let place = Place::new();
-            local(Backend::Epoll).block_on(place.format(format));
+            one().block_on(place.format(format));
             std::fs::read(&place.image).unwrap()[..0x4000].to_vec()
         })
         .collect();
@@ -609,7 +614,7 @@ fn unlocked_once_for_all() {
 /// A request that waits for the key is cancelled at once, and the file closed.
 #[test]
 fn a_cancel_does_not_wait_for_the_key() {
-    for backend in BACKENDS {
+    for backend in backends() {
         local(backend).block_on(async {
             let place = Place::new();
             place.format(&quick(Format::luks1())).await;

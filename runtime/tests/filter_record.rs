@@ -13,10 +13,15 @@ use overlapped::driver::filter::record::{Flags, LogError, Replay};
 use overlapped::driver::{Filter, Io, Major, MajorSet, Next};
 use overlapped::fs::{File, OpenOptions};
 use overlapped::wait::Event;
-use overlapped::{Backend, Status};
-use support::{Dir, Random, alone, both, kind, local, status};
+use overlapped::{LocalRuntime, Status};
+use support::{Dir, Random, alone, backends, both, kind, local, status};
 
 const SIZE: u64 = 1 << 20;
+
+/// A runtime on one of the backends.
+fn one() -> LocalRuntime {
+    local(backends()[0])
+}
 
 fn options() -> OpenOptions {
     OpenOptions::new().read(true).write(true).create(true)
@@ -327,7 +332,7 @@ fn a_log_that_fails_is_heard_of() {
 
 #[test]
 fn damaged_logs() {
-    local(Backend::Epoll).block_on(async {
+    one().block_on(async {
         let dir = Dir::new();
         let (path, log) = (disk(&dir, "disk"), dir.path("log"));
         let record = Record::to(&log);
