@@ -670,3 +670,34 @@ fn on_a_simulated_machine() {
     });
     assert!(report.left.is_nothing(), "{}", report.left);
 }
+
+/// Has a header, whatever is below.
+struct WithHeader(Vec<u8>);
+
+impl Filter for WithHeader {
+    type Open = ();
+    fn name(&self) -> &str {
+        "with-header"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Read])
+    }
+    async fn read(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        match self.0.get(io.offset() as usize..) {
+            Some(rest) if !rest.is_empty() => Ok(io.answer(&rest[..rest.len().min(io.len())])),
+            _ => next.forward(&mut io).await,
+        }
+    }
+}
+
+#[test]
+fn it_conforms() {
+    for format in [Format::luks1(), Format::luks2().sector(4096)] {
+        let place = Place::new();
+        one().block_on(place.format(&quick(format)));
+        let image = std::fs::read(&place.image).unwrap();
+        let below = || WithHeader(image.clone()).into_driver();
+        let make = || Ok(vec![Luks::new(KEY).into_driver(), below()]);
+        overlapped::driver::conformance::check(make, 8).unwrap();
+    }
+}

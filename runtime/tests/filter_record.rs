@@ -400,3 +400,10 @@ fn on_a_simulated_machine() {
     });
     assert!(report.left.is_nothing(), "{}", report.left);
 }
+
+#[test]
+fn it_conforms() {
+    let dir = Dir::new();
+    let make = || Ok(vec![Record::to(dir.path("log")).into_driver()]);
+    overlapped::driver::conformance::check(make, 4).unwrap();
+}
