@@ -715,3 +715,40 @@ fn a_teardown_ends_sleeping_calls() {
     drop(request);
     drop(file);
 }
+
+/// Changes what a request carries, and finds no value in a request that carries a buffer.
+struct Answers;
+
+impl Level2 for Answers {
+    type Open = ();
+    fn name(&self) -> &str {
+        "answers"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Private, Major::Write])
+    }
+    async fn write(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Outcome {
+        assert!(io.payload_mut::<Vec<u8>>().is_none(), "it is the caller's buffer");
+        next.forward(&mut io).await
+    }
+    async fn other(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Outcome {
+        let n = next.forward(&mut io).await?;
+        assert!(io.payload_mut::<u32>().is_none(), "of another type");
+        *io.payload_mut::<u64>().expect("it carries one") += 1;
+        Ok(n)
+    }
+}
+
+#[test]
+fn what_a_request_carries_can_be_changed() {
+    for step in STEPS {
+        let harness = Harness::new();
+        harness.sim.default_step(step);
+        let file = file_with(Answers);
+        let carry = overlapped_iomgr::Request::new(&*file, support::Carry(41u64));
+        assert_eq!(harness.block_on(carry), (Status::SUCCESS, Some(42)));
+        assert_eq!(harness.block_on(write(&file, b"abc", 0)).unwrap().0, 3);
+        drop(file);
+        harness.finish();
+    }
+}

@@ -275,3 +275,18 @@ fn an_order_that_is_wrong_is_named() {
             .is_empty()
     );
 }
+
+/// Where an appending write would go is not known, so it cannot be made whole.
+#[test]
+fn appending_is_refused() {
+    let harness = Harness::new();
+    let file = open(&on(vec![Blocks::new(u32::MAX)]), FD);
+    file.set_seekable();
+    file.set_appends();
+    for len in [1, BLOCK as usize] {
+        let failed = harness.block_on(write(&file, &vec![1; len], u64::MAX)).unwrap_err();
+        assert_eq!(failed.status(), Status::NOT_SUPPORTED);
+    }
+    drop(file);
+    harness.finish();
+}

@@ -5,9 +5,12 @@ mod delay;
 mod fault;
 mod idle;
 mod later;
+#[cfg(feature = "luks")]
+pub mod luks;
 mod opens;
 mod parts;
 mod pass;
+pub mod record;
 mod slice;
 pub mod stats;
 mod throttle;
@@ -18,7 +21,10 @@ pub use delay::{BadLatency, BadLink, Delay, Latency, Line, Link};
 pub use fault::{Broken, Fault, Kind, Rule, Step};
 pub use idle::Idle;
 pub use later::Later;
+#[cfg(feature = "luks")]
+pub use luks::Luks;
 pub use pass::{PassKind, pass};
+pub use record::{Record, Replay};
 pub use slice::Slice;
 pub use stats::Stats;
 pub use throttle::{BadRates, Rates, Throttle};

@@ -11,7 +11,7 @@ use super::error::{TextError, TextErrorKind};
 use super::parameter::{Parameters, Size};
 use super::parse::Text;
 use crate::bottom::{Memory, Null, Zero};
-use crate::filter::{Delay, Fault, Idle, Slice, Throttle, Xor, stats, trace};
+use crate::filter::{Delay, Fault, Idle, Record, Slice, Throttle, Xor, stats, trace};
 
 /// What an element of a stack's text becomes.
 pub enum Made {
@@ -70,6 +70,8 @@ const BUILT_IN: &[Entry] = &[
         about: "a file: file(PATH)",
         make: |p| Ok(Made::Bottom(Bottom::File(p.main("path")?))),
     },
+    #[cfg(feature = "luks")]
+    crate::filter::Luks::ENTRY,
     Entry {
         name: "memory",
         about: "a file in memory, or a disk of so many bytes: memory(size=64M)",
@@ -86,6 +88,7 @@ const BUILT_IN: &[Entry] = &[
         about: "takes everything and has nothing",
         make: |_| Ok(Made::Bottom(Bottom::Driver(Arc::new(Null)))),
     },
+    Record::ENTRY,
     stats::ENTRY,
     trace::ENTRY,
     Entry {

@@ -6,12 +6,9 @@
 //! its blocks to itself from before it reads them until they are written; every other write shares its
 //! blocks with none such. So neighbouring bytes are never put back to what they were.
 
-use std::future::poll_fn;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
 
-use super::{Filter, Io, Next};
+use super::{Filter, Io, Next, RangeLocks};
 use crate::buf::AlignedBuf;
 use crate::driver::Class;
 use crate::limits::{Group, Limits};
@@ -90,58 +87,8 @@ impl Align {
     }
 }
 
-/// Ranges of a file that are being written.
-#[derive(Default)]
-pub(crate) struct Locks(Mutex<Held>);
-
-#[derive(Default)]
-struct Held {
-    next: u64,
-    /// With a number, and whether it is nobody else's.
-    ranges: Vec<(u64, Range<u64>, bool)>,
-    waiting: Vec<Waker>,
-}
-
-struct Lock<'a>(&'a Locks, u64);
-
-impl Locks {
-    fn held(&self) -> MutexGuard<'_, Held> {
-        // Nothing in here panics while it is locked, but for a waker's clone.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn lock(&self, range: Range<u64>, alone: bool) -> Lock<'_> {
-        poll_fn(|cx| {
-            let mut held = self.held();
-            let clashes = held.ranges.iter().any(|(_, other, theirs)| {
-                (alone || *theirs) && range.start < other.end && other.start < range.end
-            });
-            if clashes {
-                held.waiting.push(cx.waker().clone());
-                return Poll::Pending;
-            }
-            let number = held.next;
-            held.next += 1;
-            held.ranges.push((number, range.clone(), alone));
-            Poll::Ready(Lock(self, number))
-        })
-        .await
-    }
-}
-
-impl Drop for Lock<'_> {
-    fn drop(&mut self) {
-        let waiting = {
-            let mut held = self.0.held();
-            held.ranges.retain(|(number, ..)| *number != self.1);
-            std::mem::take(&mut held.waiting)
-        };
-        waiting.into_iter().for_each(Waker::wake);
-    }
-}
-
 impl Filter for Align {
-    type Open = Locks;
+    type Open = RangeLocks;
 
     fn name(&self) -> &str {
         "align"
@@ -159,7 +106,7 @@ impl Filter for Align {
         Some(Group::Align)
     }
 
-    async fn read(&self, _: &Locks, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+    async fn read(&self, _: &RangeLocks, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
         if self.is_within(&io) {
             return next.forward(&mut io).await;
         }
@@ -189,10 +136,17 @@ impl Filter for Align {
         Ok(done as usize)
     }
 
-    async fn write(&self, locks: &Locks, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+    async fn write(
+        &self,
+        locks: &RangeLocks,
+        next: Next<'_>,
+        mut io: Io<'_>,
+    ) -> Result<usize, Status> {
         let (at, len) = (io.offset(), io.len() as u64);
-        if at == CURRENT && self.is_within(&io) {
-            return next.forward(&mut io).await;
+        if at == CURRENT {
+            // Where a file's end is, and whether a block begins there, is not known before it is written.
+            let may = self.is_within(&io);
+            return if may { next.forward(&mut io).await } else { Err(Status::NOT_SUPPORTED) };
         }
         if len == 0 {
             return Ok(0);

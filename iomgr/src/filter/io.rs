@@ -133,6 +133,18 @@ impl<'a> Io<'a> {
         unsafe { self.in_hand().slot().companion_mut() }
     }
 
+    /// What the request carries besides data, if it is of this type, for changing: the answer to a query,
+    /// once it has been forwarded. `None` as for [`View::payload`].
+    pub fn payload_mut<T: 'static>(&mut self) -> Option<&mut T> {
+        let slot = *self.in_hand().slot();
+        // SAFETY: in hand, and the only token, borrowed mutably; the top location is initialised, and a
+        // payload beside no data is nobody's buffer.
+        unsafe {
+            let is_data = !(*slot.location(0)).data.is_null();
+            if is_data { None } else { (*slot.0.as_ptr()).payload.get_mut::<T>() }
+        }
+    }
+
     /// A part of a write's data as buffers, one for each segment that it is in: for requests elsewhere,
     /// or of this filter's own below ([`Next::request`](super::Next::request)). Nothing is copied; the
     /// request does not complete before they have been dropped.

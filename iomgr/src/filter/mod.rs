@@ -58,6 +58,7 @@ mod arena;
 mod call;
 mod io;
 mod next;
+mod ranges;
 
 use std::future::Future;
 use std::mem;
@@ -69,6 +70,7 @@ pub(crate) use call::tell;
 use call::{Call, Owned, Step};
 pub use io::{Io, Shared, SharedMut};
 pub use next::{Below, Forward, Lend, Next, Sleep};
+pub use ranges::{RangeLock, RangeLocks};
 
 use crate::driver::{Class, Driver};
 use crate::file::FileObject;

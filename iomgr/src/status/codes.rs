@@ -141,6 +141,8 @@ statuses! {
     DELETE_PENDING = 0xC000_0056 => PermissionDenied;
     /// The caller lacks a privilege.
     PRIVILEGE_NOT_HELD = 0xC000_0061 => PermissionDenied;
+    /// The password or key is not the right one.
+    WRONG_PASSWORD = 0xC000_006A => PermissionDenied;
     /// The medium is full.
     DISK_FULL = 0xC000_007F => StorageFull;
     /// The file on the other side is not the one that was opened any more.
@@ -169,6 +171,8 @@ statuses! {
     UNEXPECTED_IO_ERROR = 0xC000_00E9 => Other;
     /// The folder is not empty.
     DIRECTORY_NOT_EMPTY = 0xC000_0101 => DirectoryNotEmpty;
+    /// The file is damaged: what it says about itself does not fit together.
+    FILE_CORRUPT_ERROR = 0xC000_0102 => InvalidData;
     /// A file where a folder is needed.
     NOT_A_DIRECTORY = 0xC000_0103 => NotADirectory;
     /// Cancelled.
@@ -185,6 +189,8 @@ statuses! {
     INVALID_DEVICE_STATE = 0xC000_0184 => Other;
     /// The device failed.
     IO_DEVICE_ERROR = 0xC000_0185 => Other;
+    /// The medium has nothing on it that the driver knows.
+    UNRECOGNIZED_VOLUME = 0xC000_014F => InvalidData;
     /// Waiting would never end.
     POSSIBLE_DEADLOCK = 0xC000_0194 => Deadlock;
     /// The address is not one of this machine's.

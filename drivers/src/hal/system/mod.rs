@@ -211,6 +211,12 @@ pub fn here() -> World {
     World(Simulator::current().map_or(Which::Kernel(Kernel), Which::Simulated))
 }
 
+/// Whether the calling thread is a simulated machine's: there are no other threads then.
+#[cfg(feature = "luks")]
+pub(crate) fn is_simulated() -> bool {
+    Simulator::current().is_some()
+}
+
 /// The world that the descriptor is from. One of a simulation that is over, or another thread's, is
 /// nobody's: the kernel says so.
 #[inline]
