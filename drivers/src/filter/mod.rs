@@ -1,5 +1,6 @@
 //! Filters: drivers to stack above a bottom.
 
+pub mod cache;
 mod chance;
 mod delay;
 mod fault;
@@ -11,6 +12,7 @@ mod pass;
 mod slice;
 pub mod stats;
 mod throttle;
+mod together;
 pub mod trace;
 mod xor;
 
