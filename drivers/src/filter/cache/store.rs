@@ -297,7 +297,8 @@ impl Store {
     pub(super) fn loaded(&mut self, first: u64, bytes: &[u8], ended: bool, known: u64) {
         let end = self.start(first) + bytes.len() as u64;
         if end > self.known {
-            self.known = end;
+            // Nothing says so if nothing was read.
+            self.known = if bytes.is_empty() { self.known } else { end };
         } else if ended && self.known == known && self.dirty.is_empty() {
             // Somebody else has made it shorter.
             self.known = end;

@@ -248,7 +248,7 @@ impl Work {
                     let high = self.shared.settings.high_blocks();
                     let has_room = self.until(next, false, |store| match store.has_room() {
                         true => Some(true),
-                        false if store.cleaning => None,
+                        false if store.cleaning || store.dirty_blocks() <= high => None,
                         false => store.is_left(u64::MAX)?.then_some(false),
                     });
                     if !has_room.await? && self.clean_down_to(next, high).await.is_err() {
