@@ -2,13 +2,17 @@
 
 pub mod cache;
 mod chance;
+pub mod compare;
 mod delay;
 mod fault;
 mod idle;
 mod later;
+pub mod mirror;
 mod opens;
 mod parts;
 mod pass;
+mod ranges;
+mod side;
 mod slice;
 pub mod stats;
 mod throttle;
@@ -16,11 +20,15 @@ mod together;
 pub mod trace;
 mod xor;
 
+pub use cache::Cache;
+pub use compare::Compare;
 pub use delay::{BadLatency, BadLink, Delay, Latency, Line, Link};
 pub use fault::{Broken, Fault, Kind, Rule, Step};
 pub use idle::Idle;
 pub use later::Later;
+pub use mirror::Mirror;
 pub use pass::{PassKind, pass};
+pub use side::Side;
 pub use slice::Slice;
 pub use stats::Stats;
 pub use throttle::{BadRates, Rates, Throttle};

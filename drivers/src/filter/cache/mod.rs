@@ -222,11 +222,20 @@ impl Filter for Cache {
             Box::pin(work.measure(next)).await;
         }
         let small = (len as u64) < self.shared.settings.around;
-        if small && work.store().may_take(end) && Box::pin(work.take(next, &mut io)).await? {
+        let mut taken = 0;
+        if small && work.store().may_take(end) {
+            taken = Box::pin(work.take(next, &mut io)).await?;
             Box::pin(work.clean(next)).await;
+        }
+        if taken == len {
             return Ok(len);
         }
-        Box::pin(work.write_through(next, &mut io)).await
+        match Box::pin(work.write_through(next, &mut io, taken)).await {
+            Ok(n) => Ok(taken + n),
+            // As a write that came short.
+            Err(_) if taken > 0 => Ok(taken),
+            failed => failed,
+        }
     }
 
     async fn flush(&self, open: &Open, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {

@@ -13,7 +13,7 @@ use overlapped_iomgr::filter::{Io, Next};
 use super::Shared;
 use super::settings::count;
 use super::store::{Leaving, Store, Taken};
-use crate::class::{QueryInformation, Read, Write};
+use crate::class::{QueryInformation, Read, Write, WriteVectored};
 use crate::filter::together::all;
 
 /// Writes of blocks that are under way at once.
@@ -217,15 +217,15 @@ impl Work {
 
     // Writing.
 
-    /// Takes a write, all of it. `false`: it must go below.
-    pub(super) async fn take<'a>(&self, next: Next<'a>, io: &mut Io<'a>) -> Result<bool, Status> {
+    /// Takes a write; yields how many bytes. The rest must go below.
+    pub(super) async fn take<'a>(&self, next: Next<'a>, io: &mut Io<'a>) -> Result<usize, Status> {
         let (begin, end) = (io.offset(), io.offset() + io.len() as u64);
         let mut at = begin;
         while at < end {
             let taken = {
                 let mut store = self.store();
                 if !store.may_take(end) {
-                    return Ok(false);
+                    return Ok((at - begin) as usize);
                 }
                 loop {
                     let skip = (at - begin) as usize;
@@ -241,8 +241,9 @@ impl Work {
                 Taken::Lacks => match self.complete(next, io, at, end).await {
                     Ok(n) => at += n,
                     // What cannot be read can be written perhaps.
-                    Err(_) if !next.is_cancelled() => return Ok(false),
-                    Err(status) => return Err(status),
+                    Err(_) if !next.is_cancelled() => return Ok((at - begin) as usize),
+                    Err(status) if at == begin => return Err(status),
+                    Err(_) => return Ok((at - begin) as usize),
                 },
                 Taken::Full => {
                     let high = self.shared.settings.high_blocks();
@@ -251,14 +252,18 @@ impl Work {
                         false if store.cleaning || store.dirty_blocks() <= high => None,
                         false => store.is_left(u64::MAX)?.then_some(false),
                     });
-                    if !has_room.await? && self.clean_down_to(next, high).await.is_err() {
-                        return Ok(false);
+                    let has_room = match has_room.await {
+                        Err(_) if at > begin => return Ok((at - begin) as usize),
+                        has_room => has_room?,
+                    };
+                    if !has_room && self.clean_down_to(next, high).await.is_err() {
+                        return Ok((at - begin) as usize);
                     }
                 }
             }
         }
         count(&self.shared.counters.writes_taken, 1);
-        Ok(true)
+        Ok((at - begin) as usize)
     }
 
     /// Takes a part of a block whose rest is read first; yields how many bytes.
@@ -288,24 +293,31 @@ impl Work {
         Ok(store.take(at, end, Some(&bytes[..n]), |into| _ = io.copy_out(skip, into)).1)
     }
 
-    /// Sends a write below, and keeps what is here in step.
+    /// Sends a write below, but for its first `taken` bytes, and keeps what is here in step.
     pub(super) async fn write_through<'a>(
         &self,
         next: Next<'a>,
         io: &mut Io<'a>,
+        taken: usize,
     ) -> Result<usize, Status> {
-        let (at, len) = (io.offset(), io.len() as u64);
-        let blocks = self.store().blocks_of(at, len);
+        let (begin, len) = (io.offset(), io.len() - taken);
+        let at = begin + taken as u64;
+        let blocks = self.store().blocks_of(at, len as u64);
         let _holding = self.hold(next, blocks.clone()).await?;
-        let result = next.forward(io).await;
         count(&self.shared.counters.writes_through, 1);
+        let result = if taken == 0 {
+            next.forward(io).await
+        } else {
+            let buffers = io.share(taken..taken + len);
+            let written = next.request(WriteVectored { buffers, offset: at }).await;
+            written.map(|(n, _)| n).map_err(|error| error.status())
+        };
         let mut store = self.store();
         match result {
             Ok(n) => {
-                let keep = len < self.shared.settings.around;
-                let end = at + (n as u64).min(len);
-                store.written(at, end, keep, |from, into| {
-                    _ = io.copy_out((from - at) as usize, into);
+                let keep = (len as u64) < self.shared.settings.around;
+                store.written(at, at + n.min(len) as u64, keep, |from, into| {
+                    _ = io.copy_out((from - begin) as usize, into);
                 });
             }
             Err(_) => store.doubt(blocks),
