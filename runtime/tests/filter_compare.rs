@@ -230,3 +230,35 @@ fn as_text_and_on_real_files() {
         assert_eq!(differences.first().unwrap().offset, 10);
     });
 }
+
+/// A cache and none, side by side, whatever is asked of them.
+#[test]
+fn a_cache_beside_a_plain_file() {
+    both(async |_| {
+        for seed in 0..4 {
+            let dir = Dir::new();
+            let (one, other) = (dir.file("one", pattern(LEN)), dir.file("other", pattern(LEN)));
+            let text = format!(
+                "compare(other={}) | cache(size=64K, mode=writeback) | file({})",
+                other.display(),
+                one.display()
+            );
+            let options = OpenOptions::new().read(true).write(true);
+            let file = options.open_stack(&text).await.unwrap();
+            let mut random = Random(seed);
+            for _ in 0..200 {
+                let at = random.below(LEN as u64 + 5000);
+                let len = random.below(9000) as usize;
+                match random.below(10) {
+                    0..=3 => drop(file.read_at(vec![0; len], at).await.unwrap()),
+                    4..=6 => file.write_all_at(random.bytes(len), at).await.map(drop).unwrap(),
+                    7 => file.set_len(at).await.unwrap(),
+                    8 => file.punch_hole(at, 1 + len as u64).await.unwrap(),
+                    _ => drop(file.metadata().await.unwrap()),
+                }
+            }
+            file.close().await.unwrap();
+            assert!(std::fs::read(&one).unwrap() == std::fs::read(&other).unwrap());
+        }
+    });
+}

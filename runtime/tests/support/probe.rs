@@ -15,7 +15,7 @@ pub type Seen = (Major, u64, usize);
 #[derive(Default)]
 struct Told {
     seen: Vec<Seen>,
-    failing: Option<(Major, usize, Status)>,
+    failing: Vec<(Major, usize, Status)>,
 }
 
 /// See the module. Clones are the same.
@@ -46,7 +46,9 @@ impl Probe {
 
     /// Fails the next so many of that major.
     pub fn fail(&self, major: Major, times: usize, status: Status) {
-        self.told.lock().unwrap().failing = Some((major, times, status));
+        let failing = &mut self.told.lock().unwrap().failing;
+        failing.retain(|rule| rule.0 != major);
+        failing.push((major, times, status));
     }
 
     /// From now on everything waits here.
@@ -62,13 +64,11 @@ impl Probe {
         let failed = {
             let mut told = self.told.lock().unwrap();
             told.seen.push((io.major(), io.offset(), io.len()));
-            match &mut told.failing {
-                Some((major, times, status)) if *major == io.major() && *times > 0 => {
-                    *times -= 1;
-                    Some(*status)
-                }
-                _ => None,
-            }
+            let rule = told.failing.iter_mut().find(|rule| rule.0 == io.major() && rule.1 > 0);
+            rule.map(|(_, times, status)| {
+                *times -= 1;
+                *status
+            })
         };
         // A cancel ends the wait.
         while !self.gate.is_set() && !next.is_cancelled() {
