@@ -97,7 +97,8 @@ impl Spans {
         if list.len() > MOST {
             let start = list.iter().map(|span| span.start).min().unwrap_or(0);
             let end = list.iter().map(|span| span.end).max().unwrap_or(0);
-            *list = vec![start..end];
+            list.clear();
+            list.push(start..end);
         }
     }
 

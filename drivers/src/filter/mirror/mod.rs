@@ -68,6 +68,9 @@ const CHUNK: u64 = 1 << 20;
 
 type Outcome = Result<usize, Status>;
 
+/// How many bytes a member has written, and what kept it from the rest.
+type Did = (usize, Result<(), Status>);
+
 impl Mirror {
     /// Of the stack below and these.
     pub fn of(sides: impl IntoIterator<Item = Side>) -> Mirror {
@@ -128,7 +131,7 @@ impl Mirror {
     }
 
     /// What a change of all members comes to, by what each has done: so many bytes, and all or not.
-    fn judge(&self, file: &str, results: Vec<(usize, (usize, Result<(), Status>))>) -> Outcome {
+    fn judge(&self, file: &str, results: Vec<(usize, Did)>) -> Outcome {
         let is_in = |member: &usize| self.members.state(*member) == State::In;
         let ended = |result: &Result<(), Status>| usize::from(result.is_ok());
         // The most that one of those that count has done: bytes first, then whether it said so.
