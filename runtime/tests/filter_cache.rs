@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use overlapped::driver::filter::cache::{Cache, Handle, Mode, Settings};
 use overlapped::driver::{
-    ChangeError, Driver, Filter, Major, Place, bottom::Memory, filter::Later,
+    ChangeError, Driver, Filter, Major, Place, bottom::Memory, filter::Later, heap_futures,
 };
 use overlapped::fs::{File, OpenOptions};
 use overlapped::{Backend, Status};
@@ -118,8 +118,9 @@ fn readers_of_one_block_cause_one_read() {
 fn a_sequential_reader_is_read_ahead_of() {
     both(async |_| {
         let rig = rig(Settings { size: 1 << 20, ..Settings::default() }).await;
+        let all = pattern(MIB);
         for at in (0..MIB / 2).step_by(BLOCK) {
-            assert_eq!(bytes(&rig.file, at, BLOCK).await, pattern(MIB)[at..at + BLOCK]);
+            assert_eq!(bytes(&rig.file, at, BLOCK).await, all[at..at + BLOCK]);
         }
         let reads = rig.count(Major::Read);
         assert!(reads < 12, "128 blocks by {reads} reads");
@@ -258,6 +259,19 @@ fn a_block_that_cannot_be_written_is_kept_and_the_next_flush_says_so() {
         for block in 0..5 {
             assert_eq!(rig.below(block * 8192, BLOCK).await, [9; BLOCK]);
         }
+        // A flush that is given up has told nobody.
+        rig.probe.fail(Major::Write, 1, Status::DATA_ERROR);
+        for block in 0..5 {
+            rig.file.write_all_at(vec![8; BLOCK], block * 8192).await.unwrap();
+        }
+        rig.probe.close_gate();
+        let mut flush = rig.file.sync_all();
+        assert!(poll_once(&mut flush).is_pending());
+        drop(flush);
+        rig.probe.open_gate();
+        until(|| rig.file.object().requests() == 0).await;
+        assert_eq!(status(rig.file.sync_all().await), Status::DATA_ERROR);
+        rig.file.sync_all().await.unwrap();
         // In a flush.
         rig.file.write_all_at(vec![1; BLOCK], 0).await.unwrap();
         rig.probe.fail(Major::Write, 2, Status::DISK_FULL);
@@ -506,5 +520,24 @@ fn as_text() {
             let error = open(&format!("cache({parameters}) | memory")).await.unwrap_err();
             assert!(error.to_string().contains(words), "{parameters}: {error}");
         }
+    });
+}
+
+/// What is here costs no memory: the futures fit into the request's chunk.
+#[test]
+fn hits_stay_out_of_the_heap() {
+    support::alone("hits_stay_out_of_the_heap", |backend| {
+        support::local(backend).block_on(async {
+            let rig = rig(write_back()).await;
+            bytes(&rig.file, 0, 20_000).await;
+            rig.file.write_all_at(vec![1; 100], 5000).await.unwrap();
+            let before = heap_futures();
+            for _ in 0..50 {
+                bytes(&rig.file, 4000, 9000).await;
+                rig.file.write_all_at(vec![1; 100], 5000).await.unwrap();
+            }
+            assert_eq!(heap_futures(), before);
+            rig.file.close().await.unwrap();
+        });
     });
 }

@@ -188,7 +188,9 @@ fn a_quorum() {
         rig.probes[0].fail(Major::Write, 1, Status::DISK_FULL);
         assert_eq!(status(rig.file.write_at(vec![2; 10], 0).await), Status::DISK_FULL);
         assert_eq!(rig.states(), [Out, In, Out]);
-        assert_eq!(status(rig.file.write_at(vec![3; 10], 0).await), Status::DEVICE_NOT_READY);
+        rig.probes[1].take();
+        assert_eq!(status(rig.file.write_at(vec![3; 10], 0).await), Status::IO_DEVICE_ERROR);
+        assert_eq!(rig.probes[1].take(), [], "nobody has it");
         // It is read from still.
         assert_eq!(rig.file.read_at(vec![0; 10], 20).await.unwrap().1, pattern(30)[20..]);
         // What all refuse puts nobody out.

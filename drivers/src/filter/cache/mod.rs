@@ -177,7 +177,10 @@ impl Filter for Cache {
         let (at, end, len) = (io.offset(), end_of(&io)?, io.len());
         let (mut done, ahead, found) = {
             let (mut store, mut done) = (work.store(), 0);
-            let ahead = store.note_read(at, end, self.shared.settings.readahead);
+            let settings = &self.shared.settings;
+            // Not more than a small cache keeps until it is read.
+            let most = settings.readahead.min(settings.size / 4);
+            let ahead = store.note_read(at, end, most);
             let (_, ended) = store.copy(at, end, |bytes| done += io.put(done, bytes));
             (done, end.saturating_add(ahead), ended && store.measured)
         };
@@ -244,10 +247,22 @@ impl Filter for Cache {
             let _inside = work.enter(next).await?;
             Box::pin(work.write_back(next, false)).await
         };
-        let failed = work.store().failed.take();
-        flushed?;
-        let done = next.forward(&mut io).await?;
-        failed.map_or(Ok(done), Err)
+        // An error that is kept is for a flush that somebody waits for.
+        match flushed {
+            Err(Status::CANCELLED) => return Err(Status::CANCELLED),
+            Err(status) => {
+                work.store().failed = None;
+                return Err(status);
+            }
+            Ok(()) => {}
+        }
+        match next.forward(&mut io).await {
+            Err(Status::CANCELLED) => Err(Status::CANCELLED),
+            result => {
+                let failed = work.store().failed.take();
+                result.and_then(|done| failed.map_or(Ok(done), Err))
+            }
+        }
     }
 
     async fn other(&self, open: &Open, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {

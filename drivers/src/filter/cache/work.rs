@@ -372,11 +372,6 @@ impl Work {
         let until = self.store().last_write();
         let mut tries = if closes { PATIENCE } else { 0 };
         loop {
-            match self.sweep(next, &AtomicU64::new(0), until, 0).await {
-                Ok(()) => {}
-                Err(Status::CANCELLED) if tries > 0 => tries -= 1,
-                Err(status) => return Err(status),
-            }
             // Others may have some of it, and may fail.
             let left = self.until(next, closes, |store| match store.is_left(until) {
                 Some(false) => None,
@@ -384,6 +379,11 @@ impl Work {
             });
             if !left.await? {
                 return Ok(());
+            }
+            match self.sweep(next, &AtomicU64::new(0), until, 0).await {
+                Ok(()) => {}
+                Err(Status::CANCELLED) if tries > 0 => tries -= 1,
+                Err(status) => return Err(status),
             }
         }
     }

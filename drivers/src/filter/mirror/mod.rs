@@ -24,7 +24,8 @@ use crate::text::{Entry, Made, Parameter};
 ///
 /// - A write goes to all members that are in. It succeeds if as many as the quorum have done all of
 ///   it; a member that has failed what another has done is marked out, and reported. If none has done
-///   anything, the write fails, and nobody is out. The last member that is in stays in.
+///   anything, the write fails, and nobody is out. The last member that is in stays in. If fewer are in
+///   than the quorum, writes fail with [`Status::IO_DEVICE_ERROR`].
 /// - A read that a member fails is answered by the next one, and the good data is written to the member
 ///   that failed; if that fails too, it is out.
 /// - Which members are out is known to the filter, for all its files, and nowhere else: it is forgotten
@@ -130,6 +131,12 @@ impl Mirror {
         Ok(stands)
     }
 
+    /// Refuses changes that too few members are left for, before any has made them.
+    fn expect_quorum(&self) -> Result<(), Status> {
+        let enough = self.members.active(false).len() >= self.quorum;
+        if enough { Ok(()) } else { Err(Status::IO_DEVICE_ERROR) }
+    }
+
     /// What a change of all members comes to, by what each has done: so many bytes, and all or not.
     fn judge(&self, file: &str, results: Vec<(usize, Did)>) -> Outcome {
         let is_in = |member: &usize| self.members.state(*member) == State::In;
@@ -137,7 +144,7 @@ impl Mirror {
         // The most that one of those that count has done: bytes first, then whether it said so.
         let reached = results.iter().filter(|(member, _)| is_in(member));
         let best = reached.clone().map(|(_, (n, result))| (*n, ended(result))).max();
-        let Some(best) = best else { return Err(Status::DEVICE_NOT_READY) };
+        let Some(best) = best else { return Err(Status::IO_DEVICE_ERROR) };
         let mut done = 0;
         let mut failed = None;
         for (member, (n, result)) in &results {
@@ -151,7 +158,7 @@ impl Mirror {
             self.members.put_out(*member, status, file);
         }
         if best == (0, 0) || done < self.quorum {
-            return Err(failed.unwrap_or(Status::DEVICE_NOT_READY));
+            return Err(failed.unwrap_or(Status::IO_DEVICE_ERROR));
         }
         Ok(best.0)
     }
@@ -182,7 +189,7 @@ impl Mirror {
                 }
             }
         }
-        Err(first.unwrap_or(Status::DEVICE_NOT_READY))
+        Err(first.unwrap_or(Status::IO_DEVICE_ERROR))
     }
 
     /// Writes good data to members that could not read theirs.
@@ -271,6 +278,7 @@ impl Mirror {
             at..at.checked_add(len).ok_or(Status::OFFSET_OVERFLOW)?
         };
         let _lock = open.locks.lock(next, range.clone(), true).await?;
+        self.expect_quorum()?;
         let active = self.members.active(true);
         let writes: Vec<_> = active
             .iter()
@@ -304,6 +312,7 @@ impl Mirror {
         K: Fn() -> F,
         F: overlapped_iomgr::Operation<Output = std::io::Result<()>>,
     {
+        self.expect_quorum()?;
         let active = self.members.active(true);
         let asked = active.iter().map(|&member| {
             let (stand, operation) = (&stands[member], operation());
@@ -341,7 +350,7 @@ impl Mirror {
         stands: &[Stand<'_>],
         member: usize,
     ) -> Result<u64, Status> {
-        let from = *self.members.active(false).first().ok_or(Status::DEVICE_NOT_READY)?;
+        let from = *self.members.active(false).first().ok_or(Status::IO_DEVICE_ERROR)?;
         let len = {
             let _lock = open.locks.lock(next, ALL, true).await?;
             let len = stands[from].ask(QueryInformation).await?.len();
