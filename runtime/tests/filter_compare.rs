@@ -13,7 +13,7 @@ use overlapped::driver::text::Bottom;
 use overlapped::driver::{Driver, Filter, Major, Place, bottom::Memory};
 use overlapped::fs::{File, OpenOptions};
 use probe::Probe;
-use support::{Dir, Random, both, pattern, poll_once, status};
+use support::{Dir, Random, both, pattern, poll_once, status, until};
 
 const LEN: usize = 100_000;
 
@@ -158,6 +158,30 @@ fn reported_only() {
         let (n, bytes) = rig.file.read_at(vec![0; 100], 0).await.unwrap();
         assert_eq!((n, bytes), (100, pattern(100)), "those below");
         assert_eq!(rig.differences.count(), 1);
+    });
+}
+
+/// A read sees both sides before a write of the same bytes, or both after it.
+#[test]
+fn a_write_that_is_slow_on_one_side_is_no_difference() {
+    both(async |_| {
+        let rig = rig(|compare| compare).await;
+        rig.file.write_all_at(pattern(LEN), 0).await.unwrap();
+        rig.probes.iter().for_each(|probe| drop(probe.take()));
+        rig.probes[0].close_gate();
+        let mut write = rig.file.write_at(vec![1; 1000], 100);
+        assert!(poll_once(&mut write).is_pending());
+        let mut read = rig.file.read_at(vec![0; 10], 100);
+        assert!(poll_once(&mut read).is_pending());
+        until(|| rig.probes[1].count(Major::Write) == 1).await;
+        for _ in 0..20 {
+            overlapped::yield_now().await;
+        }
+        assert_eq!(rig.probes[1].take(), [(Major::Write, 100, 1000)]);
+        rig.probes[0].open_gate();
+        write.await.unwrap();
+        assert_eq!(read.await.unwrap().1, [1; 10]);
+        assert_eq!(rig.differences.count(), 0);
     });
 }
 

@@ -221,6 +221,37 @@ fn a_cancelled_write_leaves_no_difference() {
     });
 }
 
+/// The slow member gets two writes of the same bytes in the order in which the fast one does.
+#[test]
+fn writes_of_the_same_bytes_go_one_after_the_other() {
+    both(async |_| {
+        let rig = rig(2, |mirror| mirror).await;
+        rig.file.write_all_at(pattern(LEN), 0).await.unwrap();
+        rig.probes.iter().for_each(|probe| drop(probe.take()));
+        rig.probes[0].close_gate();
+        let mut one = rig.file.write_at(vec![1; 1000], 100);
+        let mut other = rig.file.write_at(vec![2; 1000], 600);
+        let mut third = rig.file.write_at(vec![3; 1000], 5000);
+        assert!(poll_once(&mut one).is_pending());
+        assert!(poll_once(&mut other).is_pending());
+        assert!(poll_once(&mut third).is_pending());
+        let mut read = rig.file.read_at(vec![0; 10], 100);
+        assert!(poll_once(&mut read).is_pending());
+        until(|| rig.probes[1].count(Major::Write) == 2).await;
+        for _ in 0..20 {
+            overlapped::yield_now().await;
+        }
+        assert_eq!(rig.probes[1].take(), [(Major::Write, 100, 1000), (Major::Write, 5000, 1000)]);
+        assert_eq!(rig.probes[0].count(Major::Read), 0, "nor is one read in the middle");
+        rig.probes[0].open_gate();
+        one.await.unwrap();
+        other.await.unwrap();
+        third.await.unwrap();
+        assert_eq!(read.await.unwrap().1, [1; 10]);
+        rig.expect_the_same().await;
+    });
+}
+
 #[test]
 fn real_files_as_text() {
     both(async |_| {

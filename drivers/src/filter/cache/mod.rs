@@ -7,8 +7,10 @@
 //!         └▶ below, at once             └▶ below: flush, close, many dirty
 //! ```
 
+mod mix;
 mod settings;
 mod store;
+mod streams;
 mod work;
 
 use std::fmt;

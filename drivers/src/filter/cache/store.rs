@@ -9,7 +9,6 @@
 //!   write has changed meanwhile, and two writes of one block arrive in their order.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
 use std::task::Waker;
 
@@ -18,13 +17,12 @@ use overlapped_iomgr::buf::AlignedBuf;
 use quick_cache::UnitWeighter;
 use quick_cache::unsync::{Cache, DefaultLifecycle};
 
+use super::mix::Mix;
 use super::settings::{MOST_AT_ONCE, Mode, Settings};
+use super::streams::Streams;
 
 /// How memory for I/O below is aligned: as direct I/O wants it.
 const MEMORY: usize = 4096;
-
-/// Sequential readers that are told apart.
-const STREAMS: usize = 4;
 
 /// The cache's memory is divided between clean and dirty blocks in so many parts.
 const PARTS: usize = 8;
@@ -39,14 +37,6 @@ struct Dirty {
     since: Option<u64>,
     /// The same of what is on its way.
     leaving: Option<u64>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Stream {
-    /// Where its next read would begin.
-    next: u64,
-    window: u64,
-    used: u64,
 }
 
 /// See the module's header.
@@ -84,9 +74,7 @@ pub(super) struct Store {
     pub(super) cursor: u64,
     /// Why a block could not be written back, for the next flush.
     pub(super) failed: Option<Status>,
-    streams: [Stream; STREAMS],
-    /// Counts reads.
-    tick: u64,
+    streams: Streams,
     waiting: Vec<Waker>,
 }
 
@@ -130,8 +118,7 @@ impl Store {
             cleaning: false,
             cursor: 0,
             failed: None,
-            streams: [Stream::default(); STREAMS],
-            tick: 0,
+            streams: Streams::default(),
             waiting: Vec::new(),
         }
     }
@@ -256,20 +243,7 @@ impl Store {
 
     /// Notes a read; yields how many bytes to read ahead of it, at most `most`.
     pub(super) fn note_read(&mut self, at: u64, end: u64, most: u64) -> u64 {
-        self.tick += 1;
-        let (used, least) = (self.tick, self.block * 4);
-        match self.streams.iter_mut().find(|stream| stream.used > 0 && stream.next == at) {
-            Some(stream) => {
-                let window = (stream.window * 2).max(least).min(most);
-                *stream = Stream { next: end, window, used };
-                window
-            }
-            None => {
-                let oldest = self.streams.iter_mut().min_by_key(|stream| stream.used);
-                *oldest.expect("there are some") = Stream { next: end, window: 0, used };
-                0
-            }
-        }
+        self.streams.note(at, end, self.block * 4, most)
     }
 
     /// Holds the blocks to be read for the bytes `at..end`, the first of which is not here, and as far
@@ -531,29 +505,5 @@ impl Store {
         if !clean.is_empty() {
             self.divide();
         }
-    }
-}
-
-/// A hash of block numbers, the same in each process: a simulation repeats itself.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Mix(u64);
-
-impl BuildHasher for Mix {
-    type Hasher = Mix;
-    fn build_hasher(&self) -> Mix {
-        Mix(0)
-    }
-}
-
-impl Hasher for Mix {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
-    }
-    fn write_u64(&mut self, number: u64) {
-        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-    fn finish(&self) -> u64 {
-        self.0.wrapping_mul(0xD6E8_FEB8_6659_FD93)
     }
 }
