@@ -6,7 +6,9 @@ mod support;
 
 use std::sync::Arc;
 
+use overlapped::driver::conformance::check;
 use overlapped::driver::filter::cache::{Cache, Handle, Mode, Settings};
+use overlapped::driver::text::Text;
 use overlapped::driver::{
     ChangeError, Driver, Filter, Major, Place, bottom::Memory, filter::Later, heap_futures,
 };
@@ -488,7 +490,7 @@ fn attached_and_detached() {
         let (through, _) = file.object().attach(Place::Top, cache(Mode::WriteThrough)).unwrap();
         file.write_all_at(vec![1; 10], 0).await.unwrap();
         assert_eq!(bytes(&file, 0, 10).await, [1; 10]);
-        drop(file.object().detach(&through).unwrap());
+        file.object().detach(&through).unwrap().await;
         // It has not seen how the file was opened: it takes no writes.
         let (back, _) = file.object().attach(Place::Top, cache(Mode::WriteBack)).unwrap();
         file.write_all_at(vec![2; 10], 0).await.unwrap();
@@ -540,4 +542,17 @@ fn hits_stay_out_of_the_heap() {
             rig.file.close().await.unwrap();
         });
     });
+}
+
+#[test]
+fn it_conforms() {
+    for text in [
+        "cache(size=32K, mode=writeback)",
+        "cache(size=8K, block=512, mode=writeback, low=0, around=2K)",
+        "cache(size=64K)",
+        "cache(mode=writeback) | xor(key=3) | cache(size=32K, readahead=0)",
+    ] {
+        let make = || Ok(text.parse::<Text>()?.build()?.filters);
+        check(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
 }

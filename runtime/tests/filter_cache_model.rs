@@ -17,7 +17,7 @@ use overlapped::fs::{File, OpenOptions};
 use overlapped::sim::{FaultPlan, Simulation, set_faults};
 use overlapped::{Backend, Status};
 use proptest::prelude::*;
-use support::{BACKENDS, Dir, Random, local, multi, watch};
+use support::{Dir, Random, backends, local, multi, watch};
 
 /// Fails some of what comes, or does a part of it, by numbers of its own.
 struct Trouble {
@@ -259,7 +259,7 @@ proptest! {
 
     #[test]
     fn on_real_files(settings in settings(), steps in steps()) {
-        for backend in BACKENDS {
+        for backend in backends() {
             let _watch = watch("a case");
             let dir = Dir::new();
             local(backend).block_on(async {

@@ -7,9 +7,10 @@ mod support;
 use std::sync::Arc;
 
 use overlapped::Status;
+use overlapped::driver::conformance::check;
 use overlapped::driver::filter::compare::{Compare, Differences, What};
 use overlapped::driver::filter::{Later, Side};
-use overlapped::driver::text::Bottom;
+use overlapped::driver::text::{Bottom, Text};
 use overlapped::driver::{Driver, Filter, Major, Place, bottom::Memory};
 use overlapped::fs::{File, OpenOptions};
 use probe::Probe;
@@ -285,4 +286,16 @@ fn a_cache_beside_a_plain_file() {
             assert!(std::fs::read(&one).unwrap() == std::fs::read(&other).unwrap());
         }
     });
+}
+
+#[test]
+fn it_conforms() {
+    for text in [
+        "compare(other=\"memory()\")",
+        "compare(other=\"cache(mode=writeback, size=32K) | memory()\")",
+    ] {
+        // Each time another one beside it.
+        let make = || Ok(text.parse::<Text>()?.build()?.filters);
+        check(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
 }

@@ -7,9 +7,10 @@ mod support;
 use std::sync::Arc;
 
 use overlapped::Status;
+use overlapped::driver::conformance::check;
 use overlapped::driver::filter::mirror::{Handle, Mirror, Policy, State};
 use overlapped::driver::filter::{Later, Side, Xor};
-use overlapped::driver::text::Bottom;
+use overlapped::driver::text::{Bottom, Text};
 use overlapped::driver::{Driver, Filter, Major, bottom::Memory};
 use overlapped::fs::{File, OpenOptions};
 use overlapped::sim::{FaultPlan, Simulation, set_faults};
@@ -345,5 +346,14 @@ fn in_a_simulation_with_faults() {
             }
         });
         assert_eq!(report.left.requests, 0, "{}", report.left);
+    }
+}
+
+#[test]
+fn it_conforms() {
+    for text in ["mirror(other=\"memory()\")", "mirror(other=\"memory()\", read=roundrobin)"] {
+        // Each time another one beside it.
+        let make = || Ok(text.parse::<Text>()?.build()?.filters);
+        check(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
 }

@@ -11,7 +11,9 @@ use super::error::{TextError, TextErrorKind};
 use super::parameter::{Parameters, Size};
 use super::parse::Text;
 use crate::bottom::{Memory, Null, Zero};
-use crate::filter::{Delay, Fault, Idle, Slice, Throttle, Xor, cache, compare, mirror, stats, trace};
+use crate::filter::{
+    Delay, Fault, Idle, Slice, Throttle, Xor, cache, compare, mirror, stats, trace,
+};
 
 /// What an element of a stack's text becomes.
 pub enum Made {
