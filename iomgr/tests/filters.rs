@@ -607,6 +607,44 @@ fn a_future_is_polled_by_its_call_alone() {
     harness.finish();
 }
 
+/// Writes something when the file is closed.
+struct LastWords {
+    log: Log,
+}
+
+impl Level2 for LastWords {
+    type Open = ();
+    fn name(&self) -> &str {
+        "last words"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Close])
+    }
+    async fn other(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Outcome {
+        let written = next.request(Write { buf: b"end".to_vec(), offset: 0 }).await;
+        let written = written.map(|(n, _)| n).map_err(|error| error.status());
+        self.log.add(format!("cancelled: {}, {written:?}", next.is_cancelled()));
+        next.forward(&mut io).await
+    }
+}
+
+/// what a filter writes when a file is closed is written, whether or not anybody waits for that.
+#[test]
+fn x33_requests_of_a_close_survive_its_requester() {
+    let harness = Harness::new();
+    harness.sim.default_step(Step::after(3));
+    let log = Log::default();
+    let file = file_with(LastWords { log: log.clone() });
+    let mut close = plain(&file, Major::Close);
+    assert!(poll(&mut close).is_pending());
+    drop(close);
+    harness.turns(10);
+    assert_eq!(log.take(), ["cancelled: true, Ok(3)"]);
+    assert_eq!(&harness.sim.file(FD)[..3], b"end");
+    drop(file);
+    harness.finish();
+}
+
 /// Counts a file's reads, and says so when the file goes.
 struct Tally;
 

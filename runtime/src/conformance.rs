@@ -172,9 +172,10 @@ async fn one_round(
             3 | 4 => read(&file, &model, at, len, below).await?,
             5 => vectored(&file, &model, at, len, below).await?,
             6 => {
-                let flushed = file.sync_all().await;
-                if flushed.is_err() && below != Below::Fails {
-                    return Err(format!("a flush failed: {}", flushed.unwrap_err()));
+                if let Err(error) = file.sync_all().await
+                    && below != Below::Fails
+                {
+                    return Err(format!("a flush failed: {error}"));
                 }
             }
             _ => together(&file, &mut model, &mut chance, below).await?,

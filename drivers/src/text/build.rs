@@ -11,7 +11,9 @@ use super::error::{TextError, TextErrorKind};
 use super::parameter::{Parameters, Size};
 use super::parse::Text;
 use crate::bottom::{Memory, Null, Zero};
-use crate::filter::{Delay, Fault, Idle, Record, Slice, Throttle, Xor, stats, trace};
+use crate::filter::{
+    Delay, Fault, Idle, Record, Slice, Throttle, Xor, cache, compare, mirror, stats, trace,
+};
 
 /// What an element of a stack's text becomes.
 pub enum Made {
@@ -65,6 +67,9 @@ const BUILT_IN: &[Entry] = &[
     Idle::ENTRY,
     Slice::ENTRY,
     Throttle::ENTRY,
+    cache::ENTRY,
+    compare::ENTRY,
+    mirror::ENTRY,
     Entry {
         name: "file",
         about: "a file: file(PATH)",

@@ -263,6 +263,12 @@ impl Call {
         unsafe { (*self.slot.0.as_ptr()).flags.has(flags::CANCEL) }
     }
 
+    /// Whether the request is one of those that go below even when they have been cancelled.
+    pub(super) fn ends_file(&self) -> bool {
+        // SAFETY: as above; it never changes.
+        matches!(unsafe { (*self.slot.0.as_ptr()).major }, Major::Close | Major::Cleanup)
+    }
+
     /// Whether it is being polled by the calling thread.
     pub(super) fn is_polled(this: NonNull<Call>) -> bool {
         ptr::eq(POLLED.get(), this.as_ptr())
@@ -367,7 +373,7 @@ impl Call {
             let status = match (*header).result.status {
                 // It would find the bytes above again.
                 Status::DATA_ABOVE => Status::DATA_ABOVE,
-                _ if matches!((*header).major, Major::Close | Major::Cleanup) => return false,
+                _ if call.ends_file() => return false,
                 _ if call.is_cancelled() => Status::CANCELLED,
                 _ => return false,
             };

@@ -72,7 +72,8 @@ impl<'a> Next<'a> {
 
     /// A request of the filter's own to the drivers below it, on the same file: an ordinary
     /// [`Request`], for as many at a time as wanted. It ends early when the filter's request is
-    /// cancelled, or when it is dropped.
+    /// cancelled, or when it is dropped. (Those made for a cleanup or close, which somebody has stopped
+    /// waiting for, do not: what they write must not be lost.)
     pub fn request<K: Operation>(self, operation: K) -> Below<'a, K> {
         // SAFETY: the request keeps its file and its stack, in whose route the device stands, for
         // longer than `'a`.
@@ -279,7 +280,9 @@ impl<K: Operation> Future for Below<'_, K> {
         let result = Pin::new(&mut this.request).poll(cx);
         if result.is_pending() && !this.told && this.next.is_cancelled() {
             this.told = true;
-            this.request.cancel_issued();
+            if !this.next.polled().ends_file() {
+                this.request.cancel_issued();
+            }
         }
         result
     }
