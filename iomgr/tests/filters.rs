@@ -783,7 +783,7 @@ fn what_a_request_carries_can_be_changed() {
         let harness = Harness::new();
         harness.sim.default_step(step);
         let file = file_with(Answers);
-        let carry = overlapped_iomgr::Request::new(&*file, support::Carry(41u64));
+        let carry = overlapped_iomgr::Request::new(&file, support::Carry(41u64));
         assert_eq!(harness.block_on(carry), (Status::SUCCESS, Some(42)));
         assert_eq!(harness.block_on(write(&file, b"abc", 0)).unwrap().0, 3);
         drop(file);
