@@ -280,7 +280,7 @@ fn an_order_that_is_wrong_is_named() {
 #[test]
 fn appending_is_refused() {
     let harness = Harness::new();
-    let file = open(&on(vec![Blocks::new(u32::MAX)]), FD);
+    let file = open(&on(vec![Blocks::taking(u32::MAX)]), FD);
     file.set_seekable();
     file.set_appends();
     for len in [1, BLOCK as usize] {
