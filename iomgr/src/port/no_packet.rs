@@ -15,7 +15,7 @@ pub enum NoPacket {
     /// The port has been closed ([`Status::ABANDONED_WAIT_0`], C-30).
     Closed,
     /// Waiting here would stop what is waited for ([`Status::WOULD_DEADLOCK`]): on a runtime's worker,
-    /// or inside a completion routine. There, await [`CompletionPort::next`].
+    /// or inside a completion routine. There, await [`CompletionPort::next`](crate::CompletionPort::next).
     WouldDeadlock,
     /// The handle does not allow it ([`Status::ACCESS_DENIED`]).
     AccessDenied,
