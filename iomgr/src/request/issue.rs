@@ -211,6 +211,7 @@ unsafe fn fill(
             None => 0,
             Some(start) => {
                 core.starts_below(slot);
+                (*slot.0.as_ptr()).flags.set(flags::BELOW);
                 stack.level_below(start.device.as_ref(), major)
             }
         };
