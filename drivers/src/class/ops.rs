@@ -102,6 +102,11 @@ impl<B: IoBuf> Write<B> {
     pub fn whole(buffer: B) -> Write<B> {
         Write { buffer, offset: CURRENT, minor: minor::ALL }
     }
+
+    /// To a socket; only as much as there is room for at once. `WouldBlock` if that is nothing.
+    pub fn now(buffer: B) -> Write<B> {
+        Write { buffer, offset: CURRENT, minor: minor::NOW }
+    }
 }
 
 impl<B: IoBuf> Operation for Write<B> {
