@@ -12,6 +12,8 @@ mod slice;
 pub mod stats;
 mod throttle;
 pub mod trace;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod xor;
 
 pub use delay::{BadLatency, BadLink, Delay, Latency, Line, Link};

@@ -88,6 +88,8 @@ const BUILT_IN: &[Entry] = &[
     },
     stats::ENTRY,
     trace::ENTRY,
+    #[cfg(feature = "tls")]
+    crate::filter::tls::ENTRY,
     Entry {
         name: "xor",
         about: "changes every byte: xor(key=0x55)",
