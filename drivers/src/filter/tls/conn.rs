@@ -107,23 +107,27 @@ impl Conn {
         session.deadline.filter(|_| session.is_handshaking())
     }
 
-    /// Goes on until data may be written.
-    pub(super) async fn establish(&self, next: Next<'_>) -> Result<(), Status> {
+    /// Goes on until data may be written; or, `wholly`, until the handshake is finished, and its last
+    /// message sent.
+    pub(super) async fn establish(&self, next: Next<'_>, wholly: bool) -> Result<(), Status> {
         loop {
-            let fed = {
+            let (established, fed) = {
                 let mut session = self.lock();
                 session.advance();
-                if session.established {
-                    return Ok(());
-                }
-                session.fed
+                (session.established && !(wholly && session.is_handshaking()), session.fed)
             };
+            if established && !wholly {
+                return Ok(());
+            }
             if let Some(status) = self.failed(next).await {
                 return Err(status);
             }
             // If that fails, the peer may have said why.
             if self.send(next, Pace::All).await == Err(Status::CANCELLED) {
                 return Err(Status::CANCELLED);
+            }
+            if established {
+                return Ok(());
             }
             if let Some(_turn) = self.turn_or_change(next, fed).await? {
                 self.receive(next, fed).await?;
@@ -150,7 +154,7 @@ impl Conn {
         let mut turn = pin!(self.receiving.take(next));
         poll_fn(|cx| {
             let changed = |session: &mut Session| {
-                let changed = session.fed != fed || session.established || session.failed.is_some();
+                let changed = session.fed != fed || session.failed.is_some();
                 changed.then_some(())
             };
             match self.watch(next, cx, changed) {

@@ -273,16 +273,20 @@ impl Filter for Tls {
         result
     }
 
-    async fn write(&self, open: &Open, next: Next<'_>, io: Io<'_>) -> Result<usize, Status> {
-        if io.has_companion() || !matches!(io.minor(), minor::NONE | minor::VECTORED | minor::ALL) {
+    async fn write(&self, open: &Open, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        let kinds = [minor::NONE, minor::VECTORED, minor::ALL, minor::NOW];
+        if io.has_companion() || !kinds.contains(&io.minor()) {
             return Err(Status::NOT_SUPPORTED);
         }
         if io.is_empty() {
             return Ok(0);
         }
         let conn = &open.conn;
+        if io.minor() == minor::NOW {
+            return write_now(conn, next, &mut io).await;
+        }
         let _turn = conn.writes.take(next).await.ok_or(Status::CANCELLED)?;
-        self.begin(open, next, &io).establish(next).await?;
+        self.begin(open, next, &io).establish(next, false).await?;
         let (total, mut done) = (io.len(), 0);
         while done < total {
             done += encrypt(conn, &io, done)?;
@@ -330,13 +334,13 @@ impl Filter for Tls {
                 }
             }
             _ if io.payload::<Query>().is_some() => {
-                self.begin(open, next, &io).establish(next).await?;
+                self.begin(open, next, &io).establish(next, true).await?;
                 let answer = conn.lock().common().map(Peer::new);
                 io.payload::<Query>().expect("as before").answer(answer);
                 return Ok(0);
             }
             _ if io.payload::<Rekey>().is_some() => {
-                self.begin(open, next, &io).establish(next).await?;
+                self.begin(open, next, &io).establish(next, true).await?;
                 conn.lock().rekey()?;
                 conn.send(next, Pace::All).await?;
                 return Ok(0);
@@ -377,6 +381,21 @@ impl Tls {
             conn.receive_in_turn(next, fed).await?;
         }
     }
+}
+
+/// A write that is not to wait: at most one piece, of which what there is no room for is sent later.
+async fn write_now(conn: &Conn, next: Next<'_>, io: &mut Io<'_>) -> Result<usize, Status> {
+    let Some(_turn) = conn.writes.take_now() else { return Err(Status::DEVICE_NOT_READY) };
+    {
+        let mut session = conn.lock();
+        session.advance();
+        if session.failed.is_none() && (!session.established || session.is_sending()) {
+            return Err(Status::DEVICE_NOT_READY);
+        }
+    }
+    let n = encrypt(conn, io, 0)?;
+    conn.send(next, Pace::Now).await?;
+    Ok(n)
 }
 
 /// Encrypts the next piece of a write, from `done` on; says how much that was.

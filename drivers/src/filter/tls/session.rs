@@ -337,6 +337,11 @@ impl Session {
         }
     }
 
+    /// Whether something has been sent in part.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending || self.unsent.is_some()
+    }
+
     /// What is to be sent: from the first number to the second.
     pub(super) fn take_output(&mut self) -> Option<(Vec<u8>, usize, usize)> {
         let taken = self.unsent.take().or_else(|| {

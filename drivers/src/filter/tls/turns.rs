@@ -34,6 +34,15 @@ impl Turns {
         Take { turns: self, next, id: None }
     }
 
+    /// The turn, if nobody has it.
+    pub(super) fn take_now(&self) -> Option<Turn<'_>> {
+        let mut queue = self.lock();
+        let free = !queue.taken;
+        queue.taken = true;
+        drop(queue);
+        free.then_some(Turn(self))
+    }
+
     /// The turn of one who has it already, and kept it by [`Turn::keep`].
     pub(super) fn kept(&self) -> Turn<'_> {
         Turn(self)
