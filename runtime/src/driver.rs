@@ -173,7 +173,7 @@ pub use overlapped_drivers::class::Envelope;
 pub use overlapped_drivers::{filter, text};
 pub use overlapped_iomgr::driver::Limits;
 pub use overlapped_iomgr::filter::{
-    Below, Filter, Forward, Io, Lend, Next, Shared, SharedMut, Sleep, heap_futures,
+    Below, Filter, Forward, Io, Lend, Next, Settle, Shared, SharedMut, Sleep, heap_futures,
 };
 pub use overlapped_iomgr::{
     Attachment, CancelSafeQueue, Change, ChangeError, Class, Companion, Completion, Device,

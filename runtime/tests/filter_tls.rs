@@ -395,7 +395,7 @@ fn who_is_let_through() {
             // Both by what they ask, and then by what they read and write.
             let ask = |stream: &TcpStream| {
                 let object = stream.object().handle();
-                async move { status(Request::new(&*object, Query::new()).await) }
+                async move { status(Request::new(&object, Query::new()).await) }
             };
             let (of_client, of_server) = join(ask(&a), ask(&b)).await;
             assert_eq!(
@@ -422,7 +422,7 @@ fn what_was_negotiated() {
             let (a, b) = pair_of(client.clone(), server.clone()).await;
             let query = |stream: &TcpStream| {
                 let object = stream.object().handle();
-                async move { Request::new(&*object, Query::new()).await.unwrap() }
+                async move { Request::new(&object, Query::new()).await.unwrap() }
             };
             let (of_a, of_b) = join(query(&a), query(&b)).await;
             assert_eq!(of_a.alpn.as_deref(), Some(&b"http/1.1"[..]));
