@@ -16,7 +16,7 @@ use futures_util::future::{join, join_all, poll_immediate};
 use overlapped::driver::filter::tls::rustls::{self, ProtocolVersion};
 use overlapped::driver::filter::tls::{Query, Rekey};
 use overlapped::driver::text::Text;
-use overlapped::driver::{ChangeError, Place, Stack};
+use overlapped::driver::{ChangeError, Place, Stack, heap_futures};
 use overlapped::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use overlapped::sim::{FaultPlan, Simulation};
 use overlapped::time::{Duration, sleep, timeout};
@@ -245,6 +245,8 @@ fn many_connections_and_tasks() {
             for client in join_all(clients).await {
                 client.unwrap();
             }
+            // Its futures fit into the pool's chunks.
+            assert_eq!(heap_futures(), 0);
         }
     });
 }
@@ -290,6 +292,101 @@ fn dropped_reads_lose_nothing() {
             assert!(got == bytes);
             assert!(dropped > 0);
             drop(writing.await.unwrap());
+        }
+    });
+}
+
+/// what a read has got, and nobody looked at, is the next one's, also if that waits already; in
+/// order, if several were not looked at.
+#[test]
+fn finished_reads_that_are_dropped_lose_nothing() {
+    let certificates = Certificates::new();
+    both(async |_| {
+        let (client, server) = pair(&certificates).await;
+        // The handshake.
+        let (written, read) = join(server.write(vec![0]), client.read(vec![0])).await;
+        assert_eq!((written.unwrap().0, read.unwrap().0), (1, 1));
+        let mut reads: Vec<_> =
+            (0..4).map(|_| Box::pin(client.read(Vec::with_capacity(2)))).collect();
+        for read in &mut reads {
+            assert!(poll_immediate(read).await.is_none());
+        }
+        server.write_all(b"abcdef".to_vec()).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+        // Three have two bytes each; the fourth waits below.
+        let last = reads.pop().unwrap();
+        drop(reads);
+        let mut got = last.await.unwrap().1;
+        while got.len() < 6 {
+            got.extend(client.read(Vec::with_capacity(2)).await.unwrap().1);
+        }
+        assert_eq!(got, b"abcdef");
+    });
+}
+
+/// A close ends what waits for a peer that does not read, and does not wait itself.
+#[test]
+fn a_close_waits_for_nobody() {
+    let certificates = Certificates::new();
+    both(async |_| {
+        for close in [true, false] {
+            let (client, server) = pair(&certificates).await;
+            let client = Arc::new(client);
+            let writer = client.clone();
+            let (written, read) = join(client.write(vec![0]), server.read(vec![0])).await;
+            assert_eq!((written.unwrap().0, read.unwrap().0), (1, 1));
+            let mut write = Box::pin(async move { writer.write_all(vec![7; 50_000_000]).await });
+            assert!(timeout(Duration::from_millis(50), &mut write).await.is_err(), "it waits");
+            drop(write);
+            let client = Arc::into_inner(client).unwrap();
+            if close {
+                client.close().await.unwrap();
+            } else {
+                drop(client);
+            }
+            // What is there is read, and whole.
+            let failure = loop {
+                match server.read(Vec::with_capacity(1 << 20)).await {
+                    // There was room for the end of what had been encrypted already.
+                    Ok((0, _)) => break Status::SUCCESS,
+                    Ok((_, bytes)) => assert!(bytes.iter().all(|&byte| byte == 7)),
+                    Err(error) => break error.status(),
+                }
+            };
+            let reset = Status::from_errno(104);
+            let ends = [Status::SUCCESS, Status::TLS_TRUNCATED, reset];
+            assert!(ends.contains(&failure), "{failure:?}");
+        }
+    });
+}
+
+/// The tickets that a server sends, and a client never reads, are no reason to reset the connection.
+#[test]
+fn what_was_written_before_a_close_is_read() {
+    let certificates = Certificates::new();
+    both(async |_| {
+        for close in [true, false] {
+            let (client, server) = pair(&certificates).await;
+            let bytes = pattern(1_000_000);
+            let writing = async {
+                client.write_all(bytes.clone()).await.unwrap();
+                // The server has had the time to send them.
+                sleep(Duration::from_millis(20)).await;
+                if close {
+                    client.close().await.unwrap();
+                } else {
+                    drop(client);
+                }
+            };
+            let reading = async {
+                let first = server.read(Vec::with_capacity(1000)).await.unwrap().1;
+                sleep(Duration::from_millis(100)).await;
+                let rest = vec![0; bytes.len() - first.len()];
+                [first, server.read_exact(rest).await.unwrap().1].concat()
+            };
+            let ((), got) = join(writing, reading).await;
+            assert!(got == bytes);
+            assert_eq!(server.read(vec![0]).await.unwrap().0, 0);
         }
     });
 }

@@ -270,6 +270,21 @@ impl Conn {
         }
         self.lock().close();
         let _ = self.send(next, Pace::Now).await;
+        self.clear(next).await;
+    }
+
+    /// Takes what is there to be received, tickets for later sessions mostly. A stream that is closed
+    /// with something unread is reset, and the peer may lose what it has not read itself.
+    async fn clear(&self, next: Next<'_>) {
+        let Some(_turn) = self.receiving.take_now() else { return };
+        let (buffer, from) = {
+            let mut session = self.lock();
+            if session.common().is_none() {
+                return;
+            }
+            session.buffer_to_fill()
+        };
+        let _ = next.request(Read::now(buffer.slice_mut(from..))).await;
     }
 }
 
