@@ -81,6 +81,17 @@ impl Scene {
         Scene { harness, file, counts, log, told }
     }
 
+    /// Reads, however long the filter sleeps.
+    fn read(&self, offset: u64) -> (usize, Vec<u8>) {
+        let mut request = read(&self.file, 4, offset);
+        let wakes = Arc::new(Wakes::default());
+        if let Poll::Ready(done) = poll_counting(&mut request, &wakes) {
+            return done.unwrap();
+        }
+        self.harness.until("the read is done", || wakes.count() > 0);
+        now(&mut request).unwrap()
+    }
+
     fn finish(self) {
         drop(self.file);
         self.harness.finish();
@@ -102,7 +113,7 @@ fn own_reads_end_with_data_above() {
         },
         Some(above),
     );
-    let (n, bytes) = scene.harness.block_on(read(&scene.file, 4, 0)).unwrap();
+    let (n, bytes) = scene.read(0);
     assert_eq!((n, &bytes[..]), (4, &b"mine"[..]));
     assert_eq!(scene.log.take(), ["true"]);
     scene.finish();
@@ -129,7 +140,7 @@ fn own_reads_that_are_dropped_are_not_kept_above() {
         None,
     );
     scene.harness.sim.default_step(Step::after(1));
-    let (_, bytes) = scene.harness.block_on(read(&scene.file, 4, 0)).unwrap();
+    let (_, bytes) = scene.read(0);
     assert_eq!(&bytes[..], b"mine");
     assert_eq!(scene.counts.abandoned.load(SeqCst), 0);
     scene.finish();
@@ -155,7 +166,7 @@ fn answers<'a>(this: &'a Filtering, next: Next<'a>, mut io: Io<'a>) -> Boxed<'a>
 fn a_filter_hears_that_its_answer_is_settled() {
     for offset in [0, 1] {
         let scene = Scene::new(answers, None);
-        let (n, _) = scene.harness.block_on(read(&scene.file, 4, offset)).unwrap();
+        let (n, _) = scene.read(offset);
         assert_eq!((n, scene.log.take()), (4, vec!["told 0".to_owned()]));
         assert_eq!(scene.told.times.load(SeqCst), 1);
         // One that does not ask is not told of.
