@@ -31,7 +31,10 @@ async fn pair_of(client: Arc<Stack>, server: Arc<Stack>) -> (TcpStream, TcpStrea
     let listener = TcpListener::bind_with(HERE, server).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (client, server) = join(TcpStream::connect_with(address, client), listener.accept()).await;
-    (client.unwrap(), server.unwrap().0)
+    let (client, server) = (client.unwrap(), server.unwrap().0);
+    client.set_nodelay(true).unwrap();
+    server.set_nodelay(true).unwrap();
+    (client, server)
 }
 
 async fn pair(certificates: &Certificates) -> (TcpStream, TcpStream) {
@@ -315,7 +318,9 @@ fn finished_reads_that_are_dropped_lose_nothing() {
         sleep(Duration::from_millis(20)).await;
         // Three have two bytes each; the fourth waits below.
         let last = reads.pop().unwrap();
+        assert!(!client.object().has_late());
         drop(reads);
+        assert!(client.object().has_late(), "they had got something");
         let mut got = last.await.unwrap().1;
         while got.len() < 6 {
             got.extend(client.read(Vec::with_capacity(2)).await.unwrap().1);
