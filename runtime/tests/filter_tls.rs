@@ -8,6 +8,7 @@ mod tls;
 use std::future::Future;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener as StdListener, TcpStream as StdStream};
+use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
@@ -20,7 +21,8 @@ use overlapped::driver::{ChangeError, Place, Stack, heap_futures};
 use overlapped::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use overlapped::sim::{FaultPlan, Simulation};
 use overlapped::time::{Duration, sleep, timeout};
-use overlapped::{Request, Status};
+use overlapped::wait::Event;
+use overlapped::{Request, Status, live_requests};
 use support::{Random, both, pattern, status, workers};
 use tls::Certificates;
 
@@ -315,7 +317,14 @@ fn finished_reads_that_are_dropped_lose_nothing() {
             assert!(poll_immediate(read).await.is_none());
         }
         server.write_all(b"abcdef".to_vec()).await.unwrap();
-        sleep(Duration::from_millis(20)).await;
+        let waiting = || {
+            let all = live_requests(Duration::ZERO).requests;
+            let id = client.object().id();
+            all.iter().filter(|r| r.file == id && r.driver == "tls" && r.state == "held").count()
+        };
+        while waiting() > 1 {
+            sleep(Duration::from_millis(1)).await;
+        }
         // Three have two bytes each; the fourth waits below.
         let last = reads.pop().unwrap();
         assert!(!client.object().has_late());
@@ -365,6 +374,14 @@ fn a_close_waits_for_nobody() {
     });
 }
 
+/// Bytes that the system has received for a stream.
+fn unread(stream: &TcpStream) -> i32 {
+    let mut n = 0;
+    // SAFETY: the descriptor is the stream's, and the call fills the number.
+    assert_eq!(unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &raw mut n) }, 0);
+    n
+}
+
 /// The tickets that a server sends, and a client never reads, are no reason to reset the connection.
 #[test]
 fn what_was_written_before_a_close_is_read() {
@@ -372,20 +389,22 @@ fn what_was_written_before_a_close_is_read() {
     both(async |_| {
         for close in [true, false] {
             let (client, server) = pair(&certificates).await;
-            let bytes = pattern(1_000_000);
+            let (bytes, closed) = (pattern(1_000_000), Event::manual(false));
             let writing = async {
                 client.write_all(bytes.clone()).await.unwrap();
-                // The server has had the time to send them.
-                sleep(Duration::from_millis(20)).await;
+                while unread(&client) == 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
                 if close {
                     client.close().await.unwrap();
                 } else {
                     drop(client);
                 }
+                closed.set();
             };
             let reading = async {
                 let first = server.read(Vec::with_capacity(1000)).await.unwrap().1;
-                sleep(Duration::from_millis(100)).await;
+                closed.signalled().await;
                 let rest = vec![0; bytes.len() - first.len()];
                 [first, server.read_exact(rest).await.unwrap().1].concat()
             };
@@ -408,7 +427,7 @@ fn dropped_writes_break_no_record() {
         let mut dropped = 0;
         for i in 0..200 {
             let mut write = Box::pin(client.write_all(message(i)));
-            if timeout(Duration::from_millis(if i < 5 { 500 } else { 1 }), &mut write)
+            if timeout(Duration::from_millis(if i < 5 { 100 } else { 1 }), &mut write)
                 .await
                 .is_err()
             {

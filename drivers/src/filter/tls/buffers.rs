@@ -90,6 +90,10 @@ pub(super) struct Output {
 const KEPT: usize = 256 * 1024;
 
 impl Output {
+    pub(super) fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
     /// The room that so much data needs when it is encrypted.
     pub(super) fn for_data(len: usize) -> usize {
         len + (len / 16384 + 1) * 64 + 256

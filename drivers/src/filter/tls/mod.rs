@@ -177,8 +177,16 @@ impl Tls {
     }
 }
 
+/// What [`serve`] has found.
+struct Served {
+    got: Got,
+    fed: u64,
+    /// Something is to be sent, and nobody sends.
+    has_output: bool,
+}
+
 /// What a read is to have; a pooled one's bytes are gathered beside it.
-fn serve(conn: &Conn, io: &mut Io<'_>) -> (Got, u64) {
+fn serve(conn: &Conn, io: &mut Io<'_>) -> Served {
     let (peek, pooled) = (io.minor() == minor::PEEK, io.minor() == minor::POOLED);
     let want = match io.arg() as usize {
         most if pooled && most != 0 => most.min(LEASE),
@@ -193,7 +201,7 @@ fn serve(conn: &Conn, io: &mut Io<'_>) -> (Got, u64) {
     let mut session = conn.lock();
     let position = session.position;
     let got = if peek { session.peek(want, &mut sink) } else { session.read(want, &mut sink) };
-    let fed = session.fed;
+    let (fed, has_output) = (session.fed, session.has_output());
     drop(session);
     if let Got::Data(_) = got {
         if pooled {
@@ -201,7 +209,7 @@ fn serve(conn: &Conn, io: &mut Io<'_>) -> (Got, u64) {
         }
         io.set_position(position);
     }
-    (got, fed)
+    Served { got, fed, has_output }
 }
 
 impl Filter for Tls {
@@ -362,9 +370,15 @@ impl Tls {
             if io.file().has_late() {
                 return Err(Status::DATA_ABOVE);
             }
-            let (got, fed) = serve(conn, io);
+            let Served { got, fed, has_output } = serve(conn, io);
             match got {
-                Got::Data(n) => return Ok(n),
+                Got::Data(n) => {
+                    // Tickets, or an answer to a change of keys: not to be kept for the next request.
+                    if has_output {
+                        let _ = conn.send(next, Pace::Now).await;
+                    }
+                    return Ok(n);
+                }
                 Got::End => return Ok(0),
                 Got::Failed(status) => {
                     conn.failed(next).await;

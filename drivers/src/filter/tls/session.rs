@@ -337,6 +337,11 @@ impl Session {
         }
     }
 
+    /// Whether something is to be sent, and nobody sends.
+    pub(super) fn has_output(&self) -> bool {
+        !self.sending && (self.unsent.is_some() || !self.output.is_empty())
+    }
+
     /// Whether something has been sent in part.
     pub(super) fn is_sending(&self) -> bool {
         self.sending || self.unsent.is_some()
