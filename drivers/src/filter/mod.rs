@@ -11,9 +11,9 @@ mod pass;
 mod slice;
 pub mod stats;
 mod throttle;
-pub mod trace;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod trace;
 mod xor;
 
 pub use delay::{BadLatency, BadLink, Delay, Latency, Line, Link};
