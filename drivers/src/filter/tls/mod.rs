@@ -255,6 +255,7 @@ impl Filter for Tls {
     async fn read(&self, open: &Open, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
         let pooled = io.minor() == minor::POOLED;
         if io.has_companion()
+            || io.file().has_messages()
             || !matches!(io.minor(), minor::NONE | minor::VECTORED | minor::POOLED | minor::PEEK)
         {
             return Err(Status::NOT_SUPPORTED);
@@ -283,7 +284,8 @@ impl Filter for Tls {
 
     async fn write(&self, open: &Open, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
         let kinds = [minor::NONE, minor::VECTORED, minor::ALL, minor::NOW];
-        if io.has_companion() || !kinds.contains(&io.minor()) {
+        let stream = !io.file().has_messages();
+        if io.has_companion() || !stream || !kinds.contains(&io.minor()) {
             return Err(Status::NOT_SUPPORTED);
         }
         if io.is_empty() {
