@@ -159,7 +159,8 @@ pub mod minor {
     pub const DATA_ONLY: u8 = 1;
     /// Write: the kernel goes on until all is sent (`MSG_WAITALL`).
     pub const ALL: u8 = 4;
-    /// Read: only what is there already; `WouldBlock` otherwise (`MSG_DONTWAIT`).
+    /// Read: only what is there already. Write to a socket: only what there is room for. `WouldBlock`
+    /// if that is nothing (`MSG_DONTWAIT`).
     pub const NOW: u8 = 5;
     /// Set information: another name, in place of the old one (FileRenameInformation).
     pub const RENAME: u8 = 10;

@@ -87,6 +87,9 @@ fn start(mut irp: Irp<'_>) -> Disposition {
         (Major::Write, minor::ALL) if !irp.has_companion() => {
             Op::Send { fd, buf: data, len, flags: libc::MSG_WAITALL }
         }
+        (Major::Write, minor::NOW) if !irp.has_companion() => {
+            Op::Send { fd, buf: data, len, flags: libc::MSG_DONTWAIT }
+        }
         (Major::Write | Major::SendTo, minor::NONE | minor::ALL | minor::VECTORED) => {
             let msg = Envelope::send(&mut irp);
             Op::SendMsg { fd, msg, flags: 0 }

@@ -47,6 +47,11 @@ impl<B: IoBufMut> Read<B> {
     pub fn peek(buffer: B) -> Read<B> {
         Read { buffer, offset: CURRENT, minor: minor::PEEK }
     }
+
+    /// The next bytes of a socket, of those that are there already. `WouldBlock` if there are none.
+    pub fn now(buffer: B) -> Read<B> {
+        Read { buffer, offset: CURRENT, minor: minor::NOW }
+    }
 }
 
 impl<B: IoBufMut> Operation for Read<B> {
@@ -101,6 +106,11 @@ impl<B: IoBuf> Write<B> {
     /// rare.
     pub fn whole(buffer: B) -> Write<B> {
         Write { buffer, offset: CURRENT, minor: minor::ALL }
+    }
+
+    /// To a socket; only as much as there is room for at once. `WouldBlock` if that is nothing.
+    pub fn now(buffer: B) -> Write<B> {
+        Write { buffer, offset: CURRENT, minor: minor::NOW }
     }
 }
 

@@ -19,6 +19,8 @@ mod side;
 mod slice;
 pub mod stats;
 mod throttle;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod together;
 pub mod trace;
 mod xor;

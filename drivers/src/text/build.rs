@@ -96,6 +96,8 @@ const BUILT_IN: &[Entry] = &[
     Record::ENTRY,
     stats::ENTRY,
     trace::ENTRY,
+    #[cfg(feature = "tls")]
+    crate::filter::tls::ENTRY,
     Entry {
         name: "xor",
         about: "changes every byte: xor(key=0x55)",

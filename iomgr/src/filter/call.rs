@@ -38,7 +38,7 @@ use crate::irp::slot::{IoStatus, Phase, SlotPtr, flags};
 use crate::irp::{Irp, NextLocation, dispatch, finish};
 use crate::major::Major;
 use crate::panics::caught;
-use crate::processor::Core;
+use crate::processor::{Core, Settle};
 use crate::status::Status;
 use crate::wake;
 
@@ -297,6 +297,13 @@ impl Call {
     /// See [`Next::random`].
     pub(super) fn random(&self) -> u64 {
         self.core().random()
+    }
+
+    /// See [`super::Io::until_settled`].
+    pub(super) fn tell_when_settled(&self, driver: Arc<dyn Settle>) {
+        // SAFETY: the request is in hand, on its processor's thread.
+        unsafe { (*self.slot.0.as_ptr()).flags.set(flags::HOOKED) };
+        self.core().hook(self.slot, driver);
     }
 
     // The driver's side.

@@ -11,7 +11,9 @@ use super::call::Call;
 use crate::buf::{IoBuf, IoBufMut, Lease};
 use crate::companion::Companion;
 use crate::irp::View;
+use crate::irp::slot::flags;
 use crate::major::minor;
+use crate::processor::Settle;
 use crate::status::Status;
 
 /// The request that a filter's function is called with: its parameters and, by the methods of
@@ -112,6 +114,35 @@ impl<'a> Io<'a> {
         let n = bytes.len().min(most);
         self.give(Lease::from(bytes[..n].to_vec()));
         n
+    }
+
+    /// Says at which byte of its stream a read's data was found, of a filter that answers reads by
+    /// itself: if the requester has left by then, the data is kept for later reads in this order.
+    pub fn set_position(&mut self, position: u64) {
+        let slot = *self.whole(true).slot();
+        // SAFETY: in hand; every location up to the current one is initialised.
+        unsafe {
+            for i in 0..=(*slot.0.as_ptr()).cursor {
+                (*slot.location(i)).offset = position;
+            }
+        }
+    }
+
+    /// Has `driver` told when the request's result is final: the requester has it, or it has left, and
+    /// the result is kept or disposed of. For filters whose requests must not overtake one another on
+    /// the way out, as reads of a stream must not. One for each request: another takes the place of the
+    /// first, which is not told.
+    pub fn until_settled(&mut self, driver: Arc<dyn Settle>) {
+        assert!(Call::is_polled(self.call), "asked while the filter's function is polled");
+        self.in_hand().tell_when_settled(driver);
+    }
+
+    /// Whether somebody is told already ([`Io::until_settled`]): the request has come down again, for
+    /// what it was to get above ([`Status::DATA_ABOVE`]) was gone.
+    pub fn is_awaited(&self) -> bool {
+        let slot = self.in_hand().slot();
+        // SAFETY: in hand.
+        unsafe { (*slot.0.as_ptr()).flags.has(flags::HOOKED) }
     }
 
     /// Copies a write's bytes out, from `skip` bytes into them on; returns how many there were.

@@ -64,6 +64,7 @@ use std::future::Future;
 use std::mem;
 use std::sync::Arc;
 
+pub use crate::processor::Settle;
 pub(crate) use align::Align;
 pub use arena::heap_futures;
 pub(crate) use call::tell;

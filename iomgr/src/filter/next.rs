@@ -74,6 +74,11 @@ impl<'a> Next<'a> {
     /// [`Request`], for as many at a time as wanted. It ends early when the filter's request is
     /// cancelled, or when it is dropped. (Those made for a cleanup or close, which somebody has stopped
     /// waiting for, do not: what they write must not be lost.)
+    ///
+    /// A read that is dropped loses what it has brought by then: it is nobody's but this filter's. One
+    /// that is cancelled loses nothing: what it does not bring is the next one's. A read that ends with
+    /// [`Status::DATA_ABOVE`] says that bytes are kept above for the filter's request, which fetches
+    /// them by ending with the same.
     pub fn request<K: Operation>(self, operation: K) -> Below<'a, K> {
         // SAFETY: the request keeps its file and its stack, in whose route the device stands, for
         // longer than `'a`.

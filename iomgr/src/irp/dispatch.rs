@@ -359,7 +359,9 @@ unsafe fn unwind_to_top(slot: SlotPtr) -> bool {
             }
         }
         clear_scratch(slot);
-        if (*header).result.status == Status::DATA_ABOVE { fetch_above(slot) } else { true }
+        // A driver's own request is not at the top: its driver is to go up.
+        let above = (*header).result.status == Status::DATA_ABOVE;
+        if above && !(*header).flags.has(flags::BELOW) { fetch_above(slot) } else { true }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::marker::PhantomData;
 use std::mem;
+use std::sync::Arc;
 
 use super::child;
 use super::dispatch::{PANICKED, core, mail, resume_here, token};
@@ -17,7 +18,7 @@ use super::view::View;
 use crate::file::FileObject;
 use crate::major::minor;
 use crate::panics::caught;
-use crate::processor::Core;
+use crate::processor::{Core, Settle};
 use crate::scope;
 use crate::status::Status;
 use crate::wake;
@@ -46,6 +47,7 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
         {
             serial.leave(slot);
         }
+        let hooked = if (*header).flags.has(flags::HOOKED) { core.take_hook(slot) } else { None };
         core.count((*header).major, (*header).result.status);
         if (*header).flags.has(flags::DRAINS) {
             core.done_on_stack(slot);
@@ -58,6 +60,9 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
             }
             if (*header).flags.has(flags::SETTLE) {
                 settle(slot);
+            }
+            if let Some(driver) = hooked {
+                tell_hooked(&driver);
             }
             return;
         }
@@ -74,11 +79,22 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
                 if let Some(file) = file {
                     settled(&file);
                 }
+                if let Some(driver) = hooked {
+                    tell_hooked(&driver);
+                }
                 return;
             }
         }
         if matches!(completed, Completed::Free | Completed::FreeByMail) {
             dispose(slot);
+        }
+        if let Some(driver) = hooked {
+            let generation = (*header).generation;
+            tell_hooked(&driver);
+            if !core.is_live(slot, generation) {
+                // As below.
+                return;
+            }
         }
         if (*header).flags.has(flags::SETTLE) {
             let generation = (*header).generation;
@@ -119,6 +135,14 @@ pub(crate) unsafe fn answer(slot: SlotPtr) {
     unsafe { finalize(slot, true) };
 }
 
+/// Tells a filter that a request it asked this for has its final result, or is disposed of.
+#[cold]
+fn tell_hooked(driver: &Arc<dyn Settle>) {
+    if caught(|| driver.settled()).is_none() {
+        tracing::error!("a filter panicked when it was told that a request is settled");
+    }
+}
+
 /// Tells the bottom that a request it asked this for has its final result, or is disposed of.
 unsafe fn settle(slot: SlotPtr) {
     // SAFETY: not freed and not counted off its file before the caller goes on.
@@ -147,6 +171,10 @@ unsafe fn dispose(slot: SlotPtr) {
         let status = (*header).result.status;
         let ended_early = matches!(status, Status::CANCELLED | Status::IO_TIMEOUT);
         if (*header).flags.has(flags::TAKEN) || ended_early {
+            return;
+        }
+        if (*header).flags.has(flags::BELOW) && (*header).major.receives() {
+            // These bytes have not been through the drivers above: nobody at the top may get them.
             return;
         }
         if let (Some(file), Some(stack)) = ((*header).file, (*header).stack) {

@@ -180,6 +180,10 @@ pub(crate) mod flags {
     pub const WAITS: u16 = 4096;
     /// Its stack has been replaced, and waits for it: see `processor::drain`.
     pub const DRAINS: u16 = 8192;
+    /// A driver's own: it started below that.
+    pub const BELOW: u16 = 16384;
+    /// A filter wants to hear when the result is final; see `processor::settle`.
+    pub const HOOKED: u16 = 32768;
 }
 
 /// The marks: written by the owner alone, read by a [`super::Held`] elsewhere too.

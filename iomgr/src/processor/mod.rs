@@ -24,6 +24,7 @@ mod mailbox;
 mod notice;
 mod presence;
 mod remote;
+mod settle;
 mod thread;
 mod timers;
 mod turn;
@@ -39,6 +40,7 @@ use std::time::Duration;
 pub(crate) use drain::Retired;
 pub use remote::ProcessorHandle;
 pub(crate) use remote::Remote;
+pub use settle::Settle;
 pub use thread::set_hardware_factory;
 pub use timers::TimerId;
 
@@ -115,6 +117,8 @@ pub(crate) struct Core {
     doomed: Cell<Option<Duration>>,
     /// Stacks that have been replaced, see `drain`.
     drains: RefCell<Vec<Drain>>,
+    /// See `settle.rs`.
+    hooks: RefCell<Vec<(SlotPtr, Arc<dyn Settle>)>>,
     /// Loops that a plain thread's processor is lent to.
     lent: Cell<u32>,
     /// The driver that a panic left first has been told; see `irp::dispatch`.
@@ -630,6 +634,7 @@ impl Processor {
             due: Cell::new(false),
             doomed: Cell::new(None),
             drains: RefCell::default(),
+            hooks: RefCell::default(),
             lent: Cell::new(0),
             blamed: Cell::new(false),
             done: RefCell::new(Vec::with_capacity(256)),

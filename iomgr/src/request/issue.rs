@@ -209,7 +209,10 @@ unsafe fn fill(
         let stack = (*slot.0.as_ptr()).stack.expect("set with the slot").as_ref();
         let level = match below {
             None => 0,
-            Some(start) => stack.level_below(start.device.as_ref(), major),
+            Some(start) => {
+                (*slot.0.as_ptr()).flags.set(flags::BELOW);
+                stack.level_below(start.device.as_ref(), major)
+            }
         };
         let devices = stack.route(major);
         let header = &mut *slot.0.as_ptr();

@@ -48,6 +48,25 @@ statuses! {
     /// The bytes a receive is to get are above it: kept from one that nobody waited for. The drivers
     /// between see this as an error; the requester gets the bytes.
     DATA_ABOVE = 0xE00F_0005 => Other;
+    /// The peer ended the stream without saying that it would (TLS: without close_notify, or in the
+    /// middle of the handshake): perhaps somebody else cut it off.
+    TLS_TRUNCATED = 0xE00F_0020 => UnexpectedEof;
+    /// What the peer sent is not TLS, or breaks its rules.
+    TLS_PROTOCOL_ERROR = 0xE00F_0021 => InvalidData;
+    /// The peer gave the connection up, and said so by an alert.
+    TLS_ALERT = 0xE00F_0022 => ConnectionAborted;
+    /// The peer has no version, cipher suite or application protocol in common with this side.
+    TLS_INCOMPATIBLE = 0xE00F_0023 => Unsupported;
+    /// The peer's certificate is not valid any more, or not yet.
+    CERTIFICATE_EXPIRED = 0xE00F_0024 => PermissionDenied;
+    /// Nobody who is trusted here has issued the peer's certificate.
+    CERTIFICATE_UNTRUSTED = 0xE00F_0025 => PermissionDenied;
+    /// The peer's certificate is somebody else's.
+    CERTIFICATE_WRONG_NAME = 0xE00F_0026 => PermissionDenied;
+    /// The peer's certificate is malformed, revoked, wrongly signed, or for another use.
+    CERTIFICATE_INVALID = 0xE00F_0027 => PermissionDenied;
+    /// The peer has shown no certificate, and must.
+    CERTIFICATE_MISSING = 0xE00F_0028 => PermissionDenied;
     /// A path or name with a NUL byte, which the system would take for its end.
     NUL_IN_NAME = 0xE00F_0010 => InvalidInput;
     /// Done.

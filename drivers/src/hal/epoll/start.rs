@@ -31,6 +31,10 @@ impl EpollHal {
                 // SAFETY: as above.
                 Some(unsafe { sys::recvmsg(fd, msg, flags) })
             }
+            Op::Send { fd, buf, len, flags } if flags & libc::MSG_DONTWAIT != 0 => {
+                // SAFETY: as above.
+                Some(unsafe { sys::send(fd, buf, len.min(sys::MOST), flags) })
+            }
             Op::Recv { fd, .. } | Op::RecvPooled { fd, .. } | Op::RecvMsg { fd, .. } => {
                 // SAFETY: as above.
                 unsafe { self.start_socket(token, op, fd, Side::Read) }

@@ -128,7 +128,7 @@ pub(super) fn may_be_done_at_once(op: &Op, alone: bool) -> bool {
 
 /// Whether it gives `EAGAIN` where others would wait.
 pub(super) fn never_waits(op: &Op) -> bool {
-    matches!(*op, Op::RecvMsg { flags, .. } | Op::Recv { flags, .. }
+    matches!(*op, Op::RecvMsg { flags, .. } | Op::Recv { flags, .. } | Op::Send { flags, .. }
         if flags & libc::MSG_DONTWAIT != 0)
 }
 

@@ -154,6 +154,21 @@ unsafe fn write(fd: c_int, buf: *const u8, len: usize, offset: u64) -> Option<i3
     }
 }
 
+/// A `send` that does not wait.
+///
+/// # Safety
+/// `len` bytes at `buf` are valid.
+pub(super) unsafe fn send(fd: c_int, buf: *const u8, len: u32, flags: c_int) -> i32 {
+    loop {
+        let flags = flags | libc::MSG_NOSIGNAL;
+        // SAFETY: promised by the caller.
+        match outcome(unsafe { libc::send(fd, buf.cast(), len as usize, flags) }) {
+            interrupted if interrupted == -libc::EINTR => {}
+            result => return result,
+        }
+    }
+}
+
 /// A `recvmsg` that does not wait.
 ///
 /// # Safety

@@ -277,6 +277,13 @@ unsafe impl Hal for UringHal {
             // SAFETY: promised by the caller.
             return Some(unsafe { inline::receive(fd, msg, flags) });
         }
+        if let Op::Send { fd, buf, len, flags } = op
+            && flags & libc::MSG_DONTWAIT != 0
+        {
+            // As above.
+            // SAFETY: promised by the caller.
+            return Some(unsafe { inline::send(fd, buf, len, flags) });
+        }
         self.in_flight += 1;
         if let Some(mut sq) = self.outbox.room(&mut self.ring)
             && let Some(entry) = encode_common(&op)
