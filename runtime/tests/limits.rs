@@ -356,7 +356,7 @@ fn a_nonsensical_backend_is_an_error_that_names_it() {
     assert!(panic.downcast_ref::<String>().unwrap().contains("nonsense"));
     assert!(OpenOptions::new().read(true).open_wait("/proc/self/status").is_err());
     // A builder that says what it wants does not care.
-    for backend in backends() {
+    for backend in [Backend::IoUring, Backend::Epoll] {
         local(backend).block_on(async {});
     }
     assert!("iouring".parse::<Backend>().unwrap_err().to_string().contains("io_uring or epoll"));
