@@ -170,7 +170,8 @@ pub trait Driver: Send + Sync + 'static {
         None
     }
 
-    /// Whether it may be put into the stack of a file that is open and in use. The default: yes.
+    /// Whether it may be put into the stack of a file that is open and in use. The default: yes. Asked again
+    /// when somebody else has changed the stack meanwhile.
     ///
     /// # Errors
     /// Why not: the change is then refused.

@@ -13,12 +13,13 @@
 
 use std::fmt;
 use std::future::IntoFuture;
+use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::FileObject;
-use super::opens::Opens;
 use crate::driver::Driver;
+use crate::panics::caught;
 use crate::processor::{Core, Remote, Retired};
 use crate::stack::{Device, Stack, StackError};
 use crate::status::Status;
@@ -30,8 +31,8 @@ pub(super) struct Changing {
     /// Processors beside the home that have issued requests on the file: bits, by their numbers modulo
     /// 64.
     users: AtomicU64,
-    /// Held while it is changed, or a reference is taken.
-    lock: Mutex<()>,
+    /// Held while it is changed, or a reference is taken: the last change.
+    lock: Mutex<Weak<Retired>>,
 }
 
 impl Changing {
@@ -39,7 +40,7 @@ impl Changing {
         Changing {
             now: AtomicPtr::new(Arc::into_raw(stack).cast_mut()),
             users: AtomicU64::new(0),
-            lock: Mutex::new(()),
+            lock: Mutex::default(),
         }
     }
 
@@ -58,11 +59,11 @@ impl Changing {
         self.users.load(Ordering::SeqCst) & 1 << (remote.id() % 64) != 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
+    fn lock(&self) -> MutexGuard<'_, Weak<Retired>> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, _: &MutexGuard<'_, ()>) -> Arc<Stack> {
+    fn get(&self, _: &MutexGuard<'_, Weak<Retired>>) -> Arc<Stack> {
         let now = self.now.load(Ordering::Acquire).cast_const();
         // SAFETY: its reference is this one's as long as nobody changes it: we have the lock.
         unsafe {
@@ -72,7 +73,7 @@ impl Changing {
     }
 
     /// Returns the old one.
-    fn set(&self, stack: Arc<Stack>, _: &MutexGuard<'_, ()>) -> Arc<Stack> {
+    fn set(&self, stack: Arc<Stack>, _: &MutexGuard<'_, Weak<Retired>>) -> Arc<Stack> {
         let old = self.now.swap(Arc::into_raw(stack).cast_mut(), Ordering::SeqCst);
         // SAFETY: the reference that was this one's.
         unsafe { Arc::from_raw(old) }
@@ -115,8 +116,8 @@ impl fmt::Debug for Attachment {
 }
 
 /// A stack has been changed: what is issued from now on travels the new one. Await it, or
-/// [wait](Change::wait), to know that the last request on the old one is done. Dropping it changes
-/// nothing.
+/// [wait](Change::wait), to know that the last request on the old one, and on any before that, is done.
+/// Dropping it changes nothing.
 ///
 /// A request can stay on the old stack for long: a receive on a silent connection does.
 #[must_use = "requests may still be on the old stack"]
@@ -256,7 +257,7 @@ impl FileObject {
         filter: Arc<dyn Driver>,
     ) -> Result<(Attachment, Change), ChangeError> {
         let device = Arc::new(Device::new(filter));
-        let change = self.change(None, |devices| {
+        let change = self.change(|devices| {
             let find = |name: &str| {
                 let is_it = |d: &Arc<Device>| d.name() == name && !d.is_implicit();
                 let found = devices.iter().position(is_it);
@@ -290,8 +291,7 @@ impl FileObject {
     /// [`ChangeError::Closed`], [`ChangeError::NotAttached`], [`ChangeError::Refused`].
     pub fn detach(&self, attachment: &Attachment) -> Result<Change, ChangeError> {
         let device = &attachment.0;
-        let kept = self.opens.get().map(|opens| (opens.clone(), device.key()));
-        self.change(kept, |devices| {
+        self.change(|devices| {
             // The bottom is nobody's attachment.
             let at = devices.iter().position(|d| Arc::ptr_eq(d, device));
             let filter = device.name().to_owned();
@@ -311,28 +311,49 @@ impl FileObject {
         filters.iter().find(|d| d.name() == name && !d.is_implicit()).cloned().map(Attachment)
     }
 
-    /// `kept`: what is to be dropped when the last request on the old stack is done.
+    /// `change` is called again if the stack has been changed meanwhile: what it was told may not be so any
+    /// more.
     fn change(
         &self,
-        kept: Option<(Arc<Opens>, usize)>,
-        change: impl FnOnce(&mut Vec<Arc<Device>>) -> Result<(), ChangeError>,
+        mut change: impl FnMut(&mut Vec<Arc<Device>>) -> Result<(), ChangeError>,
     ) -> Result<Change, ChangeError> {
         if self.is_closing() || !self.is_open() {
             return Err(ChangeError::Closed);
         }
-        let lock = self.stack.lock();
-        let mut devices = self.stack.get(&lock).shared().to_vec();
-        change(&mut devices)?;
-        let old = self.stack.set(Stack::of(devices)?, &lock);
-        drop(lock);
-        let asked = |remote: &Remote| remote.id() == self.home.id() || self.stack.is_user(remote);
-        Ok(Change {
-            done: Retired::announce(self.id, old, asked, move || {
-                if let Some((opens, key)) = kept {
+        loop {
+            let old = self.stack();
+            let mut devices = old.shared().to_vec();
+            // Drivers' code, which may want the stack: without the lock.
+            change(&mut devices)?;
+            let new = Stack::of(devices)?;
+            let stays = |d: &Arc<Device>| new.shared().iter().any(|other| Arc::ptr_eq(d, other));
+            let gone: Vec<usize> =
+                old.shared().iter().filter(|d| !stays(d)).map(|d| d.key()).collect();
+            // It may be made by a request that is on its way.
+            let opens = (!gone.is_empty()).then(|| self.opens().clone());
+            let end = move || {
+                for key in gone {
                     // SAFETY: the driver's last request on this file is done.
-                    unsafe { opens.remove(key) };
+                    let removed = || unsafe { opens.iter().for_each(|opens| opens.remove(key)) };
+                    if caught(removed).is_none() {
+                        tracing::error!(
+                            "what a driver kept for a file panicked while it was dropped"
+                        );
+                    }
                 }
-            }),
-        })
+            };
+            let mut last = self.stack.lock();
+            if !ptr::eq(self.stack.now.load(Ordering::Relaxed), Arc::as_ptr(&old)) {
+                continue;
+            }
+            // Ours and the file's.
+            drop(self.stack.set(new, &last));
+            let retired = Retired::new(self.id, old, last.upgrade(), end);
+            *last = Arc::downgrade(&retired);
+            drop(last);
+            let asked =
+                |remote: &Remote| remote.id() == self.home.id() || self.stack.is_user(remote);
+            return Ok(Change { done: retired.announce(asked) });
+        }
     }
 }

@@ -63,6 +63,8 @@ enum Ending {
 pub struct FileObject {
     id: u64,
     name: Box<str>,
+    /// What filters keep for it. Goes before them.
+    opens: OnceLock<Arc<Opens>>,
     stack: Changing,
     fd: AtomicI32,
     context: Box<dyn Any + Send + Sync>,
@@ -85,8 +87,6 @@ pub struct FileObject {
     signal: OnceLock<Signal>,
     /// `SKIP_*`, `SEEKABLE`, `APPENDS`, `MESSAGES`, `OPEN`, `CLEANED` and `WATCHED`.
     modes: AtomicU8,
-    /// What filters keep for it.
-    opens: OnceLock<Arc<Opens>>,
     /// Of a synchronous one (I-35).
     pub(crate) serial: OnceLock<Box<Serial>>,
 }
@@ -395,12 +395,16 @@ impl FileObject {
     /// What the driver keeps for this file.
     #[inline]
     pub(crate) fn open_state<T: Default + Send + Sync + 'static>(&self, device: &Device) -> &T {
-        if size_of::<T>() == 0 {
+        if size_of::<T>() == 0 && !std::mem::needs_drop::<T>() {
             std::mem::forget(T::default());
             // SAFETY: a value without bytes, which has been made and is not dropped.
             return unsafe { NonNull::dangling().as_ref() };
         }
-        self.opens.get_or_init(|| Arc::new(Opens::new())).get(device.key())
+        self.opens().get(device.key())
+    }
+
+    fn opens(&self) -> &Arc<Opens> {
+        self.opens.get_or_init(|| Arc::new(Opens::new()))
     }
 
     /// C-10.

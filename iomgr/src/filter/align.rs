@@ -6,7 +6,10 @@
 //! its blocks to itself from before it reads them until they are written; every other write shares its
 //! blocks with none such. So neighbouring bytes are never put back to what they were.
 
+use std::future::{Future, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
+use std::task::Poll;
 
 use super::{Filter, Io, Next, RangeLocks};
 use crate::buf::AlignedBuf;
@@ -116,7 +119,7 @@ impl Filter for Align {
         while at + done < end {
             let begin = at + done;
             let aligned = begin / self.block() * self.block();
-            let wanted = self.widened(&(begin..end.min(aligned + self.piece())));
+            let wanted = self.widened(&(begin..end.min(aligned.saturating_add(self.piece()))));
             let wanted = wanted.ok_or(Status::OFFSET_OVERFLOW)?;
             let buffer = AlignedBuf::new((wanted.end - wanted.start) as usize, MEMORY);
             let (n, buffer) = match self.fill(next, buffer, wanted.clone()).await {
@@ -154,14 +157,14 @@ impl Filter for Align {
         let end = at.checked_add(len).ok_or(Status::OFFSET_OVERFLOW)?;
         let whole = self.widened(&(at..end)).ok_or(Status::OFFSET_OVERFLOW)?;
         let alone = whole != (at..end);
-        let _lock = locks.lock(whole.clone(), alone).await;
+        let _lock = unless_cancelled(next, locks.lock(whole.clone(), alone)).await?;
         if self.is_within(&io) {
             return next.forward(&mut io).await;
         }
         let mut done = 0;
         while at + done < end {
             let begin = (at + done) / self.block() * self.block();
-            let part = begin..whole.end.min(begin + self.piece());
+            let part = begin..whole.end.min(begin.saturating_add(self.piece()));
             match self.write_part(next, &mut io, at, part.clone()).await {
                 // What the part had beside the client's bytes is no news to the client.
                 Ok(n) => {
@@ -213,6 +216,21 @@ impl Align {
             next.request(WritePart(Part { buffer, range: 0..len, offset: part.start })).await;
         result
     }
+}
+
+/// What the future yields, unless the request is cancelled before.
+async fn unless_cancelled<T>(
+    next: Next<'_>,
+    future: impl Future<Output = T> + Send,
+) -> Result<T, Status> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if next.is_cancelled() {
+            return Poll::Ready(Err(Status::CANCELLED));
+        }
+        future.as_mut().poll(cx).map(Ok)
+    })
+    .await
 }
 
 /// A part of a buffer, and where it is in the file.

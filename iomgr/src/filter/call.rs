@@ -27,6 +27,7 @@ use std::future::Future;
 use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::pin::Pin;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
@@ -39,6 +40,7 @@ use crate::irp::{Irp, NextLocation, dispatch, finish};
 use crate::major::Major;
 use crate::panics::caught;
 use crate::processor::{Core, Settle};
+use crate::stack::Device;
 use crate::status::Status;
 use crate::wake;
 
@@ -77,8 +79,11 @@ mod mark {
 /// See the module's header.
 pub(crate) struct Call {
     slot: SlotPtr,
+    /// The filter's own, wherever the request is.
+    device: NonNull<Device>,
     table: &'static Table,
-    marks: Cell<u16>,
+    /// Written on its thread; read, during a poll, by one that the poll waits for.
+    marks: AtomicU16,
     refusals: Cell<u16>,
     /// For the drivers below, if `MOVED`.
     offset: Cell<u64>,
@@ -151,22 +156,15 @@ impl Owned {
         slot: SlotPtr,
         make: impl FnOnce(NonNull<Call>) -> F,
     ) -> Owned {
-        /// Gives the memory back when `make` panics.
-        struct Undo(NonNull<Call>, Layout);
-        impl Drop for Undo {
-            fn drop(&mut self) {
-                // SAFETY: just taken; what is in it needs no drop, or is leaked by a panic.
-                unsafe { arena::give(self.0.cast(), self.1) };
-            }
-        }
         let table = Body::<F>::TABLE;
         let call = arena::take(table.layout).cast::<Call>();
         // SAFETY: the memory is right for the body, and ours.
         unsafe {
             call.write(Call {
                 slot,
+                device: NonNull::from(slot.device()),
                 table,
-                marks: Cell::new(0),
+                marks: AtomicU16::new(0),
                 refusals: Cell::new(0),
                 offset: Cell::new(0),
                 len: Cell::new(0),
@@ -176,10 +174,17 @@ impl Owned {
                 waiter: UnsafeCell::new(None),
                 alarm: OnceLock::new(),
             });
-            let undo = Undo(call, table.layout);
-            let future = make(call);
-            mem::forget(undo);
-            (&raw mut (*call.cast::<Body<F>>().as_ptr()).future).write(ManuallyDrop::new(future));
+            // Foreign code, which may hand parts of the data out: what panics here is the call's end too.
+            match caught(|| make(call)) {
+                Some(future) => {
+                    let place = &raw mut (*call.cast::<Body<F>>().as_ptr()).future;
+                    place.write(ManuallyDrop::new(future));
+                }
+                None => {
+                    call.as_ref().set(mark::DROPPED);
+                    call.as_ref().panicked();
+                }
+            }
         }
         Owned(call)
     }
@@ -208,11 +213,8 @@ impl Drop for Owned {
         // SAFETY: ours; the table is that of its body.
         unsafe {
             let call = self.0.as_ref();
-            let (table, dropped) = (call.table, call.has(mark::DROPPED));
-            let _free = Free(self.0, table.layout);
-            if !dropped {
-                (table.drop)(self.0);
-            }
+            let _free = Free(self.0, call.table.layout);
+            Call::drop_future(self.0);
         }
     }
 }
@@ -234,13 +236,13 @@ thread_local! {
 
 impl Call {
     fn has(&self, marks: u16) -> bool {
-        self.marks.get() & marks != 0
+        self.marks.load(Ordering::Relaxed) & marks != 0
     }
     fn set(&self, marks: u16) {
-        self.marks.set(self.marks.get() | marks);
+        self.marks.store(self.marks.load(Ordering::Relaxed) | marks, Ordering::Relaxed);
     }
     fn clear(&self, marks: u16) {
-        self.marks.set(self.marks.get() & !marks);
+        self.marks.store(self.marks.load(Ordering::Relaxed) & !marks, Ordering::Relaxed);
     }
     /// Clears the mark; whether it was set.
     fn take(&self, mark: u16) -> bool {
@@ -251,6 +253,18 @@ impl Call {
 
     pub(super) fn slot(&self) -> &SlotPtr {
         &self.slot
+    }
+
+    /// The filter's device.
+    pub(super) fn device(&self) -> &Device {
+        // SAFETY: the request's stack has it, and that outlives the call.
+        unsafe { self.device.as_ref() }
+    }
+
+    /// Foreign code has panicked in place of saying what the result is.
+    fn panicked(&self) {
+        self.device().report_bug("a filter panicked", true);
+        self.end(Err(Status::DRIVER_INTERNAL_ERROR));
     }
 
     fn core(&self) -> &Core {
@@ -345,8 +359,12 @@ impl Call {
                     Self::poll(this);
                 }
                 if call.has(mark::ENDED) {
-                    // It may be a part of the data.
-                    drop(mem::take(&mut *call.lent.get()));
+                    // Both may hold parts of the data; the future may hand some out even now.
+                    Self::drop_future(this);
+                    let lent = mem::take(&mut *call.lent.get());
+                    if !lent.is_empty() && caught(|| drop(lent)).is_none() {
+                        call.device().report_bug("a buffer that a filter lent panicked", false);
+                    }
                     if call.alarm.get().is_some_and(|alarm| alarm.is_shared(false)) {
                         return Step::Wait;
                     }
@@ -371,6 +389,23 @@ impl Call {
         }
     }
 
+    /// Drops the future, once.
+    ///
+    /// # Safety
+    /// As [`Call::step`]; it is not polled any more.
+    unsafe fn drop_future(this: NonNull<Call>) {
+        // SAFETY: the caller's.
+        unsafe {
+            let call = this.as_ref();
+            if !call.has(mark::DROPPED) {
+                call.set(mark::DROPPED);
+                if caught(|| (call.table.drop)(this)).is_none() {
+                    call.device().report_bug("a filter panicked", true);
+                }
+            }
+        }
+    }
+
     /// Whether the request may not go below (again): if so, that is its result.
     unsafe fn refuses(this: NonNull<Call>) -> bool {
         // SAFETY: the request is in hand, and no poll is under way.
@@ -380,6 +415,10 @@ impl Call {
             let status = match (*header).result.status {
                 // It would find the bytes above again.
                 Status::DATA_ABOVE => Status::DATA_ABOVE,
+                // The filter is the bottom.
+                _ if (*call.slot.current()).level + 1 >= (*header).depth => {
+                    Status::INVALID_DEVICE_REQUEST
+                }
                 _ if call.ends_file() => return false,
                 _ if call.is_cancelled() => Status::CANCELLED,
                 _ => return false,
@@ -391,11 +430,8 @@ impl Call {
             }
             call.refusals.set(call.refusals.get() + 1);
             if call.refusals.get() > MOST_REFUSALS {
-                call.slot.device().report_bug("a filter goes on with a cancelled request", false);
+                call.device().report_bug("a filter goes on with a cancelled request", false);
                 call.end(Err(status));
-                // It may hold parts of the data, and is not asked for them any more.
-                call.set(mark::DROPPED);
-                _ = caught(|| (call.table.drop)(this));
             }
             true
         }
@@ -426,18 +462,20 @@ impl Call {
             match polled_to {
                 Some(Poll::Pending) => {}
                 Some(Poll::Ready(outcome)) => call.end(outcome),
-                None => {
-                    call.slot.device().report_bug("a filter panicked", true);
-                    call.end(Err(Status::DRIVER_INTERNAL_ERROR));
-                }
+                None => call.panicked(),
             }
         }
     }
 
     /// Notes what the future has said.
     fn end(&self, outcome: Outcome) {
-        // SAFETY: the request is the call's, which reads; nobody writes during a poll.
-        let last = unsafe { (*self.slot.0.as_ptr()).result };
+        // What is below has no result yet, and may be about to get one on another thread.
+        let last = if self.has(mark::BELOW) {
+            IoStatus { status: Status::SUCCESS, info: 0 }
+        } else {
+            // SAFETY: in hand.
+            unsafe { (*self.slot.0.as_ptr()).result }
+        };
         let outcome = match outcome {
             // A filter that hands through what it got hands all of it through.
             Ok(n) if last.status.is_success() && last.info == n => last,
@@ -530,9 +568,9 @@ impl Call {
 
     // The future's side: the functions of `Next` and `Io`, during a poll.
 
-    /// Whether the request is with the drivers below.
-    pub(super) fn is_below(&self) -> bool {
-        self.has(mark::BELOW)
+    /// Whether the request is with the drivers below, or about to be.
+    pub(super) fn is_away(&self) -> bool {
+        self.has(mark::BELOW | mark::WANTED)
     }
 
     /// Asks for the request to be sent below. `false`: it is there already, for somebody who has given
@@ -630,6 +668,23 @@ pub(crate) unsafe fn tell(slot: SlotPtr) {
     unsafe {
         let owned = (*slot.current()).scratch.get_ref::<Owned>();
         Call::alarm(owned.expect("it waits").0).ring();
+    }
+}
+
+/// Tells the calls that have sent a request below, and wait for more than that, that it has been
+/// cancelled.
+///
+/// # Safety
+/// On the owner's thread; the request is in flight.
+pub(crate) unsafe fn tell_above(slot: SlotPtr) {
+    // SAFETY: the caller's; locations up to the cursor are initialised, and their calls alive.
+    unsafe {
+        for i in 0..(*slot.0.as_ptr()).cursor {
+            let owned = (*slot.location(i)).scratch.get_ref::<Owned>();
+            if let Some(alarm) = owned.and_then(|owned| owned.0.as_ref().made_alarm()) {
+                alarm.ring();
+            }
+        }
     }
 }
 

@@ -44,7 +44,7 @@ impl<'a> Io<'a> {
     fn in_hand(&self) -> &Call {
         // SAFETY: the call is there as long as the future, which has this.
         let call = unsafe { self.call.as_ref() };
-        assert!(!call.is_below(), "the request is still with the drivers below");
+        assert!(!call.is_away(), "the request is still with the drivers below");
         call
     }
 
@@ -95,11 +95,11 @@ impl<'a> Io<'a> {
     /// Answers a read into a pool buffer with this one, of which `len()` bytes are the data.
     ///
     /// # Panics
-    /// When the request is not such a read.
+    /// When the request is not such a read, or a part of the data is handed out.
     pub fn give(&mut self, lease: Lease) {
         assert_eq!(self.minor(), minor::POOLED, "only pooled receives are given a lease");
         // SAFETY: in hand, and the only token, borrowed mutably.
-        unsafe { self.in_hand().slot().give_lease(lease) };
+        unsafe { self.whole(true).slot().give_lease(lease) };
     }
 
     /// Answers a read, of whichever kind: with as many of the bytes as fit, which is returned.
@@ -196,7 +196,8 @@ impl<'a> Io<'a> {
     /// # Panics
     /// When the range is not in the data, or the request does not receive into memory of its own.
     pub fn share_mut(&mut self, range: Range<usize>) -> Result<Vec<SharedMut>, Status> {
-        assert!(self.major().receives(), "the request has no memory to fill");
+        let own = self.major().receives() && self.minor() != minor::POOLED;
+        assert!(own, "the request has no memory of its own to fill");
         let call = self.in_hand();
         // SAFETY: in hand; what is zeroed is handed out to nobody, for it was not filled.
         unsafe { call.slot().zero_up_to(range.end) };

@@ -79,12 +79,14 @@ impl<'a> Next<'a> {
     /// that is cancelled loses nothing: what it does not bring is the next one's. A read that ends with
     /// [`Status::DATA_ABOVE`] says that bytes are kept above for the filter's request, which fetches
     /// them by ending with the same.
+    ///
+    /// Awaiting it panics anywhere but in the filter's function.
     pub fn request<K: Operation>(self, operation: K) -> Below<'a, K> {
         // SAFETY: the request keeps its file and its stack, in whose route the device stands, for
         // longer than `'a`.
         let request = unsafe {
-            let slot = *self.call.as_ref().slot();
-            Request::below(slot, operation)
+            let call = self.call.as_ref();
+            Request::below(*call.slot(), call.device(), operation)
         };
         Below { next: self, request, told: false }
     }

@@ -177,9 +177,11 @@ unsafe fn dispose(slot: SlotPtr) {
             // These bytes have not been through the drivers above: nobody at the top may get them.
             return;
         }
-        if let (Some(file), Some(stack)) = ((*header).file, (*header).stack) {
+        if let Some(file) = (*header).file {
             let late = Late { slot, scope: PhantomData };
-            let bottom = stack.as_ref().bottom();
+            // With a reference: on other threads nobody keeps the request's own, which may be changed.
+            let stack = file.as_ref().stack();
+            let bottom = stack.bottom();
             if caught(|| bottom.driver().abandoned(file.as_ref(), late)).is_none() {
                 bottom.report_bug(PANICKED, true);
             }
@@ -299,6 +301,9 @@ pub(crate) unsafe fn cancel(slot: SlotPtr) -> bool {
             && (*header).flags.has(flags::LOCAL_USE)
         {
             crate::file::note_asked(file);
+        }
+        if (*header).cursor > 0 {
+            crate::filter::tell_above(slot);
         }
         if (*header).children > 0 {
             // It waits for its children, and may be gone when the last of them is.

@@ -15,7 +15,7 @@
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Core, Remote};
 use crate::irp::slot::{Phase, SlotPtr, flags};
@@ -33,50 +33,84 @@ pub(crate) struct Retired {
     /// Called, once, when it is dropped.
     then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     done: Event,
+    after: Mutex<After>,
+}
+
+/// What waits for a replaced stack's last request.
+enum After {
+    Nothing,
+    /// The file's next change: what that takes away, requests of before this one may still have.
+    Change(Arc<Retired>),
+    Done,
 }
 
 impl Retired {
-    /// `file` is the id of the file that had it. Sends word of it to the processors that are to be asked. The event is set when the last request
-    /// on it is done.
-    ///
-    /// No new request begins with it any more.
-    pub(crate) fn announce(
+    /// `file` is the id of the file that had it; `before`, that file's last change. No new request begins
+    /// with it any more.
+    pub(crate) fn new(
         file: u64,
         stack: Arc<Stack>,
-        asked: impl Fn(&Remote) -> bool,
+        before: Option<Arc<Retired>>,
         then: impl FnOnce() + Send + 'static,
-    ) -> Event {
-        let mut all = Remote::all();
-        all.retain(|remote| asked(remote));
-        let done = Event::manual(false);
+    ) -> Arc<Retired> {
         let retired = Arc::new(Retired {
             file,
-            // One for this function.
-            left: AtomicUsize::new(all.len() + 1),
+            // One for `announce`.
+            left: AtomicUsize::new(1),
             stack: Mutex::new(Some(stack)),
             then: Mutex::new(Some(Box::new(then))),
-            done: done.clone(),
+            done: Event::manual(false),
+            after: Mutex::new(After::Nothing),
         });
-        for remote in all {
-            let this = retired.clone();
-            if remote.run(Box::new(move |core| core.drain(this))).is_err() {
-                // It is gone, and its requests with it.
-                retired.report();
+        if let Some(before) = before {
+            let mut after = before.after();
+            if !matches!(*after, After::Done) {
+                retired.left.fetch_add(1, Ordering::Relaxed);
+                *after = After::Change(retired.clone());
             }
         }
-        retired.report();
-        done
+        retired
     }
 
-    fn take(&self) -> Option<Arc<Stack>> {
-        self.stack.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Sends word of it to the processors that are to be asked. The event is set when the last request
+    /// on it, and on those before it, is done.
+    pub(crate) fn announce(self: Arc<Retired>, asked: impl Fn(&Remote) -> bool) -> Event {
+        let mut all = Remote::all();
+        all.retain(|remote| asked(remote));
+        self.left.fetch_add(all.len(), Ordering::Relaxed);
+        for remote in all {
+            let this = self.clone();
+            if remote.run(Box::new(move |core| core.drain(this))).is_err() {
+                // It is gone, and its requests with it.
+                self.report();
+            }
+        }
+        self.report();
+        self.done.clone()
+    }
+
+    fn after(&self) -> MutexGuard<'_, After> {
+        self.after.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stack(&self) -> MutexGuard<'_, Option<Arc<Stack>>> {
+        self.stack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn report(&self) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return;
+        // There may be many in a row: no recursion.
+        let mut next = self.report_this();
+        while let Some(retired) = next {
+            next = retired.report_this();
         }
-        let stack = self.take();
+    }
+
+    /// Returns the next change, if that waits for this one.
+    fn report_this(&self) -> Option<Arc<Retired>> {
+        if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return None;
+        }
+        let stack = self.stack().take();
         let then = self.then.lock().unwrap_or_else(PoisonError::into_inner).take();
         let end = || {
             // What a driver keeps for the file goes before the driver.
@@ -90,11 +124,16 @@ impl Retired {
             tracing::error!("a driver panicked while it was dropped");
         }
         self.done.set();
+        match std::mem::replace(&mut *self.after(), After::Done) {
+            After::Change(next) => Some(next),
+            After::Nothing | After::Done => None,
+        }
     }
 
     /// As [`Retired::report`], of a processor that leaks requests.
     fn leak(&self) {
-        std::mem::forget(self.take());
+        // Others have yet to look for their requests on it.
+        std::mem::forget(self.stack().clone());
         std::mem::forget(self.then.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.report();
     }
@@ -127,10 +166,8 @@ unsafe fn change_over(slot: SlotPtr) {
 impl Core {
     /// Looks for requests on a stack that has been replaced.
     fn drain(&self, retired: Arc<Retired>) {
-        let stack = {
-            let stack = retired.stack.lock().unwrap_or_else(PoisonError::into_inner);
-            NonNull::from(&**stack.as_ref().expect("this processor has not reported"))
-        };
+        let stack =
+            NonNull::from(&**retired.stack().as_ref().expect("this processor has not reported"));
         let mut requests = 0;
         self.slab.borrow().for_each_live(|slot| {
             // SAFETY: owner's thread; live slots.

@@ -44,10 +44,18 @@ pub(super) fn admit<K: Operation>(
     // Foreign code, as `check` is: before anything is to be undone.
     let major = operation.major();
     core.check_running()?;
-    within_limits(core, || file.admit(major))?;
-    let scope = scope::current();
+    // What a driver asks for itself is part of a request that has been admitted.
+    let counts = extras.below.is_none();
+    if counts {
+        within_limits(core, || file.admit(major))?;
+    }
+    let scope = scope::current().filter(|_| counts);
     if let Some(scope) = &scope {
         within_limits(core, || scope.enter())?;
+    }
+    if major == Major::Close {
+        // Before the request has a stack: drivers' code, which may change that.
+        file.announce_end();
     }
     // SAFETY: on the thread of a processor that is busy; that of `Request::below`.
     let stack =
@@ -96,9 +104,6 @@ pub(super) fn launch<K: Operation>(
     // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
     unsafe {
         let major = (*slot.0.as_ptr()).major;
-        if major == Major::Close {
-            file.announce_end();
-        }
         fill(core, slot, file.address(), major, route, extras.below);
         let location = &mut *slot.location(0);
         let payload = &mut (*slot.0.as_ptr()).payload;
@@ -114,14 +119,16 @@ pub(super) fn launch<K: Operation>(
             return true;
         }
         // Offsets that are negative, as NT sees them (I-36).
-        if ((*slot.location(0)).offset as i64) < 0 && !may_have(file, slot) {
+        if ((*slot.location(0)).offset as i64) < 0 && !may_have(file, slot, extras.below.is_some())
+        {
             finish::refuse(slot, Status::INVALID_PARAMETER);
             return true;
         }
         if let Some(deadline) = extras.deadline {
             core.set_deadline(slot, deadline);
         }
-        if extras.tell.is_some() || file.is_watched() {
+        // A driver's own is none of the client's.
+        if extras.tell.is_some() || file.is_watched() && extras.below.is_none() {
             expect_signal(slot, file, extras.tell);
         }
         if let Some(serial) = file.serial()
@@ -142,18 +149,20 @@ pub(super) fn launch<K: Operation>(
 }
 
 /// I-36: whether a request may have the negative offset that it has: none, which means the current one,
-/// where there is one or where there are no offsets at all.
+/// where there is one or where there are no offsets at all. A driver's own request, which starts below it,
+/// finds none.
 ///
 /// # Safety
 /// The slot is filled, and the caller's.
 #[inline]
-unsafe fn may_have(file: &FileObject, slot: SlotPtr) -> bool {
+unsafe fn may_have(file: &FileObject, slot: SlotPtr, below: bool) -> bool {
     // SAFETY: the caller's.
     let (major, offset) = unsafe { ((*slot.0.as_ptr()).major, (*slot.location(0)).offset) };
+    let has_current = file.is_synchronous() && !below;
     match major {
         Major::Read | Major::Write if offset != CURRENT => false,
-        Major::Read => !file.is_seekable() || file.is_synchronous(),
-        Major::Write => !file.is_seekable() || file.appends() || file.is_synchronous(),
+        Major::Read => !file.is_seekable() || has_current,
+        Major::Write => !file.is_seekable() || file.appends() || has_current,
         // Not an offset, as far as this module knows.
         _ => true,
     }

@@ -169,15 +169,15 @@ impl<'f, K: Operation> Request<'f, K> {
     /// Builds a driver's own request, which starts below that driver.
     ///
     /// # Safety
-    /// For as long as this is not issued, the request `slot` is in flight, and the driver of its current
-    /// location the caller's.
-    pub(crate) unsafe fn below(slot: SlotPtr, operation: K) -> Self {
+    /// For as long as this is not issued, the request `slot` is in flight, and the device, the driver's,
+    /// has it or waits for it. It is issued on that request's processor.
+    pub(crate) unsafe fn below(slot: SlotPtr, device: &Device, operation: K) -> Self {
         // SAFETY: the caller's: so its file, its stack and its device are there.
         let (file, start) = unsafe {
             let header = slot.0.as_ptr();
             let stack = (*header).stack.expect("in flight");
             let file = (*header).file.expect("in flight");
-            (file.as_ref(), Start { stack, device: NonNull::from(slot.device()) })
+            (file.as_ref(), Start { stack, device: NonNull::from(device) })
         };
         let extras = Extras { below: Some(start), ..Extras::default() };
         Request { state: State::Ready(Target::Borrowed(file), operation, extras) }
