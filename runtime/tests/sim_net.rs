@@ -238,8 +238,8 @@ fn they_answer_as_the_kernels_do() {
         let dir = Dir::new();
         real.push(local(backend).block_on(script(&dir.path(""))));
     }
-    for (a, b) in real[0].iter().zip(&real[1]) {
-        assert_eq!(a, b, "io_uring and epoll");
+    for backends in real.windows(2) {
+        assert_eq!(backends[0], backends[1], "io_uring and epoll");
     }
     for seed in 0..20 {
         let (simulated, report) = Simulation::new(seed).run(script(Path::new("/tmp")));
