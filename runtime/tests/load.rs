@@ -208,7 +208,7 @@ fn flood(what: &str, mut issue: impl FnMut() -> Result<(), Status>) {
     assert_eq!(admitted, MOST, "{what}");
     // The keeper or a pool may have begun meanwhile: but nothing is kept for each.
     let grown = live() - at_limit;
-    assert!(grown < FLOOD as isize / 2, "{what}: {grown} bytes more after the flood");
+    assert!(grown < FLOOD as isize, "{what}: {grown} bytes more after the flood");
 }
 
 fn refused<T>(result: Result<Result<T, impl Into<std::io::Error>>, Status>) -> Status {
