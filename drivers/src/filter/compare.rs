@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use overlapped_iomgr::filter::{Filter, Io, Next};
+use overlapped_iomgr::filter::{Filter, Io, Next, RangeLocks};
 use overlapped_iomgr::{Class, FileHandle, Major, MajorSet, Status, minor};
 
-use super::ranges::{ALL, Locks, Spans};
+use super::ranges::{ALL, Spans};
 use super::side::{Beside, How, Side, Stand, data};
 use super::together::pair;
 use crate::class::{Flush, Metadata, QueryInformation, SetLength, ZeroData};
@@ -170,7 +170,7 @@ fn status<T>(result: &Result<T, Status>) -> Status {
 pub struct Open {
     there: Beside,
     /// Reads beside others, writes alone: so both sides see them in the same order.
-    locks: Locks,
+    locks: RangeLocks,
     /// Bytes that may differ, because a write of them was cancelled.
     unsure: Spans,
 }
@@ -190,7 +190,7 @@ impl Compare {
         let there = Stand::There(self.there(open, next).await?);
         let (at, len) = (io.offset(), io.len());
         let end = at.checked_add(len as u64).ok_or(Status::OFFSET_OVERFLOW)?;
-        let _lock = open.locks.lock(next, at..end, false).await?;
+        let _lock = open.locks.lock_for(next, at..end, false).await?;
         let (below, read) = pair(next.forward(&mut io), there.read(at, len)).await;
         let bytes = match (&below, read) {
             (Err(Status::CANCELLED), _) => return below,
@@ -242,7 +242,7 @@ impl Compare {
         } else {
             at..at.checked_add(len).ok_or(Status::OFFSET_OVERFLOW)?
         };
-        let _lock = open.locks.lock(next, range.clone(), true).await?;
+        let _lock = open.locks.lock_for(next, range.clone(), true).await?;
         let parts = data(&io);
         let (below, (written, there)) = pair(next.forward(&mut io), there.write(at, parts)).await;
         if range == ALL {
@@ -318,7 +318,7 @@ impl Filter for Compare {
             }
             (Major::QueryInformation, minor::NONE) => {
                 let there = Stand::There(self.there(open, next).await?);
-                let _lock = open.locks.lock(next, ALL, false).await?;
+                let _lock = open.locks.lock_for(next, ALL, false).await?;
                 let (below, found) = pair(next.forward(&mut io), there.ask(QueryInformation)).await;
                 let lens = match (&below, io.payload::<Metadata>(), &found) {
                     (Ok(_), Some(ours), Ok(theirs)) => (ours.len(), theirs.len()),
@@ -334,7 +334,7 @@ impl Filter for Compare {
             }
             (Major::SetInformation, minor::NONE) => {
                 let there = Stand::There(self.there(open, next).await?);
-                let _lock = open.locks.lock(next, ALL, true).await?;
+                let _lock = open.locks.lock_for(next, ALL, true).await?;
                 let set = SetLength { len: io.arg() };
                 let (below, set) = pair(next.forward(&mut io), there.ask(set)).await;
                 if below == Err(Status::CANCELLED) {
@@ -346,7 +346,7 @@ impl Filter for Compare {
                 let there = Stand::There(self.there(open, next).await?);
                 let zero = *io.payload::<ZeroData>().ok_or(Status::INVALID_PARAMETER)?;
                 let range = zero.offset..zero.offset.saturating_add(zero.len);
-                let _lock = open.locks.lock(next, range.clone(), true).await?;
+                let _lock = open.locks.lock_for(next, range.clone(), true).await?;
                 let (below, zeroed) = pair(next.forward(&mut io), there.ask(zero)).await;
                 match below {
                     Ok(_) if zeroed.is_ok() => open.unsure.remove(&range),

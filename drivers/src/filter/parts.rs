@@ -5,6 +5,27 @@ use std::ops::Range;
 use overlapped_iomgr::filter::{Io, Lend, Next, Shared};
 use overlapped_iomgr::{Major, MajorSet, Status, minor};
 
+/// All majors but cleanup and close, which end what others wait for.
+pub(super) const BUT_ENDS: MajorSet = MajorSet::of(&[
+    Major::Create,
+    Major::Read,
+    Major::Write,
+    Major::QueryInformation,
+    Major::SetInformation,
+    Major::Flush,
+    Major::DirectoryControl,
+    Major::FileSystemControl,
+    Major::DeviceControl,
+    Major::SetSecurity,
+    Major::Connect,
+    Major::Accept,
+    Major::SendTo,
+    Major::ReceiveFrom,
+    Major::Shutdown,
+    Major::Poll,
+    Major::Private,
+]);
+
 /// The majors that are in both.
 pub(super) fn common(one: MajorSet, other: MajorSet) -> MajorSet {
     let both = |major: &&Major| one.contains(**major) && other.contains(**major);

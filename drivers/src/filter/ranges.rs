@@ -1,81 +1,13 @@
-//! Ranges of a file: locks of them, and sets of them.
+//! Sets of bytes of a file.
 
-use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
-
-use overlapped_iomgr::Status;
-use overlapped_iomgr::filter::Next;
 
 /// All bytes of a file.
 pub(super) const ALL: Range<u64> = 0..u64::MAX;
 
 fn meet(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.start < other.end && other.start < one.end
-}
-
-/// Ranges that are in use, by several or by one alone.
-#[derive(Default)]
-pub(super) struct Locks(Mutex<Held>);
-
-#[derive(Default)]
-struct Held {
-    next: u64,
-    /// With a number, and whether it is nobody else's.
-    ranges: Vec<(u64, Range<u64>, bool)>,
-    waiting: Vec<Waker>,
-}
-
-/// A range, for as long as this lives.
-pub(super) struct Lock<'a>(&'a Locks, u64);
-
-impl Locks {
-    fn held(&self) -> MutexGuard<'_, Held> {
-        // Nothing in here panics while it is locked, but for a waker's clone.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a range. [`Status::CANCELLED`], if the request is that.
-    pub(super) async fn lock(
-        &self,
-        next: Next<'_>,
-        range: Range<u64>,
-        alone: bool,
-    ) -> Result<Lock<'_>, Status> {
-        poll_fn(|cx| {
-            let mut held = self.held();
-            let clash = |(_, other, theirs): &(u64, Range<u64>, bool)| {
-                (alone || *theirs) && meet(&range, other)
-            };
-            if held.ranges.iter().any(clash) {
-                if next.is_cancelled() {
-                    return Poll::Ready(Err(Status::CANCELLED));
-                }
-                let waker = cx.waker().clone();
-                if !held.waiting.iter().any(|other| other.will_wake(&waker)) {
-                    held.waiting.push(waker);
-                }
-                return Poll::Pending;
-            }
-            let number = held.next;
-            held.next += 1;
-            held.ranges.push((number, range.clone(), alone));
-            Poll::Ready(Ok(Lock(self, number)))
-        })
-        .await
-    }
-}
-
-impl Drop for Lock<'_> {
-    fn drop(&mut self) {
-        let waiting = {
-            let mut held = self.0.held();
-            held.ranges.retain(|(number, ..)| *number != self.1);
-            std::mem::take(&mut held.waiting)
-        };
-        waiting.into_iter().for_each(Waker::wake);
-    }
 }
 
 /// A set of bytes. Of many ranges only the hull is kept.

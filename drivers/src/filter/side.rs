@@ -8,10 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use overlapped_iomgr::buf::{IoBuf, Slice};
-use overlapped_iomgr::filter::{Io, Next, Shared};
+use overlapped_iomgr::filter::{Io, Next, RangeLocks, Shared};
 use overlapped_iomgr::{Driver, FileHandle, FileObject, Operation, Request, Stack, Status};
 
-use super::ranges::Locks;
 use crate::bottom::{self, FileContext, FileDriver, Opened};
 use crate::class::{Create, Read, WriteVectored};
 use crate::text::{Bottom, Parameters, Text, TextError};
@@ -146,7 +145,7 @@ impl Default for How {
 #[derive(Default)]
 pub(super) struct Beside {
     file: Mutex<Option<FileHandle>>,
-    opening: Locks,
+    opening: RangeLocks,
 }
 
 impl Beside {
@@ -164,7 +163,7 @@ impl Beside {
         if let Some(file) = self.file() {
             return Ok(file);
         }
-        let _opening = self.opening.lock(next, 0..1, true).await?;
+        let _opening = self.opening.lock_for(next, 0..1, true).await?;
         if let Some(file) = self.file() {
             return Ok(file);
         }

@@ -6,10 +6,7 @@
 //! its blocks to itself from before it reads them until they are written; every other write shares its
 //! blocks with none such. So neighbouring bytes are never put back to what they were.
 
-use std::future::{Future, poll_fn};
 use std::ops::Range;
-use std::pin::pin;
-use std::task::Poll;
 
 use super::{Filter, Io, Next, RangeLocks};
 use crate::buf::AlignedBuf;
@@ -157,7 +154,7 @@ impl Filter for Align {
         let end = at.checked_add(len).ok_or(Status::OFFSET_OVERFLOW)?;
         let whole = self.widened(&(at..end)).ok_or(Status::OFFSET_OVERFLOW)?;
         let alone = whole != (at..end);
-        let _lock = unless_cancelled(next, locks.lock(whole.clone(), alone)).await?;
+        let _lock = locks.lock_for(next, whole.clone(), alone).await?;
         if self.is_within(&io) {
             return next.forward(&mut io).await;
         }
@@ -216,21 +213,6 @@ impl Align {
             next.request(WritePart(Part { buffer, range: 0..len, offset: part.start })).await;
         result
     }
-}
-
-/// What the future yields, unless the request is cancelled before.
-async fn unless_cancelled<T>(
-    next: Next<'_>,
-    future: impl Future<Output = T> + Send,
-) -> Result<T, Status> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        if next.is_cancelled() {
-            return Poll::Ready(Err(Status::CANCELLED));
-        }
-        future.as_mut().poll(cx).map(Ok)
-    })
-    .await
 }
 
 /// A part of a buffer, and where it is in the file.

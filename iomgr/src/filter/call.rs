@@ -333,15 +333,22 @@ impl Call {
         unsafe {
             let call = this.as_ref();
             call.clear(mark::BELOW);
-            call.set(mark::CAME_BACK);
-            if let Some(waiter) = (*call.waiter.get()).take() {
-                wake::wake(waiter);
-            }
+            call.has_come_back();
             if call.has(mark::POLLING) {
                 call.set(mark::AGAIN);
                 return false;
             }
             true
+        }
+    }
+
+    /// Notes that there is a result, and wakes who waits for it.
+    #[inline]
+    fn has_come_back(&self) {
+        self.set(mark::CAME_BACK);
+        // SAFETY: on the call's thread; nothing else is done meanwhile.
+        if let Some(waiter) = unsafe { (*self.waiter.get()).take() } {
+            wake::wake(waiter);
         }
     }
 
@@ -424,10 +431,7 @@ impl Call {
                 _ => return false,
             };
             (*header).result = IoStatus { status, info: 0 };
-            call.set(mark::CAME_BACK);
-            if let Some(waiter) = (*call.waiter.get()).take() {
-                wake::wake(waiter);
-            }
+            call.has_come_back();
             call.refusals.set(call.refusals.get() + 1);
             if call.refusals.get() > MOST_REFUSALS {
                 call.device().report_bug("a filter goes on with a cancelled request", false);

@@ -4,7 +4,10 @@ use std::fmt;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
+
+use super::Next;
+use crate::status::Status;
 
 /// Ranges of a file that are being written: of one that is locked alone, nobody else has a part.
 ///
@@ -52,21 +55,45 @@ impl RangeLocks {
     /// # Cancel safety
     /// Dropped before it is done, it has locked nothing.
     pub async fn lock(&self, range: Range<u64>, alone: bool) -> RangeLock<'_> {
-        poll_fn(|cx| {
-            let mut held = self.held();
-            let clashes = held.ranges.iter().any(|(_, other, theirs)| {
-                (alone || *theirs) && range.start < other.end && other.start < range.end
-            });
-            if clashes {
-                held.waiting.push(cx.waker().clone());
-                return Poll::Pending;
-            }
-            let number = held.next;
-            held.next += 1;
-            held.ranges.push((number, range.clone(), alone));
-            Poll::Ready(RangeLock(self, number))
+        poll_fn(|cx| self.poll_lock(cx, &range, alone)).await
+    }
+
+    /// As [`RangeLocks::lock`], for a request: waits no longer when that is cancelled.
+    ///
+    /// # Errors
+    /// [`Status::CANCELLED`].
+    ///
+    /// # Cancel safety
+    /// As [`RangeLocks::lock`].
+    pub async fn lock_for(
+        &self,
+        next: Next<'_>,
+        range: Range<u64>,
+        alone: bool,
+    ) -> Result<RangeLock<'_>, Status> {
+        poll_fn(|cx| match self.poll_lock(cx, &range, alone) {
+            Poll::Ready(lock) => Poll::Ready(Ok(lock)),
+            Poll::Pending if next.is_cancelled() => Poll::Ready(Err(Status::CANCELLED)),
+            Poll::Pending => Poll::Pending,
         })
         .await
+    }
+
+    fn poll_lock(&self, cx: &Context<'_>, range: &Range<u64>, alone: bool) -> Poll<RangeLock<'_>> {
+        let mut held = self.held();
+        let clashes = held.ranges.iter().any(|(_, other, theirs)| {
+            (alone || *theirs) && range.start < other.end && other.start < range.end
+        });
+        if clashes {
+            if !held.waiting.iter().any(|other| other.will_wake(cx.waker())) {
+                held.waiting.push(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        let number = held.next;
+        held.next += 1;
+        held.ranges.push((number, range.clone(), alone));
+        Poll::Ready(RangeLock(self, number))
     }
 }
 

@@ -4,11 +4,11 @@
 //! requests on a stack.
 //!
 //! Requests do not count on their stack: that would cost every one of them. When a stack is replaced,
-//! every processor that has used the file is sent word instead. It looks through its requests for those that travel the old
-//! stack, marks them, and counts them off as they leave. **Invariant:** a processor reads its mail
-//! between requests, so when the word comes, a request of its own that was begun with the old stack is
-//! there to be found, and later ones have the new one; only what a driver of the old stack sends below
-//! itself starts there later, while a request that was found keeps it, and is counted on.
+//! every processor that has used the file is sent word instead. It looks through its requests for those
+//! that travel the old stack, marks them, and counts them off as they leave. **Invariant:** a processor
+//! reads its mail between requests, so when the word comes, a request of its own that was begun with the
+//! old stack is there to be found, and later ones have the new one; only what a driver of the old stack
+//! sends below itself starts there later, while a request that was found keeps it, and is counted on.
 //!
 //! A processor reports when none is left *and* none of its frames can be in a driver of the old stack:
 //! when it is not busy. The last report drops the stack.

@@ -18,7 +18,7 @@ pub use latency::{BadLatency, Latency};
 pub use link::{BadLink, Link};
 use link::{Kept, Waiting, Way};
 
-use super::parts::common;
+use super::parts::{BUT_ENDS, common};
 use crate::text::{Entry, Made, Parameters, Size, TextError};
 
 /// Makes operations take longer, by times drawn from a [`Latency`]; and datagrams go over a [`Link`]. Time
@@ -45,27 +45,6 @@ pub struct Delay {
 }
 
 impl Delay {
-    /// What may be delayed: neither cleanup nor close, which end what others wait for.
-    const CAN: MajorSet = MajorSet::of(&[
-        Major::Create,
-        Major::Read,
-        Major::Write,
-        Major::QueryInformation,
-        Major::SetInformation,
-        Major::Flush,
-        Major::DirectoryControl,
-        Major::FileSystemControl,
-        Major::DeviceControl,
-        Major::SetSecurity,
-        Major::Connect,
-        Major::Accept,
-        Major::SendTo,
-        Major::ReceiveFrom,
-        Major::Shutdown,
-        Major::Poll,
-        Major::Private,
-    ]);
-
     /// Delays reads, writes, sends and receives.
     pub fn new(latency: Latency) -> Delay {
         let hooks = MajorSet::of(&[Major::Read, Major::Write, Major::SendTo, Major::ReceiveFrom]);
@@ -79,7 +58,7 @@ impl Delay {
 
     /// Delays these operations. Cleanup and close are never delayed.
     pub fn only(mut self, majors: MajorSet) -> Delay {
-        self.hooks = common(Self::CAN, majors);
+        self.hooks = common(BUT_ENDS, majors);
         self
     }
 

@@ -15,7 +15,7 @@ use overlapped_iomgr::{Major, MajorSet, Status};
 use plan::{Action, Asked, Plan};
 pub use rule::{Kind, Rule, Step};
 
-use super::parts::common;
+use super::parts::{BUT_ENDS, common};
 use crate::class::{Connect, Shutdown};
 use crate::text::Entry;
 
@@ -47,34 +47,13 @@ struct Shared {
     plan: Mutex<Plan>,
 }
 
-/// What can go wrong: neither cleanup nor close, without which nothing would end.
-const CAN: MajorSet = MajorSet::of(&[
-    Major::Create,
-    Major::Read,
-    Major::Write,
-    Major::QueryInformation,
-    Major::SetInformation,
-    Major::Flush,
-    Major::DirectoryControl,
-    Major::FileSystemControl,
-    Major::DeviceControl,
-    Major::SetSecurity,
-    Major::Connect,
-    Major::Accept,
-    Major::SendTo,
-    Major::ReceiveFrom,
-    Major::Shutdown,
-    Major::Poll,
-    Major::Private,
-]);
-
 /// The operations that a rule can be about.
 fn faulty(rule: &Rule) -> MajorSet {
     let only = match &rule.what {
         rule::What::Kind(Kind::Short | Kind::Corrupt) => Rule::DATA,
         // They are healed by writes.
         rule::What::BadBlocks(..) => return MajorSet::of(&[Major::Read, Major::Write]),
-        _ => CAN,
+        _ => BUT_ENDS,
     };
     common(rule.on, only)
 }

@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use overlapped_iomgr::buf::{IoBuf, IoBufMut};
-use overlapped_iomgr::filter::{Filter, Io, Next, SharedMut};
+use overlapped_iomgr::filter::{Filter, Io, Next, RangeLocks, SharedMut};
 use overlapped_iomgr::{Class, Major, MajorSet, Status, minor};
 
 pub use members::{Handle, Member, Policy, Resync, State};
 use members::{Members, RESYNC};
 
-use super::ranges::{ALL, Locks, Spans};
+use super::ranges::{ALL, Spans};
 use super::side::{Beside, How, Side, Stand, data};
 use super::together::all;
 use crate::class::{Flush, QueryInformation, ReadVectored, SetLength, ZeroData};
@@ -104,7 +104,7 @@ impl Mirror {
 pub struct Open {
     there: std::sync::OnceLock<Vec<Beside>>,
     /// Reads beside others, writes alone.
-    locks: Locks,
+    locks: RangeLocks,
     /// Bytes that may differ, because a write of them was cancelled.
     unsure: Spans,
 }
@@ -168,7 +168,7 @@ impl Mirror {
         let at = io.offset();
         let end = at.checked_add(io.len() as u64).ok_or(Status::OFFSET_OVERFLOW)?;
         self.settle(open, next, &stands, at..end).await?;
-        let lock = open.locks.lock(next, at..end, false).await?;
+        let lock = open.locks.lock_for(next, at..end, false).await?;
         let (mut bad, mut first) = (Vec::new(), None);
         for member in self.members.to_read(self.policy) {
             match read_into(&stands[member], &mut io).await {
@@ -232,7 +232,7 @@ impl Mirror {
         let mut at = bytes.start;
         while at < bytes.end {
             let end = bytes.end.min(at.saturating_add(CHUNK));
-            let _lock = open.locks.lock(next, at..end, true).await?;
+            let _lock = open.locks.lock_for(next, at..end, true).await?;
             let data = stands[from].read(at, (end - at) as usize).await?;
             let n = data.len() as u64;
             if n > 0 {
@@ -277,7 +277,7 @@ impl Mirror {
         } else {
             at..at.checked_add(len).ok_or(Status::OFFSET_OVERFLOW)?
         };
-        let _lock = open.locks.lock(next, range.clone(), true).await?;
+        let _lock = open.locks.lock_for(next, range.clone(), true).await?;
         self.expect_quorum()?;
         let active = self.members.active(true);
         let writes: Vec<_> = active
@@ -352,7 +352,7 @@ impl Mirror {
     ) -> Result<u64, Status> {
         let from = *self.members.active(false).first().ok_or(Status::IO_DEVICE_ERROR)?;
         let len = {
-            let _lock = open.locks.lock(next, ALL, true).await?;
+            let _lock = open.locks.lock_for(next, ALL, true).await?;
             let len = stands[from].ask(QueryInformation).await?.len();
             let there = stands[member].ask(QueryInformation).await?.len();
             if there != len {
@@ -363,7 +363,7 @@ impl Mirror {
         let copied = self.copy(open, next, stands, 0..len, from, member).await?;
         stands[member].ask(Flush { data_only: true }).await?;
         // Requests that have begun without it have ended.
-        drop(open.locks.lock(next, ALL, true).await?);
+        drop(open.locks.lock_for(next, ALL, true).await?);
         Ok(copied)
     }
 }
@@ -441,7 +441,7 @@ impl Filter for Mirror {
                 let (len, file) = (io.arg(), io.file().name());
                 Box::pin(async {
                     let stands = self.stands(open, next, How::default()).await?;
-                    let _lock = open.locks.lock(next, ALL, true).await?;
+                    let _lock = open.locks.lock_for(next, ALL, true).await?;
                     self.change(open, next, &stands, file, || SetLength { len }).await
                 })
                 .await
@@ -463,7 +463,7 @@ impl Filter for Mirror {
                 let file = io.file().name();
                 Box::pin(async {
                     let stands = self.stands(open, next, How::default()).await?;
-                    let _lock = open.locks.lock(next, ALL, true).await?;
+                    let _lock = open.locks.lock_for(next, ALL, true).await?;
                     self.change(open, next, &stands, file, || zero).await
                 })
                 .await
