@@ -201,6 +201,15 @@ impl<const WORDS: usize> Payload<WORDS> {
         })
     }
 
+    /// Drops what it holds, in place: it counts as empty before.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        if let Some(drop) = self.vtable.take().and_then(|vtable| vtable.drop) {
+            // SAFETY: the table is that of the value held (invariant), which nobody finds any more.
+            unsafe { drop((&raw mut self.storage).cast()) };
+        }
+    }
+
     #[inline]
     fn holds<T: 'static>(&self) -> bool {
         // The same table implies the same type, for a table names its type's id; the reverse does
@@ -220,10 +229,7 @@ impl<const WORDS: usize> Default for Payload<WORDS> {
 impl<const WORDS: usize> Drop for Payload<WORDS> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(drop) = self.vtable.and_then(|vtable| vtable.drop) {
-            // SAFETY: the table is that of the value held (invariant), which dies here.
-            unsafe { drop((&raw mut self.storage).cast()) };
-        }
+        self.clear();
     }
 }
 

@@ -96,6 +96,7 @@ impl Alarm {
     }
 
     /// Whether parts are handed out, for writing or for anything.
+    #[cold]
     pub(super) fn is_shared(&self, only_for_writing: bool) -> bool {
         self.shares().iter().any(|(_, how)| !only_for_writing || *how == Access::Writing)
     }

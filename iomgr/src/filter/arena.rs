@@ -1,8 +1,8 @@
-//! Memory for the futures of filters: chunks of a few sizes, kept by each thread.
+//! Memory for the futures of filters: chunks of a few sizes, kept by each processor.
 //!
-//! A call takes its chunk when it begins and gives it back when its request has unwound past it,
-//! nearly always on the same thread, so in steady state nothing is allocated. Larger futures than
-//! the largest chunk come from the heap, each time; [`heap_futures`] counts them.
+//! A call takes its chunk when it begins and gives it back when its request has unwound past it, to the
+//! same processor, so in steady state nothing is allocated. Larger futures than the largest chunk come
+//! from the heap, each time; [`heap_futures`] counts them.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const SIZES: [usize; 4] = [256, 512, 1024, 4096];
 /// Chunks are aligned to a cache line.
 const ALIGN: usize = 64;
-/// Bytes of each size that a thread keeps.
+/// Bytes of each size that a processor keeps.
 const KEPT: usize = 256 << 10;
 
 static HEAP: AtomicU64 = AtomicU64::new(0);
@@ -40,9 +40,10 @@ struct List {
     len: Cell<usize>,
 }
 
-struct Lists([List; SIZES.len()]);
+/// A processor's chunks.
+pub(crate) struct Arena([List; SIZES.len()]);
 
-impl Drop for Lists {
+impl Drop for Arena {
     fn drop(&mut self) {
         for (list, size) in self.0.iter().zip(SIZES) {
             while let Some(chunk) = list.pop() {
@@ -79,21 +80,8 @@ impl List {
     }
 }
 
-thread_local! {
-    static LISTS: Lists = const { Lists([const { List::new() }; SIZES.len()]) };
-}
-
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, ALIGN).expect("a power of two")
-}
-
-/// The size that is right for a layout; none of them: the heap.
-const fn size_class(of: Layout) -> usize {
-    let mut class = 0;
-    while class < SIZES.len() && (SIZES[class] < of.size() || ALIGN < of.align()) {
-        class += 1;
-    }
-    class
 }
 
 fn allocate(of: Layout) -> NonNull<u8> {
@@ -101,40 +89,59 @@ fn allocate(of: Layout) -> NonNull<u8> {
     NonNull::new(unsafe { alloc(of) }).unwrap_or_else(|| handle_alloc_error(of))
 }
 
-/// Memory of the layout given, to be given back by [`give`]. It is not of size 0.
-#[inline]
-pub(super) fn take(of: Layout) -> NonNull<u8> {
-    let class = size_class(of);
-    if class == SIZES.len() {
-        HEAP.fetch_add(1, Ordering::Relaxed);
-        return allocate(of);
-    }
-    let kept = LISTS.try_with(|lists| lists.0[class].pop()).ok().flatten();
-    kept.unwrap_or_else(|| allocate(layout(SIZES[class])))
+/// How much memory a value needs, known when the program is compiled.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    layout: Layout,
+    /// The size that is right for it; none of them: the heap.
+    class: usize,
 }
 
-/// Gives memory back.
-///
-/// # Safety
-/// It came from [`take`] with the same layout, and is nobody's any more.
-#[inline]
-pub(super) unsafe fn give(chunk: NonNull<u8>, of: Layout) {
-    let class = size_class(of);
-    // SAFETY: the caller's.
-    unsafe {
-        if class == SIZES.len() {
-            return dealloc(chunk.as_ptr(), of);
+impl Size {
+    /// A value's, which is not of size 0.
+    pub(super) const fn of<T>() -> Size {
+        Size::new(Layout::new::<T>())
+    }
+
+    const fn new(layout: Layout) -> Size {
+        let mut class = 0;
+        while class < SIZES.len() && (SIZES[class] < layout.size() || ALIGN < layout.align()) {
+            class += 1;
         }
-        let kept = LISTS.try_with(|lists| {
-            let room = lists.0[class].len.get() < KEPT / SIZES[class];
-            if room {
-                lists.0[class].push(chunk);
+        Size { layout, class }
+    }
+}
+
+impl Arena {
+    pub(crate) const fn new() -> Arena {
+        Arena([const { List::new() }; SIZES.len()])
+    }
+
+    /// Memory of the size given, to be given back by [`Arena::give`].
+    #[inline]
+    pub(super) fn take(&self, of: Size) -> NonNull<u8> {
+        match self.0.get(of.class) {
+            Some(list) => list.pop().unwrap_or_else(|| allocate(layout(SIZES[of.class]))),
+            None => {
+                HEAP.fetch_add(1, Ordering::Relaxed);
+                allocate(of.layout)
             }
-            room
-        });
-        // The thread is ending, or has enough.
-        if kept != Ok(true) {
-            dealloc(chunk.as_ptr(), layout(SIZES[class]));
+        }
+    }
+
+    /// Gives memory back.
+    ///
+    /// # Safety
+    /// It came from [`Arena::take`], for the same size, and is nobody's any more.
+    #[inline]
+    pub(super) unsafe fn give(&self, chunk: NonNull<u8>, of: Size) {
+        // SAFETY: the caller's.
+        unsafe {
+            match self.0.get(of.class) {
+                Some(list) if list.len.get() < KEPT / SIZES[of.class] => list.push(chunk),
+                Some(_) => dealloc(chunk.as_ptr(), layout(SIZES[of.class])),
+                None => dealloc(chunk.as_ptr(), of.layout),
+            }
         }
     }
 }
@@ -143,37 +150,40 @@ pub(super) unsafe fn give(chunk: NonNull<u8>, of: Layout) {
 mod tests {
     use super::*;
 
+    fn size(bytes: usize, align: usize) -> Size {
+        Size::new(Layout::from_size_align(bytes, align).unwrap())
+    }
+
     #[test]
     fn chunks_come_back() {
-        let small = Layout::from_size_align(200, 8).unwrap();
-        let first = take(small);
+        let (arena, small) = (Arena::new(), size(200, 8));
+        let first = arena.take(small);
         // SAFETY: just taken.
-        unsafe { give(first, small) };
-        assert_eq!(take(small), first, "the one used last");
+        unsafe { arena.give(first, small) };
+        assert_eq!(arena.take(small), first, "the one used last");
         // SAFETY: as above.
-        unsafe { give(first, small) };
+        unsafe { arena.give(first, small) };
     }
 
     #[test]
     fn what_is_too_large_is_counted() {
-        for of in [Layout::from_size_align(5000, 8), Layout::from_size_align(128, 128)] {
-            let of = of.unwrap();
-            let before = heap_futures();
-            let memory = take(of);
+        for of in [size(5000, 8), size(128, 128)] {
+            let (arena, before) = (Arena::new(), heap_futures());
+            let memory = arena.take(of);
             assert!(heap_futures() > before);
             // SAFETY: just taken.
-            unsafe { give(memory, of) };
+            unsafe { arena.give(memory, of) };
         }
     }
 
     #[test]
-    fn a_thread_keeps_a_limited_number() {
-        let of = Layout::from_size_align(4096, 64).unwrap();
-        let all: Vec<_> = (0..KEPT / 4096 + 10).map(|_| take(of)).collect();
+    fn a_processor_keeps_a_limited_number() {
+        let (arena, of) = (Arena::new(), size(4096, 64));
+        let all: Vec<_> = (0..KEPT / 4096 + 10).map(|_| arena.take(of)).collect();
         for chunk in all {
             // SAFETY: just taken.
-            unsafe { give(chunk, of) };
+            unsafe { arena.give(chunk, of) };
         }
-        LISTS.with(|lists| assert_eq!(lists.0[3].len.get(), KEPT / 4096));
+        assert_eq!(arena.0[3].len.get(), KEPT / 4096);
     }
 }

@@ -21,7 +21,6 @@
 //!   call has sent below in the request's own name has come back, and every part of the data that
 //!   was handed out has been dropped. A panic of the future is caught here, for the same reason.
 
-use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
 use std::mem::{self, ManuallyDrop, MaybeUninit};
@@ -32,7 +31,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use super::alarm::{self, Alarm};
-use super::arena;
+use super::arena::Size;
 use super::next::Next;
 use crate::buf::Payload;
 use crate::irp::slot::{IoStatus, Phase, SlotPtr, flags};
@@ -56,13 +55,11 @@ mod mark {
     pub const BELOW: u16 = 1;
     /// Nobody on the stack has the request: the call waits for a wake.
     pub const WAITING: u16 = 2;
-    /// The future is being polled.
-    pub const POLLING: u16 = 4;
     /// It is to be polled once more before anything else.
     pub const AGAIN: u16 = 8;
     /// The future wants the request sent below.
     pub const WANTED: u16 = 16;
-    /// The request has come back, and the future has not seen it.
+    /// The request has come back since it was last asked for.
     pub const CAME_BACK: u16 = 32;
     /// The future has ended; `outcome` is what it said.
     pub const ENDED: u16 = 64;
@@ -76,7 +73,8 @@ mod mark {
     pub const DROPPED: u16 = 1024;
 }
 
-/// See the module's header.
+/// See the module's header. What every call uses comes first, in one cache line.
+#[repr(C)]
 pub(crate) struct Call {
     slot: SlotPtr,
     /// The filter's own, wherever the request is.
@@ -85,25 +83,28 @@ pub(crate) struct Call {
     /// Written on its thread; read, during a poll, by one that the poll waits for.
     marks: AtomicU16,
     refusals: Cell<u16>,
+    /// The future is being polled.
+    polling: Cell<bool>,
     /// For the drivers below, if `MOVED`.
-    offset: Cell<u64>,
     len: Cell<u32>,
     /// If `ENDED`.
     outcome: Cell<MaybeUninit<IoStatus>>,
+    /// Of whoever polls the future that waits for the request, unless that is the call itself.
+    waiter: UnsafeCell<Option<Waker>>,
+    alarm: OnceLock<Arc<Alarm>>,
     /// What was lent to the drivers below, until the future takes it back, or the call goes.
     lent: UnsafeCell<Payload>,
     /// Its memory, if `LENT`.
     memory: Cell<MaybeUninit<(*mut u8, u32)>>,
-    /// Of whoever polls the future that waits for the request, unless that is the call itself.
-    waiter: UnsafeCell<Option<Waker>>,
-    alarm: OnceLock<Arc<Alarm>>,
+    /// For the drivers below, if `MOVED`.
+    offset: Cell<u64>,
 }
 
 /// What a future's type is needed for.
 struct Table {
-    poll: unsafe fn(NonNull<Call>, &mut Context<'_>) -> Poll<Outcome>,
+    poll: unsafe fn(NonNull<Call>),
     drop: unsafe fn(NonNull<Call>),
-    layout: Layout,
+    size: Size,
 }
 
 /// A call and its future.
@@ -115,19 +116,37 @@ struct Body<F> {
 
 impl<F: Future<Output = Outcome>> Body<F> {
     const TABLE: &'static Table =
-        &Table { poll: poll::<F>, drop: drop_future::<F>, layout: Layout::new::<Body<F>>() };
+        &Table { poll: poll::<F>, drop: drop_future::<F>, size: Size::of::<Body<F>>() };
 }
 
+/// Polls the future once, and drops it when it has ended: `ENDED` is set then, and `DROPPED`. All that
+/// a poll takes is in this one function, for it costs as much as what most futures do.
+///
 /// # Safety
-/// The call is that of a `Body<F>`, pinned where it is, whose future has not ended.
-unsafe fn poll<F: Future<Output = Outcome>>(
-    call: NonNull<Call>,
-    cx: &mut Context<'_>,
-) -> Poll<Outcome> {
-    // SAFETY: the caller's. `ManuallyDrop` is transparent; the call beside it is not touched.
+/// The call is that of a `Body<F>`, pinned where it is, whose future has not ended; on its thread, and no
+/// poll of it is under way.
+unsafe fn poll<F: Future<Output = Outcome>>(this: NonNull<Call>) {
+    // SAFETY: the caller's. `ManuallyDrop` is transparent; of the call beside the future nothing is
+    // borrowed for writing.
     unsafe {
-        let future = &raw mut (*call.cast::<Body<F>>().as_ptr()).future;
-        Pin::new_unchecked(&mut *future.cast::<F>()).poll(cx)
+        let call = this.as_ref();
+        call.polling.set(true);
+        let outer = POLLED.replace(this.as_ptr());
+        let waker = ManuallyDrop::new(alarm::borrowed(this));
+        let polled = caught(|| {
+            let future = &raw mut (*this.cast::<Body<F>>().as_ptr()).future;
+            let polled =
+                Pin::new_unchecked(&mut *future.cast::<F>()).poll(&mut Context::from_waker(&waker));
+            if let Poll::Ready(outcome) = polled {
+                call.end(outcome, mark::DROPPED);
+                ManuallyDrop::drop(&mut *future);
+            }
+        });
+        POLLED.set(outer);
+        call.polling.set(false);
+        if polled.is_none() {
+            call.panicked();
+        }
     }
 }
 
@@ -157,15 +176,16 @@ impl Owned {
         make: impl FnOnce(NonNull<Call>) -> F,
     ) -> Owned {
         let table = Body::<F>::TABLE;
-        let call = arena::take(table.layout).cast::<Call>();
-        // SAFETY: the memory is right for the body, and ours.
+        // SAFETY: the request lives; the memory is right for the body, and ours.
         unsafe {
+            let call = (*slot.0.as_ptr()).core.as_ref().arena().take(table.size).cast::<Call>();
             call.write(Call {
                 slot,
                 device: NonNull::from(slot.device()),
                 table,
                 marks: AtomicU16::new(0),
                 refusals: Cell::new(0),
+                polling: Cell::new(false),
                 offset: Cell::new(0),
                 len: Cell::new(0),
                 outcome: Cell::new(MaybeUninit::uninit()),
@@ -185,8 +205,8 @@ impl Owned {
                     call.as_ref().panicked();
                 }
             }
+            Owned(call)
         }
-        Owned(call)
     }
 
     pub(super) fn call(&self) -> NonNull<Call> {
@@ -195,34 +215,28 @@ impl Owned {
 }
 
 impl Drop for Owned {
+    #[inline]
     fn drop(&mut self) {
-        /// Also when the future's drop panics.
-        struct Free(NonNull<Call>, Layout);
-        impl Drop for Free {
-            fn drop(&mut self) {
-                // SAFETY: the owner goes, and nobody else has the address: the alarm has been told.
-                unsafe {
-                    if let Some(alarm) = self.0.as_ref().alarm.get() {
-                        alarm.disconnect();
-                    }
-                    self.0.drop_in_place();
-                    arena::give(self.0.cast(), self.1);
-                }
-            }
-        }
-        // SAFETY: ours; the table is that of its body.
+        // SAFETY: ours, on the call's thread; the request, whose location had this, lives.
         unsafe {
-            let call = self.0.as_ref();
-            let _free = Free(self.0, call.table.layout);
             Call::drop_future(self.0);
+            let call = self.0.as_ref();
+            if call.alarm.get().is_some()
+                || (*call.waiter.get()).is_some()
+                || !(*call.lent.get()).is_empty()
+            {
+                Call::leave_rest(self.0);
+            }
+            let core = (*call.slot.0.as_ptr()).core;
+            core.as_ref().arena().give(self.0.cast(), call.table.size);
         }
     }
 }
 
 /// What the driver is to do after a poll.
 pub(super) enum Step {
-    /// Complete the request.
-    Done(IoStatus),
+    /// Complete the request, with [`Call::outcome`].
+    Done,
     /// Send it below; [`Call::equip`] first.
     Down,
     /// Keep it; [`Call::wait`].
@@ -261,10 +275,13 @@ impl Call {
         unsafe { self.device.as_ref() }
     }
 
-    /// Foreign code has panicked in place of saying what the result is.
+    /// Foreign code has panicked, in place of saying what the result is or after that.
+    #[cold]
     fn panicked(&self) {
         self.device().report_bug("a filter panicked", true);
-        self.end(Err(Status::DRIVER_INTERNAL_ERROR));
+        if !self.has(mark::ENDED) {
+            self.end(Err(Status::DRIVER_INTERNAL_ERROR), 0);
+        }
     }
 
     fn core(&self) -> &Core {
@@ -332,20 +349,17 @@ impl Call {
         // SAFETY: the caller's.
         unsafe {
             let call = this.as_ref();
-            call.clear(mark::BELOW);
-            call.has_come_back();
-            if call.has(mark::POLLING) {
-                call.set(mark::AGAIN);
-                return false;
-            }
-            true
+            let polling = call.polling.get();
+            call.has_come_back(if polling { mark::AGAIN } else { 0 });
+            !polling
         }
     }
 
-    /// Notes that there is a result, and wakes who waits for it.
+    /// Notes that there is a result, with other marks, and wakes who waits for it.
     #[inline]
-    fn has_come_back(&self) {
-        self.set(mark::CAME_BACK);
+    fn has_come_back(&self, more: u16) {
+        let marks = self.marks.load(Ordering::Relaxed) & !mark::BELOW;
+        self.marks.store(marks | mark::CAME_BACK | more, Ordering::Relaxed);
         // SAFETY: on the call's thread; nothing else is done meanwhile.
         if let Some(waiter) = unsafe { (*self.waiter.get()).take() } {
             wake::wake(waiter);
@@ -356,50 +370,71 @@ impl Call {
     ///
     /// # Safety
     /// On the call's thread; no poll of it is under way.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn step(this: NonNull<Call>) -> Step {
         // SAFETY: the caller's; the call goes with its location, which we have.
         unsafe {
             let call = this.as_ref();
             loop {
                 if !call.has(mark::ENDED) {
-                    Self::poll(this);
+                    (call.table.poll)(this);
                 }
-                if call.has(mark::ENDED) {
-                    // Both may hold parts of the data; the future may hand some out even now.
-                    Self::drop_future(this);
-                    let lent = mem::take(&mut *call.lent.get());
-                    if !lent.is_empty() && caught(|| drop(lent)).is_none() {
-                        call.device().report_bug("a buffer that a filter lent panicked", false);
-                    }
-                    if call.alarm.get().is_some_and(|alarm| alarm.is_shared(false)) {
-                        return Step::Wait;
-                    }
-                    return Step::Done(call.outcome.get().assume_init());
+                let marks = call.marks.load(Ordering::Relaxed);
+                if marks & mark::ENDED != 0 {
+                    return Self::ended(this);
                 }
-                if call.take(mark::AGAIN) {
-                    continue;
-                }
-                if call.take(mark::WANTED) {
-                    if !Self::refuses(this) {
-                        call.set(mark::BELOW);
+                if marks & mark::AGAIN != 0 {
+                    call.clear(mark::AGAIN);
+                } else if marks & mark::WANTED != 0 {
+                    if !call.refuses() {
+                        call.marks.store(marks & !mark::WANTED | mark::BELOW, Ordering::Relaxed);
                         return Step::Down;
                     }
-                    continue;
-                }
-                if call.is_cancelled() && !call.has(mark::TOLD) {
+                    call.clear(mark::WANTED);
+                } else if call.is_cancelled() && marks & mark::TOLD == 0 {
                     call.set(mark::TOLD);
-                    continue;
+                } else {
+                    return Step::Wait;
                 }
-                return Step::Wait;
             }
         }
     }
 
-    /// Drops the future, once.
+    /// The future has ended.
+    ///
+    /// # Safety
+    /// As [`Call::step`].
+    #[inline(always)]
+    unsafe fn ended(this: NonNull<Call>) -> Step {
+        // SAFETY: the caller's.
+        unsafe {
+            let call = this.as_ref();
+            // Both may hold parts of the data.
+            Self::drop_future(this);
+            if !(*call.lent.get()).is_empty() {
+                let lent = mem::take(&mut *call.lent.get());
+                if caught(|| drop(lent)).is_none() {
+                    call.device().report_bug("a buffer that a filter lent panicked", false);
+                }
+            }
+            let shared = call.alarm.get().is_some_and(|alarm| alarm.is_shared(false));
+            if shared { Step::Wait } else { Step::Done }
+        }
+    }
+
+    /// What the request ends with: [`Call::step`] has said [`Step::Done`].
+    #[inline]
+    pub(super) fn outcome(&self) -> IoStatus {
+        debug_assert!(self.has(mark::ENDED));
+        // SAFETY: written with the mark.
+        unsafe { self.outcome.get().assume_init() }
+    }
+
+    /// Drops the future, once: one that has panicked, or has not come to its end.
     ///
     /// # Safety
     /// As [`Call::step`]; it is not polled any more.
+    #[inline]
     unsafe fn drop_future(this: NonNull<Call>) {
         // SAFETY: the caller's.
         unsafe {
@@ -413,68 +448,76 @@ impl Call {
         }
     }
 
-    /// Whether the request may not go below (again): if so, that is its result.
-    unsafe fn refuses(this: NonNull<Call>) -> bool {
-        // SAFETY: the request is in hand, and no poll is under way.
+    /// Drops what the call has beside its future. Nobody else has its address afterwards.
+    ///
+    /// # Safety
+    /// As [`Call::step`]; the call is not used any more.
+    #[cold]
+    unsafe fn leave_rest(this: NonNull<Call>) {
+        // SAFETY: the caller's.
         unsafe {
-            let call = this.as_ref();
-            let header = call.slot.0.as_ptr();
+            if let Some(alarm) = this.as_ref().alarm.get() {
+                alarm.disconnect();
+            }
+            let device = this.as_ref().device;
+            // What was lent, and a waker, are foreign code.
+            if caught(|| this.drop_in_place()).is_none() {
+                device.as_ref().report_bug("a filter panicked", true);
+            }
+        }
+    }
+
+    /// Whether the request may not go below (again): if so, that is its result.
+    ///
+    /// # Safety
+    /// The request is in hand, and no poll is under way.
+    #[inline]
+    unsafe fn refuses(&self) -> bool {
+        // SAFETY: the caller's.
+        unsafe {
+            let header = self.slot.0.as_ptr();
+            let lowest = (*self.slot.current()).level + 1 >= (*header).depth;
+            if (*header).result.status != Status::DATA_ABOVE && !lowest && !self.is_cancelled() {
+                return false;
+            }
+            self.refuses_for_cause()
+        }
+    }
+
+    /// # Safety
+    /// As [`Call::refuses`].
+    #[cold]
+    unsafe fn refuses_for_cause(&self) -> bool {
+        // SAFETY: the caller's.
+        unsafe {
+            let header = self.slot.0.as_ptr();
             let status = match (*header).result.status {
                 // It would find the bytes above again.
                 Status::DATA_ABOVE => Status::DATA_ABOVE,
                 // The filter is the bottom.
-                _ if (*call.slot.current()).level + 1 >= (*header).depth => {
+                _ if (*self.slot.current()).level + 1 >= (*header).depth => {
                     Status::INVALID_DEVICE_REQUEST
                 }
-                _ if call.ends_file() => return false,
-                _ if call.is_cancelled() => Status::CANCELLED,
-                _ => return false,
+                _ if self.ends_file() => return false,
+                _ => Status::CANCELLED,
             };
             (*header).result = IoStatus { status, info: 0 };
-            call.has_come_back();
-            call.refusals.set(call.refusals.get() + 1);
-            if call.refusals.get() > MOST_REFUSALS {
-                call.device().report_bug("a filter goes on with a cancelled request", false);
-                call.end(Err(status));
+            self.has_come_back(0);
+            self.refusals.set(self.refusals.get() + 1);
+            if self.refusals.get() > MOST_REFUSALS {
+                self.device().report_bug("a filter goes on with a cancelled request", false);
+                self.end(Err(status), 0);
             }
             true
         }
     }
 
-    /// Polls once. Afterwards `ENDED` may be set.
-    ///
-    /// # Safety
-    /// As [`Call::step`]; the future has not ended.
+    /// Notes what the future has said, with other marks.
     #[inline]
-    unsafe fn poll(this: NonNull<Call>) {
-        /// Puts everything back, whatever panics.
-        struct Polled<'a>(&'a Call, *const Call);
-        impl Drop for Polled<'_> {
-            fn drop(&mut self) {
-                self.0.clear(mark::POLLING);
-                POLLED.set(self.1);
-            }
-        }
-        // SAFETY: the caller's.
-        unsafe {
-            let call = this.as_ref();
-            call.set(mark::POLLING);
-            let polled = Polled(call, POLLED.replace(this.as_ptr()));
-            let waker = ManuallyDrop::new(alarm::borrowed(this));
-            let polled_to = caught(|| (call.table.poll)(this, &mut Context::from_waker(&waker)));
-            drop(polled);
-            match polled_to {
-                Some(Poll::Pending) => {}
-                Some(Poll::Ready(outcome)) => call.end(outcome),
-                None => call.panicked(),
-            }
-        }
-    }
-
-    /// Notes what the future has said.
-    fn end(&self, outcome: Outcome) {
+    fn end(&self, outcome: Outcome, more: u16) {
+        let marks = self.marks.load(Ordering::Relaxed);
         // What is below has no result yet, and may be about to get one on another thread.
-        let last = if self.has(mark::BELOW) {
+        let last = if marks & mark::BELOW != 0 {
             IoStatus { status: Status::SUCCESS, info: 0 }
         } else {
             // SAFETY: in hand.
@@ -490,7 +533,7 @@ impl Call {
         // The request is to get what is kept above its stack, whatever a filter makes of it.
         let above = last.status == Status::DATA_ABOVE;
         self.outcome.set(MaybeUninit::new(if above { last } else { outcome }));
-        self.set(mark::ENDED);
+        self.marks.store(marks | mark::ENDED | more, Ordering::Relaxed);
     }
 
     /// What the drivers below are to see in place of the driver's own parameters.
@@ -541,7 +584,7 @@ impl Call {
         unsafe {
             let call = this.as_ref();
             let slot = call.slot;
-            if call.has(mark::POLLING) {
+            if call.polling.get() {
                 return call.set(mark::AGAIN);
             }
             if call.has(mark::BELOW) && !call.has(mark::ENDED) {
@@ -549,7 +592,7 @@ impl Call {
                 let _frame = core.frame();
                 loop {
                     call.clear(mark::AGAIN);
-                    Self::poll(this);
+                    (call.table.poll)(this);
                     let again = call.has(mark::AGAIN);
                     if call.has(mark::ENDED) || !call.has(mark::BELOW) || !again {
                         break;
@@ -580,22 +623,23 @@ impl Call {
     /// Asks for the request to be sent below. `false`: it is there already, for somebody who has given
     /// it up since.
     pub(super) fn ask(&self, shift: Option<(u64, u32)>) -> bool {
-        if self.has(mark::BELOW | mark::WANTED) {
+        let mut marks = self.marks.load(Ordering::Relaxed);
+        if marks & (mark::BELOW | mark::WANTED) != 0 {
             return false;
         }
-        self.clear(mark::CAME_BACK | mark::MOVED | mark::LENT);
+        marks &= !(mark::CAME_BACK | mark::MOVED | mark::LENT);
         if let Some((offset, len)) = shift {
             self.offset.set(offset);
             self.len.set(len);
-            self.set(mark::MOVED);
+            marks |= mark::MOVED;
         }
-        self.set(mark::WANTED);
+        self.marks.store(marks | mark::WANTED, Ordering::Relaxed);
         true
     }
 
     /// The result of what was asked for, if it is there.
     pub(super) fn answer(&self) -> Option<Outcome> {
-        self.take(mark::CAME_BACK).then(|| {
+        self.has(mark::CAME_BACK).then(|| {
             // SAFETY: it has come back, so it is in hand.
             let result = unsafe { (*self.slot.0.as_ptr()).result };
             if result.status.is_success() { Ok(result.info) } else { Err(result.status) }

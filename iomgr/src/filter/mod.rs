@@ -62,10 +62,12 @@ mod ranges;
 
 use std::future::Future;
 use std::mem;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 pub use crate::processor::Settle;
 pub(crate) use align::Align;
+pub(crate) use arena::Arena;
 pub use arena::heap_futures;
 use call::{Call, Owned, Step};
 pub(crate) use call::{tell, tell_above};
@@ -199,7 +201,7 @@ struct Level2<F>(F);
 impl<F: Filter> Level2<F> {
     /// Makes the call of a request that has just come down.
     #[inline]
-    fn begin(&self, irp: &mut Irp<'_>) {
+    fn begin(&self, irp: &mut Irp<'_>) -> NonNull<Call> {
         // SAFETY: the filter lives as long as the stack, and that, as the file's state for the filter
         // does, until the request has left its file, after it has unwound past this location, which
         // keeps the call.
@@ -214,8 +216,56 @@ impl<F: Filter> Level2<F> {
                 Major::Flush => Owned::new(slot, |c| filter.flush(open, next(c), io(c))),
                 _ => Owned::new(slot, |c| filter.other(open, next(c), io(c))),
             };
+            let call = owned.call();
             irp.set_scratch(owned);
+            call
         }
+    }
+
+    /// Goes on with a request in hand. `back`: it has been below.
+    ///
+    /// # Safety
+    /// On the thread of the request's processor, whose call it is; no poll of that is under way.
+    // Always: each frame more on the way down is a return more, and processors foresee but sixteen.
+    #[inline(always)]
+    unsafe fn go_on(
+        call: NonNull<Call>,
+        mut irp: Irp<'_>,
+        lower: Lower<'_>,
+        back: bool,
+    ) -> Disposition {
+        // SAFETY: the caller's. Nothing touches the call after the request has been passed on.
+        unsafe {
+            match Call::step(call) {
+                Step::Down => {
+                    if back {
+                        irp.forget_lease();
+                    }
+                    Call::equip(call, || irp.next());
+                    lower.forward(irp, On::ALL)
+                }
+                Step::Done => {
+                    let result = call.as_ref().outcome();
+                    irp.complete(result.status, result.info)
+                }
+                Step::Wait => {
+                    let (held, disposition) = irp.hold();
+                    mem::forget(held);
+                    Call::wait(call);
+                    disposition
+                }
+            }
+        }
+    }
+
+    /// Not in `dispatch`, which is what most requests meet but once.
+    ///
+    /// # Safety
+    /// As [`Level2::go_on`].
+    #[cold]
+    unsafe fn resume(call: NonNull<Call>, irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
+        // SAFETY: the caller's.
+        unsafe { Self::go_on(call, irp, lower, true) }
     }
 }
 
@@ -249,31 +299,12 @@ impl<F: Filter> Driver for Level2<F> {
     }
 
     fn dispatch(&self, mut irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
-        let (call, resumed) = match call::of(&irp) {
-            Some(call) => (call, true),
-            None => {
-                self.begin(&mut irp);
-                (call::of(&irp).expect("just begun"), false)
-            }
-        };
         // SAFETY: on the thread of the request's processor; its driver side is ours, so no poll is
-        // under way. Nothing touches the call after the request has been passed on.
+        // under way.
         unsafe {
-            match Call::step(call) {
-                Step::Done(result) => irp.complete(result.status, result.info),
-                Step::Down => {
-                    if resumed {
-                        irp.forget_lease();
-                    }
-                    Call::equip(call, || irp.next());
-                    lower.forward(irp, On::ALL)
-                }
-                Step::Wait => {
-                    let (held, disposition) = irp.hold();
-                    mem::forget(held);
-                    Call::wait(call);
-                    disposition
-                }
+            match call::of(&irp) {
+                None => Self::go_on(self.begin(&mut irp), irp, lower, false),
+                Some(call) => Self::resume(call, irp, lower),
             }
         }
     }
@@ -284,7 +315,8 @@ impl<F: Filter> Driver for Level2<F> {
         unsafe {
             let step = if Call::came_back(call) { Call::step(call) } else { Step::Wait };
             match step {
-                Step::Done(result) => {
+                Step::Done => {
+                    let result = call.as_ref().outcome();
                     irp.set_result(result.status, result.info);
                     irp.proceed()
                 }

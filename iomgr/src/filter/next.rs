@@ -64,6 +64,7 @@ impl<'a> Next<'a> {
     /// # Cancel safety
     /// Dropped before it is done, it asks for the request itself to end early: the filter's function can
     /// send nothing more below in its name, and what it returns is the result.
+    #[inline]
     pub fn forward<'i>(self, io: &'i mut Io<'_>) -> Forward<'i> {
         debug_assert!(io.call() == self.call, "another request's");
         io.expect_whole();
@@ -179,7 +180,7 @@ impl Forward<'_> {
     }
 
     /// `equip`: called before it is sent.
-    #[inline]
+    #[inline(always)]
     fn poll_with(
         &mut self,
         cx: &mut Context<'_>,
@@ -209,7 +210,7 @@ impl Forward<'_> {
 impl Future for Forward<'_> {
     type Output = Result<usize, Status>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.poll_with(cx, |_| ())
     }

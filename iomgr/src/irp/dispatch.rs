@@ -156,16 +156,24 @@ pub(crate) unsafe fn issue(slot: SlotPtr) -> bool {
 
 /// Copies the current location to the next one, once (I-8).
 pub(crate) unsafe fn prepare_next(slot: SlotPtr) {
-    // SAFETY: the caller owns the driver side; the slab keeps one location more than the depth.
+    // SAFETY: the caller owns the driver side.
     unsafe {
-        let header = slot.0.as_ptr();
-        if (*header).flags.has(flags::NEXT_READY) {
-            return;
+        if !(*slot.0.as_ptr()).flags.has(flags::NEXT_READY) {
+            (*slot.0.as_ptr()).flags.set(flags::NEXT_READY);
+            copy_to_next(slot);
         }
-        (*header).flags.set(flags::NEXT_READY);
-        let current = &*slot.location((*header).cursor);
-        let next = current.copy_for_next(current.level + 1);
-        *slot.location((*header).cursor + 1) = next;
+    }
+}
+
+/// # Safety
+/// The caller owns the driver side.
+#[inline]
+unsafe fn copy_to_next(slot: SlotPtr) {
+    // SAFETY: the caller's; the slab keeps one location more than the depth. What is overwritten is
+    // no value: who unwinds leaves the scratch empty.
+    unsafe {
+        let current = slot.current();
+        current.add(1).write((*current).copy_for_next((*current).level + 1));
     }
 }
 
@@ -236,9 +244,12 @@ pub(crate) unsafe fn forward(slot: SlotPtr, on: u8) -> Disposition {
         if !has_lower(slot) {
             return nothing_below(slot);
         }
-        prepare_next(slot);
         let header = slot.0.as_ptr();
-        (*header).flags.clear(flags::NEXT_READY);
+        if (*header).flags.has(flags::NEXT_READY) {
+            (*header).flags.clear(flags::NEXT_READY);
+        } else {
+            copy_to_next(slot);
+        }
         (*header).cursor += 1;
         (*slot.current()).control = on;
         visit(slot)
@@ -392,11 +403,12 @@ unsafe fn fetch_above(slot: SlotPtr) -> bool {
 unsafe fn clear_scratch(slot: SlotPtr) {
     // SAFETY: the driver side is ours.
     unsafe {
-        if (*slot.current()).scratch.is_empty() {
+        let scratch = &raw mut (*slot.current()).scratch;
+        if (*scratch).is_empty() {
             return;
         }
-        let scratch = mem::take(&mut (*slot.current()).scratch);
-        if caught(|| drop(scratch)).is_none() {
+        // Foreign code, which has no way to the location.
+        if caught(|| (*scratch).clear()).is_none() {
             slot.device().report_bug(PANICKED, true);
         }
     }

@@ -191,8 +191,12 @@ impl<'a> Irp<'a> {
             let prepared = (*self.slot.0.as_ptr()).flags.has(flags::NEXT_READY);
             assert!(!prepared || (*own).control & control::LENT == 0, "a buffer is lent");
             (*own).control &= !control::LENT;
-            // Dropped last: it may be foreign code.
-            drop(mem::replace(&mut (*own).scratch, Payload::new(value)));
+            if (*own).scratch.is_empty() {
+                (&raw mut (*own).scratch).write(Payload::new(value));
+            } else {
+                // Dropped last: it may be foreign code.
+                drop(mem::replace(&mut (*own).scratch, Payload::new(value)));
+            }
         }
     }
 

@@ -49,6 +49,7 @@ use crate::clock;
 use crate::counters::{Counters, IrpCounts};
 use crate::driver_counts;
 use crate::file::FileObject;
+use crate::filter::Arena;
 use crate::hal::{self, Hal, Op, Token, Wait};
 use crate::irp::finish;
 use crate::irp::slab::Slab;
@@ -89,6 +90,8 @@ pub(crate) struct Core {
     /// `None` once torn down.
     hal: RefCell<Option<Box<dyn Hal>>>,
     slab: RefCell<Slab>,
+    /// For the futures of filters.
+    arena: Arena,
     wheel: RefCell<Wheel<Timer>>,
     /// Milliseconds since the process's epoch, read once a turn.
     now: Cell<u64>,
@@ -497,6 +500,10 @@ impl Core {
     }
 
     #[inline]
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
     pub(crate) fn driver_counts(&self) -> &driver_counts::Counts {
         &self.driver_counts
     }
@@ -621,6 +628,7 @@ impl Processor {
             bequeathed: Cell::new(false),
             hal: RefCell::new(Some(hal)),
             slab: RefCell::new(Slab::new()),
+            arena: Arena::new(),
             wheel: RefCell::new(Wheel::new()),
             now: Cell::new(timers::tick_of(clock::now())),
             runnable: Cell::new(false),
