@@ -168,6 +168,8 @@ pub enum Op {
         msg: *mut c_void,
         /// `MSG_*` flags.
         flags: c_int,
+        /// The socket carries messages, no stream.
+        messages: bool,
     },
     /// `sendmsg`; implementations add `MSG_NOSIGNAL`.
     SendMsg {

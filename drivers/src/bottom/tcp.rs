@@ -56,7 +56,7 @@ impl Receives for StreamDriver {
             // The header tells the address, or whether the message was longer.
             minor::NONE | minor::PEEK | minor::NOW | minor::VECTORED => {
                 let msg = Envelope::receive(&mut irp);
-                Op::RecvMsg { fd, msg, flags: flags | libc::MSG_CMSG_CLOEXEC }
+                Op::RecvMsg { fd, msg, flags: flags | libc::MSG_CMSG_CLOEXEC, messages }
             }
             // Completing it settles it.
             _ => return irp.complete(Status::INVALID_DEVICE_REQUEST, 0),

@@ -9,6 +9,7 @@
 
 mod epoll;
 mod generation;
+mod message;
 mod pool;
 pub mod sim;
 pub mod system;

@@ -82,7 +82,10 @@ pub(super) unsafe fn attempt(op: &Op, progress: &mut u32, buffers: &mut Buffers)
             Err(result) => Tried::Done(result),
         },
         // SAFETY: as above.
-        Op::RecvMsg { fd, msg, flags } => once(unsafe { sys::recvmsg(fd, msg, flags) }),
+        Op::RecvMsg { fd, msg, flags, messages } => {
+            // SAFETY: as above.
+            once(unsafe { sys::recvmsg(fd, msg, flags, messages) })
+        }
         Op::Send { fd, buf, len, flags } => {
             let len = len.min(sys::MOST);
             let all = flags & libc::MSG_WAITALL != 0;

@@ -20,9 +20,19 @@ pub(super) struct Buffers {
     free: Vec<u16>,
 }
 
+/// Bytes asked for of a buffer of `size`; 0: all of it.
+fn within(size: u32, most: u32) -> u32 {
+    if most == 0 { size } else { most.min(size) }
+}
+
 impl Buffers {
     pub(super) fn new(count: u16, size: u32) -> Buffers {
         Buffers { count, size, pool: None, free: Vec::new() }
+    }
+
+    /// The most that [`Buffers::receive`] receives.
+    pub(super) fn most(&self, most: u32) -> u32 {
+        within(self.size, most)
     }
 
     /// Receives at most `most` bytes (0: a whole buffer) without waiting: a lease, or the result
@@ -39,7 +49,7 @@ impl Buffers {
         // The one that came home last is still in the cache.
         free.extend(pool.pop_returned());
         let Some(&id) = free.last() else { return Err(-libc::ENOBUFS) };
-        let len = if most == 0 { *size } else { most.min(*size) };
+        let len = within(*size, most);
         // SAFETY: the buffer is free, so nobody else uses it, and `len` is within it.
         let received = unsafe { sys::recv(fd, pool.address(id), len, 0) };
         if received <= 0 {

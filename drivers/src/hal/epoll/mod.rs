@@ -152,7 +152,10 @@ impl EpollHal {
             let write = event.is_writable() || event.is_write_closed();
             // An error, or something of the kernel's invention: everyone has a look.
             let all = event.is_error() || !(read || write);
-            self.visit(event.token().0 as c_int, read || all, write || all);
+            let usual = !(all || event.is_read_closed() || event.is_priority());
+            let fd = event.token().0 as c_int;
+            self.table.heard(fd, usual);
+            self.visit(fd, read || all, write || all);
         }
         self.events = events;
         Ok(())

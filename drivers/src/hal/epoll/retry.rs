@@ -29,7 +29,9 @@ impl EpollHal {
 
     fn retry(&mut self, fd: c_int, side: Side) {
         while let Some(index) = self.table.first(fd, side) {
-            if !self.retry_one(index) {
+            let op = self.table.entry(index).op;
+            let empty = self.takes(&op).is_some() && self.table.is_empty(fd);
+            if empty || !self.retry_one(index) {
                 return;
             }
         }
@@ -55,6 +57,7 @@ impl EpollHal {
             Tried::Received(lease) => (lease.len() as i32, Some(lease)),
         };
         let (fd, entry) = self.table.remove(index);
+        self.note_received(fd, &op, result);
         self.restore(fd, &entry);
         self.queue.push_back(Completion { token, result, lease });
         true

@@ -27,9 +27,9 @@ impl EpollHal {
         // SAFETY, of all calls below: the caller keeps `op`'s memory valid until the final
         // completion, and each call either finishes the operation or keeps it until then.
         match op {
-            Op::RecvMsg { fd, msg, flags } if flags & libc::MSG_DONTWAIT != 0 => {
+            Op::RecvMsg { fd, msg, flags, messages } if flags & libc::MSG_DONTWAIT != 0 => {
                 // SAFETY: as above.
-                Some(unsafe { sys::recvmsg(fd, msg, flags) })
+                Some(unsafe { sys::recvmsg(fd, msg, flags, messages) })
             }
             Op::Send { fd, buf, len, flags } if flags & libc::MSG_DONTWAIT != 0 => {
                 // SAFETY: as above.
@@ -109,11 +109,20 @@ impl EpollHal {
                 return None;
             }
         }
+        if self.takes(&op).is_some() && self.table.is_empty(fd) {
+            // A call would only say so.
+            self.enqueue(fd, side, entry);
+            return None;
+        }
         // SAFETY: the caller's promise; a fresh entry has no progress.
         match unsafe { attempt(&op, &mut entry.progress, &mut self.buffers) } {
-            Tried::Done(result) => self.finish(token, result),
+            Tried::Done(result) => {
+                self.note_received(fd, &op, result);
+                self.finish(token, result)
+            }
             Tried::Received(lease) => {
                 let result = lease.len() as i32;
+                self.note_received(fd, &op, result);
                 self.in_flight += 1;
                 self.queue.push_back(Completion { token, result, lease: Some(lease) });
                 None
@@ -228,8 +237,28 @@ impl EpollHal {
             result => result,
         };
         registered.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
-        self.table.open(fd).registered = true;
+        self.table.registered(fd, sys::is_tcp(fd));
         Ok(())
+    }
+
+    /// The most bytes that an operation takes out of a stream; `None`: it takes none.
+    #[inline]
+    pub(super) fn takes(&self, op: &Op) -> Option<u32> {
+        match *op {
+            Op::Recv { len, flags, .. } if flags & libc::MSG_PEEK == 0 => Some(len.min(sys::MOST)),
+            Op::RecvPooled { len, .. } => Some(self.buffers.most(len)),
+            _ => None,
+        }
+    }
+
+    /// Notes what a receive says of what is left.
+    #[inline]
+    pub(super) fn note_received(&mut self, fd: c_int, op: &Op, result: i32) {
+        if let Some(most) = self.takes(op)
+            && let Ok(n) = u32::try_from(result)
+        {
+            self.table.received(fd, n, most);
+        }
     }
 
     /// If the number has been closed, and perhaps given to another file, ends those who waited for

@@ -4,6 +4,7 @@
 
 use std::ffi::{c_int, c_void};
 
+use crate::hal::message;
 use crate::hal::pool::{errno, outcome};
 
 /// The most one operation transfers, by the kernel's own rule; so that a sum fits a result too.
@@ -31,10 +32,10 @@ pub(super) unsafe fn recv(fd: c_int, buf: *mut u8, len: u32, flags: c_int) -> i3
 
 /// # Safety
 /// `msg` is a valid `msghdr`, whose memory may be written.
-pub(super) unsafe fn recvmsg(fd: c_int, msg: *mut c_void, flags: c_int) -> i32 {
+pub(super) unsafe fn recvmsg(fd: c_int, msg: *mut c_void, flags: c_int, messages: bool) -> i32 {
     let flags = flags | libc::MSG_DONTWAIT;
     // SAFETY: the caller vouches for the memory.
-    again(|| unsafe { libc::recvmsg(fd, msg.cast(), flags) })
+    again(|| unsafe { message::receive(fd, msg, flags, messages) })
 }
 
 fn send_flags(flags: c_int) -> c_int {
@@ -52,7 +53,7 @@ pub(super) unsafe fn send(fd: c_int, buf: *const u8, len: u32, flags: c_int) -> 
 /// `msg` is a valid `msghdr`.
 pub(super) unsafe fn sendmsg(fd: c_int, msg: *const c_void, flags: c_int) -> i32 {
     // SAFETY: the caller vouches for the memory.
-    again(|| unsafe { libc::sendmsg(fd, msg.cast(), send_flags(flags)) })
+    again(|| unsafe { message::send(fd, msg, send_flags(flags)) })
 }
 
 /// Sends what is left of a stream's message after its first `skip` bytes. 0: nothing is.
@@ -181,13 +182,22 @@ pub(super) fn set_nonblocking(fd: c_int, on: bool) -> i32 {
 
 /// Whether a socket carries a stream of bytes, so that one operation may take several parts.
 pub(super) fn is_stream(fd: c_int) -> bool {
-    let mut kind: c_int = 0;
+    option(fd, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
+}
+
+/// Whether it is a TCP socket.
+pub(super) fn is_tcp(fd: c_int) -> bool {
+    option(fd, libc::SO_PROTOCOL) == Some(libc::IPPROTO_TCP)
+}
+
+/// A socket option that is a number.
+fn option(fd: c_int, name: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
     let mut len = size_of::<c_int>() as libc::socklen_t;
     // SAFETY: both out-parameters live through the call and have the sizes the call is told.
-    let got = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &mut len)
-    };
-    got == 0 && kind == libc::SOCK_STREAM
+    let got =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &mut len) };
+    (got == 0).then_some(value)
 }
 
 /// Reads what the page cache has of a file; `None` if only a call that may block can tell.

@@ -68,6 +68,11 @@ pub(super) struct Descriptor {
     generation: u32,
     /// In the epoll set.
     pub(super) registered: bool,
+    /// A receive that does not fill its buffer leaves nothing behind, and what comes then gives an
+    /// event: TCP that nothing else has been heard of.
+    short_empties: bool,
+    /// One has done so, and there has been no event since.
+    emptied: bool,
 }
 
 /// Tokens are addresses: spread them by multiplication, no attacker chooses them.
@@ -117,6 +122,8 @@ impl Table {
                 lists: [List { first: NIL, last: NIL }; 3],
                 generation: generation::current(number),
                 registered: false,
+                short_empties: false,
+                emptied: false,
             });
         }
         &mut self.fds[index]
@@ -131,8 +138,37 @@ impl Table {
     pub(super) fn refresh(&mut self, fd: c_int) {
         if let Some(descriptor) = self.get(fd) {
             descriptor.registered = false;
+            (descriptor.short_empties, descriptor.emptied) = (false, false);
             descriptor.generation = generation::current(fd);
         }
+    }
+
+    /// The number is in the epoll set now; `is_tcp`: what it is.
+    pub(super) fn registered(&mut self, fd: c_int, is_tcp: bool) {
+        let descriptor = self.open(fd);
+        (descriptor.registered, descriptor.short_empties) = (true, is_tcp);
+    }
+
+    /// An event has come; `usual`: of data, or of room for more.
+    pub(super) fn heard(&mut self, fd: c_int, usual: bool) {
+        if let Some(descriptor) = self.get(fd) {
+            descriptor.emptied = false;
+            // Its end, an error, or an urgent mark, at which receives stop: no event tells of what is
+            // beyond that.
+            descriptor.short_empties &= usual;
+        }
+    }
+
+    /// A receive has taken `n` of up to `most` bytes.
+    pub(super) fn received(&mut self, fd: c_int, n: u32, most: u32) {
+        if let Some(descriptor) = self.get(fd) {
+            descriptor.emptied = descriptor.short_empties && n > 0 && n < most;
+        }
+    }
+
+    /// Whether there is nothing to receive, and an event will tell of what comes.
+    pub(super) fn is_empty(&self, fd: c_int) -> bool {
+        self.fds.get(fd as usize).is_some_and(|d| d.emptied) && !self.is_stale(fd)
     }
 
     /// The operation whose turn it is.

@@ -19,7 +19,7 @@ use libc::{
     pread64 as pread, preadv64 as preadv, pwrite64 as pwrite, pwritev64 as pwritev,
 };
 
-use crate::hal::generation;
+use crate::hal::{generation, message};
 
 /// The offset that means the file's own position.
 const CURRENT: u64 = u64::MAX;
@@ -146,15 +146,15 @@ pub unsafe fn perform(op: &Op) -> i32 {
             // SAFETY: as above.
             unsafe { libc::recv(fd, buf.cast(), len as usize, flags) }
         }),
-        Op::RecvMsg { fd, msg, flags } => waiting(fd, libc::POLLIN, || {
+        Op::RecvMsg { fd, msg, flags, messages } => waiting(fd, libc::POLLIN, || {
             // SAFETY: as above.
-            unsafe { libc::recvmsg(fd, msg.cast(), flags) }
+            unsafe { message::receive(fd, msg, flags, messages) }
         }),
         // SAFETY: as above.
         Op::Send { fd, buf, len, flags } => unsafe { send(fd, buf, len as usize, flags) },
         Op::SendMsg { fd, msg, flags } => waiting(fd, libc::POLLOUT, || {
             // SAFETY: as above.
-            unsafe { libc::sendmsg(fd, msg.cast(), flags | libc::MSG_NOSIGNAL) }
+            unsafe { message::send(fd, msg, flags | libc::MSG_NOSIGNAL) }
         }),
         Op::Accept { fd } => waiting(fd, libc::POLLIN, || {
             // SAFETY: a null address asks for none.

@@ -66,7 +66,7 @@ pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
         Op::WriteV { fd, iov, count, offset } => {
             opcode::Writev::new(Fd(fd), iov.cast(), count).offset(offset).build()
         }
-        Op::RecvMsg { fd, msg, flags } => {
+        Op::RecvMsg { fd, msg, flags, .. } => {
             opcode::RecvMsg::new(Fd(fd), msg.cast()).flags(flags as u32).build()
         }
         Op::SendMsg { fd, msg, flags } => {

@@ -15,6 +15,7 @@ use std::io;
 
 use overlapped_iomgr::hal::Op;
 
+use crate::hal::message;
 use crate::hal::pool::outcome;
 
 /// Longest read tried on the spot. Beyond, copying dominates and the ring costs little more.
@@ -80,12 +81,12 @@ impl Inline {
             Op::SendMsg { fd, msg, flags } if flags & libc::MSG_WAITALL == 0 => {
                 let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
                 // SAFETY: promised by the caller.
-                let result = outcome(unsafe { libc::sendmsg(fd, msg.cast(), flags) });
+                let result = outcome(unsafe { message::send(fd, msg, flags) });
                 (result != -libc::EAGAIN && result != -libc::EINTR).then_some(result)
             }
-            Op::RecvMsg { fd, msg, flags } if self.receives.tries() => {
+            Op::RecvMsg { fd, msg, flags, messages } if self.receives.tries() => {
                 // SAFETY: promised by the caller.
-                match unsafe { receive(fd, msg, flags | libc::MSG_DONTWAIT) } {
+                match unsafe { receive(fd, msg, flags | libc::MSG_DONTWAIT, messages) } {
                     none if none == -libc::EAGAIN => {
                         self.receives.miss();
                         None
@@ -173,10 +174,10 @@ pub(super) unsafe fn send(fd: c_int, buf: *const u8, len: u32, flags: c_int) -> 
 ///
 /// # Safety
 /// `msg` is a valid `msghdr`, whose memory may be written.
-pub(super) unsafe fn receive(fd: c_int, msg: *mut c_void, flags: c_int) -> i32 {
+pub(super) unsafe fn receive(fd: c_int, msg: *mut c_void, flags: c_int, messages: bool) -> i32 {
     loop {
         // SAFETY: promised by the caller.
-        match outcome(unsafe { libc::recvmsg(fd, msg.cast(), flags) }) {
+        match outcome(unsafe { message::receive(fd, msg, flags, messages) }) {
             interrupted if interrupted == -libc::EINTR => {}
             result => return result,
         }

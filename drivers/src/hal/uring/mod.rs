@@ -270,12 +270,12 @@ unsafe impl Hal for UringHal {
         if matches!(op, Op::RecvPooled { .. }) && !self.buffers.ready(&self.ring) {
             return Some(-libc::ENOBUFS);
         }
-        if let Op::RecvMsg { fd, msg, flags } = op
+        if let Op::RecvMsg { fd, msg, flags, messages } = op
             && flags & libc::MSG_DONTWAIT != 0
         {
             // Waits for nobody, so a trip through the ring would only cost more.
             // SAFETY: promised by the caller.
-            return Some(unsafe { inline::receive(fd, msg, flags) });
+            return Some(unsafe { inline::receive(fd, msg, flags, messages) });
         }
         if let Op::Send { fd, buf, len, flags } = op
             && flags & libc::MSG_DONTWAIT != 0

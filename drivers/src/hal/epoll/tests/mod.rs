@@ -247,7 +247,7 @@ fn bad_descriptors_are_errors() {
         let ops = [
             recv(fd, &mut byte),
             Op::RecvPooled { fd, len: 0 },
-            Op::RecvMsg { fd, msg, flags: 0 },
+            Op::RecvMsg { fd, msg, flags: 0, messages: true },
             send(fd, &[1], libc::MSG_WAITALL),
             Op::SendMsg { fd, msg, flags: 0 },
             Op::Accept { fd },

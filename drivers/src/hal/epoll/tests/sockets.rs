@@ -20,9 +20,10 @@ fn data_that_is_there_and_data_that_comes() {
     b.write_all(b"pong!").unwrap();
     assert_eq!(rig.one(), (2, 5));
     assert_eq!(&buf[..5], b"pong!");
-    b.write_all(b"now").unwrap();
-    std::thread::sleep(Duration::from_millis(10));
-    assert_eq!(rig.start(3, recv(fd, &mut buf)), Some(3));
+    // Full: there may be more.
+    b.write_all(b"pingpong").unwrap();
+    assert_eq!(rig.run(recv(fd, &mut buf[..4])), 4);
+    assert_eq!(rig.start(3, recv(fd, &mut buf)), Some(4));
     // Again and again, by one registration.
     for n in 10..200 {
         assert_eq!(rig.start(n, recv(fd, &mut buf)), None);
@@ -33,6 +34,84 @@ fn data_that_is_there_and_data_that_comes() {
     drop(b);
     assert_eq!(rig.one(), (4, 0), "the end");
     assert_eq!(rig.hal.in_flight(), 0);
+}
+
+/// A socket that has been emptied is not asked again before there is news of it.
+#[test]
+fn a_short_receive_saves_the_call_that_would_find_nothing() {
+    let mut rig = Rig::new();
+    let (a, mut b) = tcp_pair();
+    let fd = a.as_raw_fd();
+    let mut buf = [0u8; 16];
+    assert_eq!(rig.start(1, recv(fd, &mut buf)), None);
+    b.write_all(b"ping").unwrap();
+    assert_eq!(rig.one(), (1, 4));
+    b.write_all(b"pong").unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(rig.start(2, recv(fd, &mut buf)), None, "nobody has asked");
+    assert_eq!(rig.one(), (2, 4));
+    // A look takes nothing, and so says nothing of what is left.
+    b.write_all(b"ping").unwrap();
+    let look = Op::Recv { fd, buf: buf.as_mut_ptr(), len: 16, flags: libc::MSG_PEEK };
+    assert_eq!(rig.run(look), 4);
+    assert_eq!(rig.run(look), 4);
+    assert_eq!(rig.run(recv(fd, &mut buf)), 4);
+}
+
+/// What ends a stream, in one event with its last bytes, is not missed.
+#[test]
+fn the_end_beside_the_last_bytes() {
+    for reset in [false, true] {
+        let mut rig = Rig::new();
+        let (a, mut b) = tcp_pair();
+        let fd = a.as_raw_fd();
+        let mut buf = [0u8; 16];
+        assert_eq!(rig.start(1, recv(fd, &mut buf)), None);
+        b.write_all(b"last").unwrap();
+        if reset {
+            socket2::SockRef::from(&b).set_linger(Some(Duration::ZERO)).unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+            assert_eq!(rig.one(), (1, 4));
+            drop(b);
+            assert_eq!(rig.run(recv(fd, &mut buf)), -libc::ECONNRESET);
+        } else {
+            drop(b);
+            std::thread::sleep(Duration::from_millis(10));
+            assert_eq!(rig.one(), (1, 4));
+        }
+        assert_eq!(rig.run(recv(fd, &mut buf)), 0);
+    }
+}
+
+/// A receive stops at the urgent mark, however much is behind it.
+#[test]
+fn an_urgent_byte_hides_nothing() {
+    let mut rig = Rig::new();
+    let (a, mut b) = tcp_pair();
+    let fd = a.as_raw_fd();
+    let mut buf = [0u8; 16];
+    assert_eq!(rig.start(1, recv(fd, &mut buf)), None);
+    b.write_all(b"before").unwrap();
+    socket2::SockRef::from(&b).send_out_of_band(b"!").unwrap();
+    b.write_all(b"behind").unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(rig.one(), (1, 6));
+    assert_eq!(rig.run(recv(fd, &mut buf)), 6);
+    assert_eq!(&buf[..6], b"behind");
+}
+
+/// Bytes that came with descriptors end a receive on a Unix socket.
+#[test]
+fn unix_sockets_are_always_asked() {
+    let mut rig = Rig::new();
+    let (a, b) = UnixStream::pair().unwrap();
+    let fd = a.as_raw_fd();
+    let mut buf = [0u8; 16];
+    assert_eq!(rig.start(1, recv(fd, &mut buf)), None);
+    (&b).write_all(b"one").unwrap();
+    assert_eq!(rig.one(), (1, 3));
+    (&b).write_all(b"two").unwrap();
+    assert_eq!(rig.start(2, recv(fd, &mut buf)), Some(3));
 }
 
 #[test]
@@ -111,7 +190,7 @@ fn datagrams_are_not_joined() {
     let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
     (msg.msg_iov, msg.msg_iovlen) = (&raw mut iov, 1);
     let fd = a.as_raw_fd();
-    let op = Op::RecvMsg { fd, msg: (&raw mut msg).cast(), flags: 0 };
+    let op = Op::RecvMsg { fd, msg: (&raw mut msg).cast(), flags: 0, messages: true };
     assert_eq!(rig.start(1, op), None);
     assert_eq!(rig.start(3, send(b.as_raw_fd(), b"first", libc::MSG_WAITALL)), Some(5));
     assert_eq!(rig.one(), (1, 5));
