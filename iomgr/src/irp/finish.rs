@@ -409,9 +409,11 @@ unsafe fn free(slot: SlotPtr) {
     // SAFETY: both sides are finished, on the owner's thread.
     unsafe {
         let header = slot.0.as_ptr();
-        let payload = mem::take(&mut (*header).payload);
+        // Most have nothing left: their results have been taken, and nobody has waited.
+        let payload = (!(*header).payload.is_empty()).then(|| mem::take(&mut (*header).payload));
         let companion = slot.set_companion(None);
-        let route = mem::replace(&mut (*header).route, Route::None);
+        let route = (!matches!((*header).route, Route::None | Route::Future(None)))
+            .then(|| mem::replace(&mut (*header).route, Route::None));
         (*header).parking = None;
         (*header).tell = None;
         if (*header).flags.has(flags::SCOPED) {
@@ -420,13 +422,13 @@ unsafe fn free(slot: SlotPtr) {
         leave_file(slot);
         core(slot).free_slot(slot);
         // Last, because dropping them may run code of the user's, which may panic.
-        if !payload.is_empty() {
+        if let Some(payload) = payload {
             discard(payload, "a buffer or result panicked while it was dropped");
         }
         if companion.is_some() {
             discard(companion, "a request's companion panicked while it was dropped");
         }
-        if !matches!(route, Route::None) {
+        if let Some(route) = route {
             discard(route, "a waker panicked while it was dropped");
         }
     }

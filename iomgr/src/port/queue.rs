@@ -79,6 +79,15 @@ impl Shared {
         inner.packets.len() + self.inbox.len()
     }
 
+    /// Takes in what has come, if the queue is empty and something seems to have: who looks at an empty
+    /// port again and again is not in the way of those who post.
+    #[inline]
+    fn refill(&self, inner: &mut Inner) {
+        if inner.packets.is_empty() && self.inbox.seems_filled() {
+            self.drain(inner);
+        }
+    }
+
     /// Takes in what has come.
     #[inline]
     fn drain(&self, inner: &mut Inner) {
@@ -100,9 +109,7 @@ impl Shared {
     /// The oldest packet.
     #[inline]
     fn pop(&self, inner: &mut Inner) -> Option<Packet> {
-        if inner.packets.is_empty() {
-            self.drain(inner);
-        }
+        self.refill(inner);
         inner.pop()
     }
 
@@ -110,9 +117,7 @@ impl Shared {
     #[inline]
     pub(super) fn take_one(&self) -> Option<Packet> {
         let mut inner = self.lock();
-        if inner.packets.is_empty() {
-            self.drain(&mut inner);
-        }
+        self.refill(&mut inner);
         let Inner { packets, spare, .. } = &mut *inner;
         let entry = packets.pop(spare)?;
         self.show(&inner);
