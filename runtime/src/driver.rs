@@ -173,8 +173,8 @@ pub use overlapped_drivers::class::Envelope;
 pub use overlapped_drivers::{filter, text};
 pub use overlapped_iomgr::driver::Limits;
 pub use overlapped_iomgr::filter::{
-    Below, Filter, Forward, Io, Lend, Next, RangeLock, RangeLocks, Settle, Shared, SharedMut,
-    Sleep, heap_futures,
+    Below, Filter, Fork, Forward, Io, Lend, Next, Outcomes, RangeLock, RangeLocks, Settle, Shared,
+    SharedMut, Sleep, heap_futures,
 };
 pub use overlapped_iomgr::{
     Attachment, CancelSafeQueue, Change, ChangeError, Class, Companion, Completion, Device,
