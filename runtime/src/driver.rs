@@ -179,8 +179,8 @@ pub use overlapped_iomgr::filter::{
 pub use overlapped_iomgr::{
     Attachment, CancelSafeQueue, Change, ChangeError, Class, Companion, Completion, Device,
     Disposition, Done, Driver, FileHandle, FileObject, Group, Held, Irp, Late, Lower,
-    MAX_LOCATIONS, Major, MajorSet, NextLocation, On, OutOfOrder, Part, Place, RelatedFile, Setup,
-    Stack, StackError, Unwinding, View, Visit, Why, minor,
+    MAX_LOCATIONS, Major, MajorSet, NextLocation, On, OutOfOrder, Part, PerCore, Place,
+    RelatedFile, Setup, Stack, StackError, Unwinding, View, Visit, Why, minor,
 };
 
 /// Puts a filter for files through a suite: `make` gives the filters of a stack, top first (one, or
