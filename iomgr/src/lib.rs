@@ -40,6 +40,7 @@ mod loomed;
 mod major;
 mod node;
 pub mod panics;
+mod per_core;
 mod port;
 pub mod processor;
 mod related;
@@ -67,6 +68,7 @@ pub use irp::{
 };
 pub use limits::{Group, OutOfOrder};
 pub use major::{Major, MajorSet, minor};
+pub use per_core::PerCore;
 pub use port::{CompletionPort, Next, NoPacket, Packet, PortOptions, Rights, WaitPacket};
 pub use processor::{Processor, ProcessorHandle, ShutdownReport, TimerId, was_ready_at_once};
 pub use related::RelatedFile;

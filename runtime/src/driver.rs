@@ -173,14 +173,14 @@ pub use overlapped_drivers::class::Envelope;
 pub use overlapped_drivers::{filter, text};
 pub use overlapped_iomgr::driver::Limits;
 pub use overlapped_iomgr::filter::{
-    Below, Filter, Forward, Io, Lend, Next, RangeLock, RangeLocks, Settle, Shared, SharedMut,
-    Sleep, heap_futures,
+    Below, Filter, Fork, Forward, Io, Lend, Next, Outcomes, RangeLock, RangeLocks, Settle, Shared,
+    SharedMut, Sleep, heap_futures,
 };
 pub use overlapped_iomgr::{
     Attachment, CancelSafeQueue, Change, ChangeError, Class, Companion, Completion, Device,
     Disposition, Done, Driver, FileHandle, FileObject, Group, Held, Irp, Late, Lower,
-    MAX_LOCATIONS, Major, MajorSet, NextLocation, On, OutOfOrder, Part, Place, RelatedFile, Setup,
-    Stack, StackError, Unwinding, View, Visit, Why, minor,
+    MAX_LOCATIONS, Major, MajorSet, NextLocation, On, OutOfOrder, Part, PerCore, Place,
+    RelatedFile, Setup, Stack, StackError, Unwinding, View, Visit, Why, minor,
 };
 
 /// Puts a filter for files through a suite: `make` gives the filters of a stack, top first (one, or

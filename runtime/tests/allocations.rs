@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future;
-use overlapped::driver::Driver;
+use overlapped::driver::bottom::Memory;
 use overlapped::driver::filter::{PassKind, pass};
+use overlapped::driver::{Driver, Filter, Io, Major, MajorSet, Next};
 use overlapped::fs::{File, OpenOptions};
 use overlapped::net::{TcpListener, TcpStream, UdpSocket, datagram_stack_of, stack_of};
-use overlapped::operation::{Read, Write};
-use overlapped::{Backend, CompletionPort};
+use overlapped::operation::{Flush, Read, Write};
+use overlapped::{Backend, CompletionPort, Status};
 use support::{Dir, alone, local, multi, pattern};
 
 /// Counts allocations while it is told to.
@@ -265,6 +266,44 @@ fn datagrams() {
                     assert!(sent.is_ok() && received.unwrap().0.1 == a_address);
                     b.send_to("and back", a_address).await.unwrap();
                     buf = a.recv(message).await.unwrap().1;
+                })
+                .await;
+            });
+        }
+    });
+}
+
+/// Asks so many times at once for a flush.
+struct Forks(usize);
+
+impl Filter for Forks {
+    type Open = ();
+    fn name(&self) -> &str {
+        "forks"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Flush])
+    }
+    async fn flush(&self, _: &(), next: Next<'_>, _: Io<'_>) -> Result<usize, Status> {
+        let flushes = (0..self.0).map(|_| next.request(Flush { data_only: true }));
+        next.fork(flushes).first_error().await.map_err(Status::from)?.for_each(drop);
+        Ok(0)
+    }
+}
+
+/// A fork's children are in pooled memory. (That a filter waits for anything but its own request costs an
+/// alarm, as ever: these are done at once.)
+#[test]
+fn forks() {
+    alone("forks", |backend| {
+        for children in [1, 3, 20] {
+            local(backend).block_on(async {
+                let options = OpenOptions::new().write(true).filter(Forks(children).into_driver());
+                let file = options.on(Arc::new(Memory::new())).open("f").await.unwrap();
+                steady(&format!("forks of {children}"), async || {
+                    file.sync_data().await.unwrap();
+                    // There is a number that are done at once between two turns.
+                    overlapped::time::sleep(Duration::from_micros(1)).await;
                 })
                 .await;
             });

@@ -74,6 +74,22 @@ fn aborting() {
     });
 }
 
+/// An error like others: anybody's to look at, and to be put into another, whole.
+#[test]
+fn a_join_error_is_anybodys() {
+    const fn is_anybodys<T: std::error::Error + Send + Sync + 'static>() {}
+    const { is_anybodys::<overlapped::JoinError>() };
+    both(async |_| {
+        // What the panic carries is nobody else's to look at.
+        let panicked = overlapped::spawn(async { std::panic::panic_any(Cell::new(7)) });
+        let error = std::io::Error::other(panicked.await.unwrap_err());
+        assert_eq!(error.to_string(), "the task panicked");
+        let error = std::io::Error::from(error.downcast::<overlapped::JoinError>().unwrap());
+        let back = error.into_inner().unwrap().downcast::<overlapped::JoinError>().unwrap();
+        assert_eq!(back.into_panic().unwrap().downcast::<Cell<i32>>().unwrap().get(), 7);
+    });
+}
+
 /// Panics when it is dropped.
 struct Bomb;
 

@@ -1,15 +1,17 @@
 //! Two stacks side by side, which should be the same.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use overlapped_iomgr::filter::{Filter, Io, Next, RangeLocks};
 use overlapped_iomgr::{Class, FileHandle, Major, MajorSet, Status, minor};
 
 use super::ranges::{ALL, Spans};
 use super::side::{Beside, How, Side, Stand, data};
-use super::together::pair;
 use crate::class::{Flush, Metadata, QueryInformation, SetLength, ZeroData};
 use crate::text::{Entry, Made};
 
@@ -264,6 +266,32 @@ impl Compare {
             _ => self.same(&io, below, there),
         }
     }
+}
+
+/// Awaits both.
+async fn pair<A: Future, B: Future>(one: A, other: B) -> (A::Output, B::Output) {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let (mut first, mut second) = (None, None);
+    poll_fn(|cx| {
+        if first.is_none()
+            && let Poll::Ready(value) = one.as_mut().poll(cx)
+        {
+            first = Some(value);
+        }
+        if second.is_none()
+            && let Poll::Ready(value) = other.as_mut().poll(cx)
+        {
+            second = Some(value);
+        }
+        match (first.take(), second.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            unfinished => {
+                (first, second) = unfinished;
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 impl Filter for Compare {

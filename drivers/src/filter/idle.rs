@@ -91,7 +91,7 @@ impl Idle {
         let mut done = 0;
         while done < len {
             let range = done..len.min(done + PIECE);
-            let Some((wanted, below)) = write_part(next, &mut io, range, u64::MAX) else { break };
+            let Some((wanted, below)) = write_part(next, &mut io, range) else { break };
             let ((result, _), late) = within(next, limit, below).await;
             match result {
                 Ok(n) => {

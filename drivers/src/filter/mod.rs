@@ -21,7 +21,6 @@ pub mod stats;
 mod throttle;
 #[cfg(feature = "tls")]
 pub mod tls;
-mod together;
 pub mod trace;
 mod xor;
 

@@ -56,17 +56,15 @@ pub(super) async fn read_most<'a>(
     Ok(io.put(0, &bytes[..n]))
 }
 
-/// A part of a write's bytes on its way below, in the request's name: as many of them as lie in one piece
-/// of memory. `offset`: where the whole goes; `u64::MAX` for streams. `None`: no bytes are in that range.
+/// A part of a stream's write on its way below, in the request's name: as many of its bytes as lie in one
+/// piece of memory. `None`: no bytes are in that range.
 pub(super) fn write_part<'i, 'a>(
     next: Next<'a>,
     io: &'i mut Io<'a>,
     range: Range<usize>,
-    offset: u64,
 ) -> Option<(usize, Lend<'i, Shared>)> {
-    let place = if offset == u64::MAX { offset } else { offset.saturating_add(range.start as u64) };
     let part = io.share(range).into_iter().next()?;
     let len = part.len();
     let most = u32::try_from(len).unwrap_or(u32::MAX);
-    Some((len, next.forward(io).at(place, most).from(part)))
+    Some((len, next.forward(io).at(u64::MAX, most).from(part)))
 }

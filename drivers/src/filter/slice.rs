@@ -119,7 +119,7 @@ impl Filter for Slice {
         while done < len {
             let range = done..len.min(done + size);
             size = self.size();
-            let Some((wanted, below)) = write_part(next, &mut io, range, u64::MAX) else { break };
+            let Some((wanted, below)) = write_part(next, &mut io, range) else { break };
             match below.await.0 {
                 Ok(n) => {
                     done += n;

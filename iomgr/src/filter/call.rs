@@ -71,6 +71,8 @@ mod mark {
     pub const LENT: u16 = 512;
     /// The future has been dropped.
     pub const DROPPED: u16 = 1024;
+    /// A fork polls a child that it has called off.
+    pub const CALLED_OFF: u16 = 2048;
 }
 
 /// See the module's header. What every call uses comes first, in one cache line.
@@ -298,6 +300,32 @@ impl Call {
     pub(super) fn ends_file(&self) -> bool {
         // SAFETY: as above; it never changes.
         matches!(unsafe { (*self.slot.0.as_ptr()).major }, Major::Close | Major::Cleanup)
+    }
+
+    /// Whether a part of the future is being polled that a fork has called off.
+    pub(super) fn is_called_off(&self) -> bool {
+        self.has(mark::CALLED_OFF)
+    }
+
+    /// Until what is returned is dropped, what is polled is a part of the future that a fork has called
+    /// off; or, unless a fork around that one has, it is none.
+    ///
+    /// # Panics
+    /// When the calling thread does not poll the call.
+    pub(super) fn called_off(next: Next<'_>, off: bool) -> impl Drop {
+        struct Until<'a>(Next<'a>, bool);
+        impl Drop for Until<'_> {
+            fn drop(&mut self) {
+                if !self.1 {
+                    self.0.polled().clear(mark::CALLED_OFF);
+                }
+            }
+        }
+        let was_off = next.polled().is_called_off();
+        if off {
+            next.polled().set(mark::CALLED_OFF);
+        }
+        Until(next, was_off)
     }
 
     /// Whether it is being polled by the calling thread.

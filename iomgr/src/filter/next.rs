@@ -12,6 +12,7 @@ use super::call::Call;
 use super::io::Io;
 use crate::buf::{IoBuf, IoBufMut};
 use crate::clock;
+use crate::file::FileObject;
 use crate::processor::TimerId;
 use crate::request::{Operation, Request};
 use crate::status::Status;
@@ -45,7 +46,7 @@ impl<'a> Next<'a> {
     /// elsewhere.
     #[inline]
     #[track_caller]
-    fn polled(&self) -> &Call {
+    pub(super) fn polled(&self) -> &Call {
         assert!(
             Call::is_polled(self.call),
             "a future of a filter's function is polled only as a part of that function's"
@@ -92,6 +93,15 @@ impl<'a> Next<'a> {
         Below { next: self, request, told: false }
     }
 
+    /// As [`Next::request`], on another file, of a member of a router for instance: it starts at the top of
+    /// that file's stack. (A [`Request`] awaited as it is goes on when the filter's is cancelled.)
+    pub fn request_on<'f, K: Operation>(self, file: &'f FileObject, operation: K) -> Below<'f, K>
+    where
+        'a: 'f,
+    {
+        Below { next: self, request: Request::new(file, operation), told: false }
+    }
+
     /// Waits so long; or until the request is cancelled. In virtual time where there is one.
     pub fn sleep(self, time: Duration) -> Sleep<'a> {
         Sleep { next: self, at: clock::now().checked_add(time), timer: None }
@@ -110,11 +120,13 @@ impl<'a> Next<'a> {
         self.polled().random()
     }
 
-    /// Whether the request has been cancelled. The filter's function runs to its end all the
-    /// same.
+    /// Whether the request has been cancelled; in a child that its [fork](super::Fork) has called off, yes.
+    /// The filter's function runs to its end all the same.
     pub fn is_cancelled(&self) -> bool {
-        // SAFETY: the call is there as long as the future, which has this; an atomic of its request's.
-        unsafe { self.call.as_ref() }.is_cancelled()
+        // SAFETY: the call is there as long as the future, which has this; atomics, its own and its
+        // request's.
+        let call = unsafe { self.call.as_ref() };
+        call.is_cancelled() || call.is_called_off()
     }
 }
 
@@ -187,7 +199,12 @@ impl Forward<'_> {
         equip: impl FnOnce(&Call),
     ) -> Poll<Result<usize, Status>> {
         let call = self.next.polled();
+        let called_off = call.is_called_off() && !call.ends_file();
         match self.state {
+            State::New if called_off => {
+                self.state = State::Done;
+                return Poll::Ready(Err(Status::CANCELLED));
+            }
             State::New => {
                 if call.ask(self.shift) {
                     self.state = State::Sent;
@@ -198,6 +215,9 @@ impl Forward<'_> {
                 if let Some(answer) = call.answer() {
                     self.state = State::Done;
                     return Poll::Ready(answer);
+                }
+                if called_off {
+                    call.cancel();
                 }
             }
             State::Done => panic!("polled after it was done"),
@@ -263,13 +283,14 @@ impl<B: Send + 'static> Future for Lend<'_, B> {
             }
         });
         result.map(|result| {
-            // SAFETY: it has come back.
-            (result, unsafe { this.forward.next.polled().take_lent() })
+            let buffer = this.buffer.take();
+            // SAFETY: it has come back, if it was sent.
+            (result, buffer.unwrap_or_else(|| unsafe { this.forward.next.polled().take_lent() }))
         })
     }
 }
 
-/// A request of a filter's own; see [`Next::request`].
+/// A request of a filter's own; see [`Next::request`] and [`Next::request_on`].
 #[must_use = "nothing is sent unless it is awaited"]
 #[derive(Debug)]
 pub struct Below<'a, K> {
@@ -284,13 +305,12 @@ impl<K: Operation> Future for Below<'_, K> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<K::Output> {
         let this = &mut *self;
         // On the call's thread, whose processor knows what is still on its stack.
-        this.next.polled();
+        let call = this.next.polled();
         let result = Pin::new(&mut this.request).poll(cx);
-        if result.is_pending() && !this.told && this.next.is_cancelled() {
+        let ends = call.is_called_off() || call.is_cancelled() && !call.ends_file();
+        if result.is_pending() && !this.told && ends {
             this.told = true;
-            if !this.next.polled().ends_file() {
-                this.request.cancel_issued();
-            }
+            this.request.cancel_issued();
         }
         result
     }

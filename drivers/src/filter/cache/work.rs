@@ -14,7 +14,6 @@ use super::Shared;
 use super::settings::count;
 use super::store::{Leaving, Store, Taken};
 use crate::class::{QueryInformation, Read, Write, WriteVectored};
-use crate::filter::together::all;
 
 /// Writes of blocks that are under way at once.
 const LANES: usize = 8;
@@ -398,7 +397,7 @@ impl Work {
         enough: usize,
     ) -> Result<(), Status> {
         let lanes = (0..LANES).map(|_| self.lane(next, cursor, until, enough));
-        all(lanes).await.into_iter().collect()
+        next.fork(lanes).all().await.collect()
     }
 
     async fn lane(

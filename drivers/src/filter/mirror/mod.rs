@@ -15,7 +15,6 @@ use members::{Members, RESYNC};
 
 use super::ranges::{ALL, Spans};
 use super::side::{Beside, How, Side, Stand, data};
-use super::together::all;
 use crate::class::{Flush, QueryInformation, ReadVectored, SetLength, ZeroData};
 use crate::text::{Entry, Made, Parameter};
 
@@ -280,14 +279,11 @@ impl Mirror {
         let _lock = open.locks.lock_for(next, range.clone(), true).await?;
         self.expect_quorum()?;
         let active = self.members.active(true);
-        let writes: Vec<_> = active
-            .iter()
-            .map(|&member| {
-                let (stand, parts) = (&stands[member], data(&io));
-                async move { (member, stand.write(at, parts).await) }
-            })
-            .collect();
-        let results = all(writes).await;
+        let writes = next.fork(active.iter().map(|&member| {
+            let (stand, parts) = (&stands[member], data(&io));
+            async move { (member, stand.write(at, parts).await) }
+        }));
+        let results = writes.all().await.collect();
         if next.is_cancelled() {
             open.unsure.add(range);
             return Err(Status::CANCELLED);
@@ -318,7 +314,7 @@ impl Mirror {
             let (stand, operation) = (&stands[member], operation());
             async move { (member, (0, stand.ask(operation).await.map_err(Status::from))) }
         });
-        let results = all(asked).await;
+        let results = next.fork(asked).all().await.collect();
         if next.is_cancelled() {
             open.unsure.add(ALL);
             return Err(Status::CANCELLED);

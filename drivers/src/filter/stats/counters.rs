@@ -1,12 +1,10 @@
-//! The numbers that are counted up: some copies of them, so that threads on different processors
-//! seldom touch the same ones.
+//! The numbers that are counted up: a copy of them for each processor, which its thread alone writes.
 
-use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use overlapped_iomgr::{Major, Status, clock};
+use overlapped_iomgr::{Major, PerCore, Status, clock};
 
 use super::Histogram;
 use super::snapshot::{Aligned, OpStats, Shape, Snapshot};
@@ -56,8 +54,9 @@ pub(super) struct Op {
     shapes: [[AtomicU64; NOWHERE + 1]; SIZES],
 }
 
+/// Adds to a number of the calling thread's own.
 fn add(to: &AtomicU64, n: u64) {
-    to.fetch_add(n, Ordering::Relaxed);
+    to.store(to.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
 impl Op {
@@ -76,7 +75,7 @@ impl Op {
     }
 
     /// What a request asks for.
-    pub(super) fn asked(&self, len: usize, offset: Option<u64>) {
+    fn asked(&self, len: usize, offset: Option<u64>) {
         let size = len.checked_ilog2().map_or(0, |bits| bits as usize + 1).min(SIZES - 1);
         let aligned = match offset {
             Some(offset) => (offset.trailing_zeros() as usize).min(MOST_ALIGNED),
@@ -85,73 +84,68 @@ impl Op {
         add(&self.asked[size], len as u64);
         add(&self.shapes[size][aligned], 1);
     }
+
+    /// What a request has come to.
+    fn end(&self, status: Status, bytes: usize, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        add(&self.latencies[bucket(took)], 1);
+        add(&self.nanos, took);
+        add(&self.bytes, bytes as u64);
+        if status == Status::CANCELLED {
+            add(&self.cancelled, 1);
+        } else if status.is_error() && status != Status::DATA_ABOVE {
+            add(&self.errors, 1);
+        }
+        // Last: who sees it sees the rest.
+        self.ended.store(self.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
 }
 
 /// The majors' codes are below this.
 const MAJORS: usize = 64;
 
-#[repr(align(128))]
-struct Shard([OnceLock<Box<Op>>; MAJORS]);
+/// Of one processor.
+struct Own([OnceLock<Box<Op>>; MAJORS]);
 
-/// All counts of a filter.
-pub(super) struct Counters {
-    start: OnceLock<Instant>,
-    /// A power of two of them.
-    shards: Box<[Shard]>,
+impl Default for Own {
+    fn default() -> Own {
+        Own([const { OnceLock::new() }; MAJORS])
+    }
 }
 
-/// The calling thread's number: threads count up.
-fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(1);
-    thread_local! {
-        static NUMBER: Cell<usize> = const { Cell::new(0) };
+impl Own {
+    #[inline]
+    fn op(&self, major: Major) -> &Op {
+        self.0[major as usize % MAJORS].get_or_init(Op::new)
     }
-    match NUMBER.get() {
-        0 => {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            NUMBER.set(number);
-            number
-        }
-        number => number,
-    }
+}
+
+/// What a request that moves data asks for: how many bytes, and where, if there are offsets.
+pub(super) type Asked = (usize, Option<u64>);
+
+/// All counts of a filter.
+#[derive(Default)]
+pub(super) struct Counters {
+    start: OnceLock<Instant>,
+    own: PerCore<Own>,
 }
 
 impl Counters {
-    pub(super) fn new() -> Counters {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let shards = threads.next_power_of_two().min(64);
-        let shard = || Shard([const { OnceLock::new() }; MAJORS]);
-        Counters { start: OnceLock::new(), shards: (0..shards).map(|_| shard()).collect() }
-    }
-
     #[inline]
-    fn op(&self, major: Major) -> &Op {
-        let shard = &self.shards[thread_number() & (self.shards.len() - 1)];
-        shard.0[major as usize % MAJORS].get_or_init(Op::new)
-    }
-
-    #[inline]
-    pub(super) fn begin(&self, major: Major, at: Instant) -> &Op {
+    pub(super) fn begin(&self, major: Major, at: Instant, asked: Option<Asked>) {
         self.start.get_or_init(|| at);
-        let op = self.op(major);
-        add(&op.begun, 1);
-        op
+        self.own.with(|own| {
+            let op = own.op(major);
+            add(&op.begun, 1);
+            if let Some((len, offset)) = asked {
+                op.asked(len, offset);
+            }
+        });
     }
 
     #[inline]
     pub(super) fn end(&self, major: Major, status: Status, bytes: usize, took: Duration) {
-        let op = self.op(major);
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        add(&op.latencies[bucket(took)], 1);
-        add(&op.nanos, took);
-        add(&op.bytes, bytes as u64);
-        if status == Status::CANCELLED {
-            add(&op.cancelled, 1);
-        } else if status.is_error() && status != Status::DATA_ABOVE {
-            add(&op.errors, 1);
-        }
-        // Last: who sees it sees the rest.
-        op.ended.fetch_add(1, Ordering::Release);
+        self.own.with(|own| own.op(major).end(status, bytes, took));
     }
 
     pub(super) fn snapshot(&self, label: &str, files: usize) -> Snapshot {
@@ -165,7 +159,7 @@ impl Counters {
     }
 
     fn sum(&self, major: Major) -> Option<OpStats> {
-        let ops = || self.shards.iter().filter_map(|shard| shard.0[major as usize].get());
+        let ops = || self.own.iter().filter_map(|own| own.0[major as usize].get());
         ops().next()?;
         // Ended before begun: so there are not more of them.
         let count: u64 = ops().map(|op| op.ended.load(Ordering::Acquire)).sum();
@@ -228,10 +222,9 @@ mod tests {
 
     #[test]
     fn sizes_and_alignments() {
-        let counters = Counters::new();
-        let op = counters.begin(Major::Read, clock::now());
-        for (len, offset) in [(4096, Some(0)), (4096, Some(4096)), (5000, Some(512)), (0, None)] {
-            op.asked(len, offset);
+        let counters = Counters::default();
+        for asked in [(4096, Some(0)), (4096, Some(4096)), (5000, Some(512)), (0, None)] {
+            counters.begin(Major::Read, clock::now(), Some(asked));
         }
         let stats = counters.snapshot("", 0);
         let shapes = &stats.of(Major::Read).unwrap().shapes;
@@ -240,6 +233,6 @@ mod tests {
         assert_eq!((shapes[0].bits, shapes[0].requests, shapes[0].bytes), (None, 1, 0));
         assert_eq!((shapes[1].bits, shapes[1].requests, shapes[1].bytes), (Some(12), 3, 13_192));
         assert_eq!(shapes[1].aligned, [aligned(9, 3), aligned(12, 2), aligned(20, 1)]);
-        assert_eq!(stats.of(Major::Read).unwrap().in_flight, 1);
+        assert_eq!(stats.of(Major::Read).unwrap().in_flight, 4);
     }
 }

@@ -1,7 +1,7 @@
 //! The filter `stats`: how many operations of each kind, how long they take, and what they ask for.
 //!
-//! Counting takes no lock and, but for the first operation of its kind, no memory: each thread adds to
-//! numbers that it shares with few others (`counters.rs`). A [`Snapshot`] adds these up.
+//! Counting takes no lock and, but for the first operation of its kind on a thread, no memory: each thread
+//! adds to numbers of its own (`counters.rs`). A [`Snapshot`] adds these up.
 
 mod counters;
 mod snapshot;
@@ -20,7 +20,7 @@ use overlapped_iomgr::{
 use super::opens::{self, Counts, Task};
 use super::trace::moves_data;
 use crate::text::{Entry, Made, TextError};
-use counters::Counters;
+use counters::{Asked, Counters};
 pub use snapshot::{Aligned, OpStats, Shape, Snapshot};
 
 /// Counts what passes: operations, bytes and errors, how long they take, how many are under way, and of
@@ -72,7 +72,7 @@ impl Stats {
     /// A filter that prints nothing.
     pub fn new() -> Stats {
         let (label, print) = (String::from("stats"), Print::Nowhere);
-        let (files, counters) = (AtomicUsize::new(0), Counters::new());
+        let (files, counters) = (AtomicUsize::new(0), Counters::default());
         Stats { totals: Arc::new(Totals { label, print, files, counters }) }
     }
 
@@ -140,6 +140,17 @@ impl Counts for Totals {
     }
 }
 
+/// What a request that moves data asks for.
+fn asked(irp: &View) -> Option<Asked> {
+    let is_pooled = irp.minor() == minor::POOLED;
+    let len = if is_pooled { irp.arg() as usize } else { irp.len() };
+    // Of one into a pool buffer without a limit, there is no size.
+    let is_known = moves_data(irp.major()) && (!is_pooled || len > 0);
+    let offset = irp.offset();
+    let has_offset = offset != u64::MAX && irp.file().is_seekable();
+    is_known.then(|| (len, has_offset.then_some(offset)))
+}
+
 fn open(irp: &View) -> &opens::Open<Totals> {
     irp.open_state()
 }
@@ -160,15 +171,7 @@ impl Driver for Stats {
     fn dispatch(&self, mut irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
         open(&irp).enter(&self.totals);
         let begin = clock::now();
-        let op = self.totals.counters.begin(irp.major(), begin);
-        if moves_data(irp.major()) {
-            let len = if irp.minor() == minor::POOLED { irp.arg() as usize } else { irp.len() };
-            // Of one into a pool buffer without a limit, there is no size.
-            if irp.minor() != minor::POOLED || len > 0 {
-                let offset = irp.offset();
-                op.asked(len, (offset != u64::MAX && irp.file().is_seekable()).then_some(offset));
-            }
-        }
+        self.totals.counters.begin(irp.major(), begin, asked(&irp));
         irp.set_scratch(Begun(begin));
         lower.forward(irp, On::ALL)
     }

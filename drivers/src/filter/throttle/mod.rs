@@ -3,8 +3,8 @@
 mod gate;
 mod meter;
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, iter};
 
 use overlapped_iomgr::filter::{Filter, Io, Next};
 use overlapped_iomgr::{Group, Major, MajorSet, Status, minor};
@@ -13,7 +13,6 @@ use gate::Gate;
 pub use gate::{BadRates, Rates};
 
 use super::parts::{common, is_stream, read_most, write_part};
-use crate::class::Read;
 use crate::text::{Entry, Made, Size};
 
 /// Holds reads and writes back, so that no more bytes and operations pass in a second than its
@@ -166,65 +165,49 @@ impl Throttle {
         result
     }
 
-    async fn read_file<'a>(&self, next: Next<'a>, mut io: Io<'a>) -> Result<usize, Status> {
-        let (len, offset) = (io.len(), io.offset());
-        if len <= self.piece(true) || offset == u64::MAX {
+    /// A file's request, in pieces as they are let pass.
+    async fn pass_pieces<'a>(&self, next: Next<'a>, mut io: Io<'a>) -> Result<usize, Status> {
+        let len = io.len();
+        // Where the pieces go is known.
+        let known = io.offset() != u64::MAX && !(io.major() == Major::Write && io.file().appends());
+        let plain = matches!(io.minor(), minor::NONE | minor::VECTORED) && !io.has_companion();
+        if len <= self.piece(true) || !known || !plain {
             return self.pass_whole(next, io).await;
         }
         let mut done = 0;
         while done < len {
             let wanted = self.piece(true).min(len - done);
-            match self.gate.pass(next, wanted as u64, u64::from(done == 0)).await {
+            let passed = match self.gate.pass(next, wanted as u64, u64::from(done == 0)).await {
+                Ok(()) => next.split(&mut io, iter::once(done..done + wanted), 1).await,
                 Err(status) if done == 0 => return Err(status),
                 Err(_) => break,
-                Ok(()) => {}
-            }
-            let mut got = 0;
-            let mut failed = None;
-            for part in io.share_mut(done..done + wanted)? {
-                let at = offset.saturating_add((done + got) as u64);
-                let room = part.len();
-                match next.request(Read::at(part, at)).await {
-                    Ok((n, _)) => {
-                        got += n;
-                        if n < room {
-                            break;
-                        }
-                    }
-                    Err(error) => {
-                        failed = Some(error.status());
-                        break;
-                    }
-                }
-            }
-            self.gate.refund((wanted - got) as u64);
-            done += got;
-            match failed {
-                Some(status) if done == 0 => return Err(status),
-                None if got == wanted => {}
+            };
+            let n = passed.unwrap_or(0);
+            self.gate.refund((wanted - n) as u64);
+            done += n;
+            match passed {
+                Err(status) if done == 0 => return Err(status),
+                Ok(n) if n == wanted => {}
                 _ => break,
             }
         }
         Ok(done)
     }
 
-    async fn write_parts<'a>(&self, next: Next<'a>, mut io: Io<'a>) -> Result<usize, Status> {
-        let is_file = io.file().is_seekable();
-        let (len, offset) = (io.len(), io.offset());
-        // Where the parts go is known, or that they follow each other.
-        let fixed = is_file && (io.file().appends() || offset == u64::MAX);
-        if len <= self.piece(is_file) || fixed || io.has_companion() {
+    async fn write_stream<'a>(&self, next: Next<'a>, mut io: Io<'a>) -> Result<usize, Status> {
+        let len = io.len();
+        if len <= self.piece(false) || io.has_companion() {
             return self.pass_whole(next, io).await;
         }
         let mut done = 0;
         while done < len {
-            let wanted = self.piece(is_file).min(len - done);
+            let wanted = self.piece(false).min(len - done);
             match self.gate.pass(next, wanted as u64, u64::from(done == 0)).await {
                 Err(status) if done == 0 => return Err(status),
                 Err(_) => break,
                 Ok(()) => {}
             }
-            let (sent, result) = self.write_piece(next, &mut io, done..done + wanted, offset).await;
+            let (sent, result) = self.write_piece(next, &mut io, done..done + wanted).await;
             self.gate.refund((wanted - sent) as u64);
             done += sent;
             match result {
@@ -236,17 +219,16 @@ impl Throttle {
         Ok(done)
     }
 
-    /// A part of a write that has passed; how much of it was taken.
+    /// A part of a stream's write that has passed; how much of it was taken.
     async fn write_piece<'a>(
         &self,
         next: Next<'a>,
         io: &mut Io<'a>,
         range: std::ops::Range<usize>,
-        offset: u64,
     ) -> (usize, Result<(), Status>) {
         let mut at = range.start;
         while at < range.end {
-            let Some((wanted, below)) = write_part(next, io, at..range.end, offset) else { break };
+            let Some((wanted, below)) = write_part(next, io, at..range.end) else { break };
             match below.await.0 {
                 Ok(n) => {
                     at += n;
@@ -291,7 +273,7 @@ impl Filter for Throttle {
             return next.forward(&mut io).await;
         }
         if io.file().is_seekable() {
-            self.read_file(next, io).await
+            self.pass_pieces(next, io).await
         } else {
             self.receive(next, io).await
         }
@@ -300,8 +282,10 @@ impl Filter for Throttle {
     async fn write(&self, _: &(), next: Next<'_>, io: Io<'_>) -> Result<usize, Status> {
         if io.file().has_messages() {
             self.pass_whole(next, io).await
+        } else if io.file().is_seekable() {
+            self.pass_pieces(next, io).await
         } else {
-            self.write_parts(next, io).await
+            self.write_stream(next, io).await
         }
     }
 

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::pin::Pin;
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::state::Detached;
@@ -223,7 +224,12 @@ impl fmt::Debug for AbortHandle {
 pub struct JoinError(Why);
 
 enum Why {
-    Panicked(Box<dyn Any + Send>),
+    Panicked {
+        /// If that was text.
+        said: Option<Box<str>>,
+        /// Only given away, never looked at: it need not be `Sync`.
+        payload: Mutex<Box<dyn Any + Send>>,
+    },
     Cancelled,
     QueueFull,
     NoThread,
@@ -231,7 +237,8 @@ enum Why {
 
 impl JoinError {
     pub(in super::super) fn panicked(panic: Box<dyn Any + Send>) -> JoinError {
-        JoinError(Why::Panicked(panic))
+        let said = message(&*panic).map(Box::from);
+        JoinError(Why::Panicked { said, payload: Mutex::new(panic) })
     }
 
     pub(in super::super) fn cancelled() -> JoinError {
@@ -253,7 +260,7 @@ impl JoinError {
 
     /// Whether the task panicked.
     pub fn is_panic(&self) -> bool {
-        matches!(self.0, Why::Panicked(_))
+        matches!(self.0, Why::Panicked { .. })
     }
 
     /// Whether it is blocking code that was never run because too much of it waits, or because no
@@ -265,7 +272,9 @@ impl JoinError {
     /// The panic's payload, for [`std::panic::resume_unwind`].
     pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
         match self.0 {
-            Why::Panicked(payload) => Some(payload),
+            Why::Panicked { payload, .. } => {
+                Some(payload.into_inner().unwrap_or_else(PoisonError::into_inner))
+            }
             _ => None,
         }
     }
@@ -280,10 +289,8 @@ fn message(payload: &(dyn Any + Send)) -> Option<&str> {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Why::Panicked(payload) => match message(&**payload) {
-                Some(message) => write!(f, "the task panicked: {message}"),
-                None => f.write_str("the task panicked"),
-            },
+            Why::Panicked { said: Some(said), .. } => write!(f, "the task panicked: {said}"),
+            Why::Panicked { said: None, .. } => f.write_str("the task panicked"),
             Why::Cancelled => f.write_str("the task was aborted"),
             Why::QueueFull => f.write_str(
                 "blocking code was refused: all threads are busy and the queue is full \
@@ -306,8 +313,8 @@ impl From<JoinError> for std::io::Error {
     fn from(error: JoinError) -> Self {
         let kind = match error.0 {
             Why::QueueFull | Why::NoThread => std::io::ErrorKind::ResourceBusy,
-            Why::Panicked(_) | Why::Cancelled => std::io::ErrorKind::Other,
+            Why::Panicked { .. } | Why::Cancelled => std::io::ErrorKind::Other,
         };
-        std::io::Error::new(kind, error.to_string())
+        std::io::Error::new(kind, error)
     }
 }
