@@ -2,7 +2,8 @@
 //!
 //! A call takes its chunk when it begins and gives it back when its request has unwound past it, to the
 //! same processor, so in steady state nothing is allocated. Larger futures than the largest chunk come
-//! from the heap, each time; [`heap_futures`] counts them.
+//! from the heap, each time; [`heap_futures`] counts them. What a future makes while it runs, and may
+//! drop anywhere, comes from the thread's own chunks ([`take`]).
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -29,6 +30,27 @@ static HEAP: AtomicU64 = AtomicU64::new(0);
 /// ```
 pub fn heap_futures() -> u64 {
     HEAP.load(Ordering::Relaxed)
+}
+
+thread_local! {
+    static HERE: Arena = const { Arena::new() };
+}
+
+/// Memory of the size given from the calling thread's chunks, to be given back by [`give`].
+pub(super) fn take(of: Size) -> NonNull<u8> {
+    HERE.try_with(|arena| arena.take(of)).unwrap_or_else(|_| of.allocate())
+}
+
+/// Gives memory to the calling thread's chunks.
+///
+/// # Safety
+/// It came from [`take`] on some thread, for the same size, and is nobody's any more.
+pub(super) unsafe fn give(chunk: NonNull<u8>, of: Size) {
+    // SAFETY: the caller's; where it was taken makes no difference. A thread that ends has no chunks.
+    unsafe {
+        let kept = HERE.try_with(|arena| arena.give(chunk, of));
+        kept.unwrap_or_else(|_| of.free(chunk));
+    }
 }
 
 /// A free chunk: its first word is the next one.
@@ -84,11 +106,6 @@ fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, ALIGN).expect("a power of two")
 }
 
-fn allocate(of: Layout) -> NonNull<u8> {
-    // SAFETY: no layout here has size 0: a call's header is in it.
-    NonNull::new(unsafe { alloc(of) }).unwrap_or_else(|| handle_alloc_error(of))
-}
-
 /// How much memory a value needs, known when the program is compiled.
 #[derive(Clone, Copy)]
 pub(super) struct Size {
@@ -103,12 +120,31 @@ impl Size {
         Size::new(Layout::new::<T>())
     }
 
-    const fn new(layout: Layout) -> Size {
+    /// Of a layout whose size is not 0.
+    pub(super) const fn new(layout: Layout) -> Size {
         let mut class = 0;
         while class < SIZES.len() && (SIZES[class] < layout.size() || ALIGN < layout.align()) {
             class += 1;
         }
         Size { layout, class }
+    }
+
+    /// As it comes from the heap.
+    fn heap(self) -> Layout {
+        SIZES.get(self.class).map_or(self.layout, |size| layout(*size))
+    }
+
+    fn allocate(self) -> NonNull<u8> {
+        // SAFETY: the size is not 0.
+        NonNull::new(unsafe { alloc(self.heap()) })
+            .unwrap_or_else(|| handle_alloc_error(self.heap()))
+    }
+
+    /// # Safety
+    /// `allocate` of the same size gave it, and it is nobody's any more.
+    unsafe fn free(self, chunk: NonNull<u8>) {
+        // SAFETY: the caller's.
+        unsafe { dealloc(chunk.as_ptr(), self.heap()) };
     }
 }
 
@@ -121,10 +157,10 @@ impl Arena {
     #[inline]
     pub(super) fn take(&self, of: Size) -> NonNull<u8> {
         match self.0.get(of.class) {
-            Some(list) => list.pop().unwrap_or_else(|| allocate(layout(SIZES[of.class]))),
+            Some(list) => list.pop().unwrap_or_else(|| of.allocate()),
             None => {
                 HEAP.fetch_add(1, Ordering::Relaxed);
-                allocate(of.layout)
+                of.allocate()
             }
         }
     }
@@ -139,8 +175,7 @@ impl Arena {
         unsafe {
             match self.0.get(of.class) {
                 Some(list) if list.len.get() < KEPT / SIZES[of.class] => list.push(chunk),
-                Some(_) => dealloc(chunk.as_ptr(), layout(SIZES[of.class])),
-                None => dealloc(chunk.as_ptr(), of.layout),
+                _ => of.free(chunk),
             }
         }
     }

@@ -11,13 +11,14 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
-use super::arena;
+use super::arena::{self, Size};
 
 /// See the module's header.
 pub(super) struct Children<F: Future> {
     first: NonNull<Child<F>>,
     len: usize,
-    layout: Layout,
+    room: usize,
+    size: Size,
 }
 
 enum Child<F: Future> {
@@ -42,15 +43,12 @@ impl<F: Future> Children<F> {
         // Nobody's chunk is empty.
         let size = layout.size().max(1);
         let layout = Layout::from_size_align(size, layout.align()).expect("no larger");
-        Children { first: arena::take(layout).cast(), len: 0, layout }
+        let size = Size::new(layout);
+        Children { first: arena::take(size).cast(), len: 0, room: children, size }
     }
 
     pub(super) fn len(&self) -> usize {
         self.len
-    }
-
-    fn room(&self) -> usize {
-        self.layout.size() / mem::size_of::<Child<F>>().max(1)
     }
 
     fn at(&mut self, place: usize) -> &mut Child<F> {
@@ -64,7 +62,7 @@ impl<F: Future> Children<F> {
     /// # Panics
     /// When there is no room.
     pub(super) fn push(&mut self, future: F) {
-        assert!(self.len < self.room(), "more children than there is room for");
+        assert!(self.len < self.room, "more children than there is room for");
         // SAFETY: inside the chunk, and nothing is there.
         unsafe { self.first.add(self.len).write(Child::Runs(future)) };
         self.len += 1;
@@ -121,14 +119,14 @@ impl<F: Future> Children<F> {
 impl<F: Future> Drop for Children<F> {
     fn drop(&mut self) {
         /// Also when one of them panics.
-        struct Free(NonNull<u8>, Layout);
+        struct Free(NonNull<u8>, Size);
         impl Drop for Free {
             fn drop(&mut self) {
-                // SAFETY: taken with this layout; what was in it is gone.
+                // SAFETY: taken for this size; what was in it is gone.
                 unsafe { arena::give(self.0, self.1) };
             }
         }
-        let _free = Free(self.first.cast(), self.layout);
+        let _free = Free(self.first.cast(), self.size);
         // SAFETY: initialised; nobody uses them any more.
         unsafe { NonNull::slice_from_raw_parts(self.first, self.len).drop_in_place() };
     }
