@@ -7,6 +7,7 @@
 //!   whole when a receive is cancelled.
 //! - [`filter`]: filters to stack above them.
 //! - [`text`]: stacks as text.
+//! - [`testing`]: drivers for tests of others.
 //!
 //! This crate knows nothing of tasks; the I/O manager below it knows nothing of file descriptors.
 
@@ -14,4 +15,5 @@ pub mod bottom;
 pub mod class;
 pub mod filter;
 pub mod hal;
+pub mod testing;
 pub mod text;

@@ -573,6 +573,19 @@ fn scratch_is_per_location() {
     h.block_on(read(&file, 4, 0)).unwrap();
     assert_eq!(log.take(), ["drop blind"]);
     drop(file);
+    // I-9: nor does a driver that gets the location of one that has skipped get what that kept there.
+    let skips = |name: &'static str| {
+        let keep = log.clone();
+        Filter::new(name, move |mut irp, lower| {
+            keep.add(format!("{name} has {}", irp.scratch::<Mark>().map_or("none", |mark| mark.0)));
+            irp.set_scratch(Mark(name, keep.clone()));
+            lower.skip(irp)
+        })
+    };
+    let file = open(&stack(vec![skips("a"), skips("b")], Bottom::default()), FD);
+    h.block_on(read(&file, 4, 0)).unwrap();
+    assert_eq!(log.take(), ["a has none", "drop a", "b has none", "drop b"]);
+    drop(file);
     h.finish();
 }
 

@@ -183,21 +183,44 @@ pub use overlapped_iomgr::{
     RelatedFile, Setup, Stack, StackError, Unwinding, View, Visit, Why, minor,
 };
 
-/// Puts a filter for files through a suite: `make` gives the filters of a stack, top first (one, or
-/// those that belong together), and for each of four rounds they are put between a client that reads and
-/// writes by chance (whole and in parts, beside one another, at the end, flushing) and a file in
-/// memory that answers at once, answers later, transfers less than asked for, or fails each operation
-/// once. What is read must be what was written, errors must be reported as such, and nothing may be left
-/// below when the file is closed. `seed`: what chance begins with.
+/// Testing filters and bottoms: a kit for the tests of those who write them.
+///
+/// | what | is for |
+/// |---|---|
+/// | [`Script`](testing::Script) | a bottom that says what was written down: exact answers, short ones, late ones, none |
+/// | [`Stream`](testing::Stream) | a stream on such a bottom, without a descriptor |
+/// | [`Log`](testing::Log) | what passes a place in a stack, with data and results |
+/// | [`Verifier`](testing::Verifier) | a pair of drivers around a filter, which finds what it may not do |
+/// | [`each_failure`](testing::each_failure) | each request below fails once |
+/// | [`conformance`](testing::conformance) | suites that every filter, or every bottom, of a kind should pass |
+///
+/// The bottoms that are memory ([`bottom`]), [`filter::Later`], [`filter::Fault`] and [`crate::sim`] go well
+/// with them. `docs/testing-filters.md` shows how.
 ///
 /// ```
-/// use overlapped::driver::{conformance, filter::Xor};
+/// use overlapped::driver::testing::{Log, Verifier};
+/// use overlapped::driver::{Major, bottom::Memory, filter::Xor};
+/// use overlapped::fs::OpenOptions;
 /// use std::sync::Arc;
 ///
-/// conformance::check(|| Ok(vec![Arc::new(Xor(0x55))]), 1).unwrap();
-/// let forgets = "null".parse::<overlapped::driver::text::Text>();
-/// assert!(forgets.is_ok());
+/// # overlapped::block_on(async {
+/// let (verifier, log) = (Verifier::new(), Log::new());
+/// let mut options = OpenOptions::new().read(true).write(true).on(Arc::new(Memory::new()));
+/// for driver in verifier.around([Arc::new(Xor(1)) as _]) {
+///     options = options.filter(driver);
+/// }
+/// let file = options.filter(log.driver()).open("tested").await?;
+/// file.write_all_at("abc", 7).await?;
+///
+/// let written = &log.of(Major::Write)[0];
+/// assert_eq!((written.offset, &written.data[..]), (Some(7), &b"`cb"[..]));
+/// assert_eq!(verifier.findings(), []);
+/// # std::io::Result::Ok(())
+/// # }).unwrap();
 /// ```
-pub mod conformance {
-    pub use crate::conformance::{Nonconformity, check};
+pub mod testing {
+    pub use crate::testing::{
+        Answer, Finding, Gate, Log, Misdeed, Record, Script, Stream, Verifier, conformance,
+        each_failure,
+    };
 }

@@ -81,7 +81,6 @@
 //! # }
 //! ```
 
-mod conformance;
 pub mod driver;
 mod executor;
 pub mod fs;
@@ -90,6 +89,7 @@ pub mod net;
 pub mod signal;
 pub mod sim;
 pub mod task;
+mod testing;
 pub mod time;
 
 pub use executor::{

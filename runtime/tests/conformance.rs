@@ -1,12 +1,18 @@
-//! The suite for filters: what it lets pass, and what it finds.
+//! The suites for filters and bottoms of files: what they let pass, and what they find. Those for streams
+//! are in `conformance_streams.rs`.
+
+mod support;
 
 use std::sync::Arc;
 
 use overlapped::Status;
-use overlapped::driver::conformance::check;
+use overlapped::driver::bottom::{Full, Memory, Null, Zero};
 use overlapped::driver::filter::{PassKind, pass};
+use overlapped::driver::testing::conformance::{file_bottom, file_filters};
 use overlapped::driver::text::Text;
 use overlapped::driver::{Driver, Filter, Io, Major, MajorSet, Next};
+use overlapped::fs::OpenOptions;
+use support::{Dir, alone};
 
 #[test]
 fn the_filters_that_there_are_conform() {
@@ -25,10 +31,10 @@ fn the_filters_that_there_are_conform() {
         let path = directory.join("out");
         let text = text.replace('%', path.to_str().unwrap());
         let make = || Ok(text.parse::<Text>()?.build()?.filters);
-        check(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
+        file_filters(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
     for kind in [PassKind::Unhooked, PassKind::Skip, PassKind::Routine, PassKind::Future] {
-        check(|| Ok(vec![pass(kind), pass(kind)]), 5).unwrap();
+        file_filters(|| Ok(vec![pass(kind), pass(kind)]), 5).unwrap();
     }
     std::fs::remove_dir_all(&directory).unwrap();
 }
@@ -88,7 +94,114 @@ impl Filter for Bad {
 fn what_is_wrong_is_found() {
     for wrong in [Wrong::Forgets, Wrong::Hides, Wrong::Shifts, Wrong::Changes] {
         let made = || Ok(vec![Bad(wrong).into_driver() as Arc<dyn Driver>]);
-        let error = check(made, 3).unwrap_err().to_string();
+        let error = file_filters(made, 3).unwrap_err().to_string();
         assert!(error.contains("bytes than were written"), "{error}");
+    }
+}
+
+/// A file on the bottom, with filters.
+fn opens(
+    bottom: impl Fn() -> Arc<dyn Driver>,
+    filters: impl Fn() -> Vec<Arc<dyn Driver>>,
+) -> impl AsyncFn() -> std::io::Result<overlapped::fs::File> {
+    async move || {
+        let mut options = OpenOptions::new().read(true).write(true).on(bottom());
+        for filter in filters() {
+            options = options.filter(filter);
+        }
+        options.open("new").await
+    }
+}
+
+#[test]
+fn the_bottoms_of_files_conform() {
+    alone("the_bottoms_of_files_conform", |_| {
+        let dir = Dir::new();
+        let name = std::cell::Cell::new(0);
+        let on_disk = async || {
+            name.set(name.get() + 1);
+            let options = OpenOptions::new().read(true).write(true).create_new(true);
+            options.open(dir.path(&name.get().to_string())).await
+        };
+        file_bottom(on_disk, 1).unwrap();
+        file_bottom(opens(|| Arc::new(Memory::new()), Vec::new), 2).unwrap();
+        file_bottom(opens(|| Arc::new(Memory::of_size(100_000)), Vec::new), 3).unwrap();
+    });
+}
+
+#[test]
+fn a_bottom_that_keeps_nothing_does_not_conform() {
+    for bottom in [Arc::new(Null) as Arc<dyn Driver>, Arc::new(Zero), Arc::new(Full)] {
+        file_bottom(opens(|| bottom.clone(), Vec::new), 1).unwrap_err();
+    }
+}
+
+/// What a bottom may do wrong: a filter on one that is right.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// Reads past the end bring what is not there.
+    ReadsPastTheEnd,
+    /// Writes one byte less than it says.
+    WritesShort,
+    /// Of several parts it reads the first alone, and says that it has read all.
+    ForgetsParts,
+    /// An empty write makes a byte.
+    WritesNothing,
+    /// Flushing fails.
+    CannotFlush,
+}
+
+struct Faulty(Fault);
+
+impl Filter for Faulty {
+    type Open = ();
+    fn name(&self) -> &str {
+        "faulty"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Read, Major::Write, Major::Flush])
+    }
+    async fn read(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        let n = next.forward(&mut io).await?;
+        match self.0 {
+            Fault::ReadsPastTheEnd if n < io.len() => Ok(n + io.put(n, b"?")),
+            Fault::ForgetsParts => {
+                let second: usize = io.received_mut(n).skip(1).map(|part| part.len()).sum();
+                io.put(n - second, &vec![0; second]);
+                Ok(n)
+            }
+            _ => Ok(n),
+        }
+    }
+    async fn write(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        let (at, len) = (io.offset(), io.len());
+        match self.0 {
+            Fault::WritesShort if io.minor() == 0 && len > 0 => {
+                next.forward(&mut io).at(at, len as u32 - 1).await.map(|_| len)
+            }
+            Fault::WritesNothing if len == 0 => next.forward(&mut io).from("x").await.0.map(|_| 0),
+            _ => next.forward(&mut io).await,
+        }
+    }
+    async fn flush(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        match self.0 {
+            Fault::CannotFlush => Err(Status::INVALID_DEVICE_REQUEST),
+            _ => next.forward(&mut io).await,
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_bottom_is_found() {
+    for (fault, found) in [
+        (Fault::ReadsPastTheEnd, "an empty file has bytes (at the end)"),
+        (Fault::WritesShort, "other bytes than were written"),
+        (Fault::ForgetsParts, "a vectored read at"),
+        (Fault::WritesNothing, "an empty write changes the length"),
+        (Fault::CannotFlush, "a flush failed"),
+    ] {
+        let made = opens(|| Arc::new(Memory::new()), move || vec![Faulty(fault).into_driver()]);
+        let error = file_bottom(made, 1).unwrap_err().to_string();
+        assert!(error.contains(found), "{fault:?}: {error}");
     }
 }

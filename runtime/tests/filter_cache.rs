@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::Arc;
 
-use overlapped::driver::conformance::check;
+use overlapped::driver::testing::conformance::file_filters;
 use overlapped::driver::filter::cache::{Cache, Handle, Mode, Settings};
 use overlapped::driver::text::Text;
 use overlapped::driver::{
@@ -553,6 +553,6 @@ fn it_conforms() {
         "cache(mode=writeback) | xor(key=3) | cache(size=32K, readahead=0)",
     ] {
         let make = || Ok(text.parse::<Text>()?.build()?.filters);
-        check(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
+        file_filters(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
 }

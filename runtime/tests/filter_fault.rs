@@ -182,6 +182,10 @@ fn transfers_are_short() {
             assert_eq!(file.read_at(Vec::with_capacity(1), 0).await.unwrap().0, 1);
             let room = vec![Vec::with_capacity(100), Vec::with_capacity(100)];
             assert_eq!(file.read_vectored_at(room, 0).await.unwrap().0, 100);
+            // Those are not all empty: no bytes would be the end.
+            let room = vec![Vec::new(), Vec::with_capacity(100)];
+            assert_eq!(file.read_vectored_at(room, 0).await.unwrap().0, 100);
+            assert_eq!(file.write_vectored_at(vec!["", "ab"], 0).await.unwrap().0, 2);
         }
         // Streams, plain and pooled.
         let fault = Fault::new(3, [Rule::new(Kind::Short)]);

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use overlapped::Status;
-use overlapped::driver::conformance::check;
+use overlapped::driver::testing::conformance::file_filters;
 use overlapped::driver::filter::mirror::{Handle, Mirror, Policy, State};
 use overlapped::driver::filter::{Later, Side, Xor};
 use overlapped::driver::text::{Bottom, Text};
@@ -354,6 +354,6 @@ fn it_conforms() {
     for text in ["mirror(other=\"memory()\")", "mirror(other=\"memory()\", read=roundrobin)"] {
         // Each time another one beside it.
         let make = || Ok(text.parse::<Text>()?.build()?.filters);
-        check(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
+        file_filters(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
 }

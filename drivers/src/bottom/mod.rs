@@ -1,7 +1,7 @@
 //! Bottom drivers: where requests leave for the hardware.
 
 mod file;
-mod memory;
+pub(crate) mod memory;
 mod names;
 mod pipe;
 mod receiving;

@@ -231,6 +231,8 @@ pub(crate) unsafe fn skip(slot: SlotPtr) -> Disposition {
             // The driver changed the next location, and then chose not to watch it.
             return forward(slot, 0);
         }
+        // The driver below is not to take what this one has kept for its own.
+        clear_scratch(slot);
         (*slot.current()).level += 1;
         visit(slot)
     }

@@ -247,7 +247,7 @@ pub(crate) async fn close(handle: &FileHandle) -> io::Result<()> {
     Request::new(handle, unsafe { Close::new() }).await
 }
 
-pub(super) fn shutdown(file: &FileObject, how: Shutdown) -> Request<'_, ShutdownOp> {
+pub(crate) fn shutdown(file: &FileObject, how: Shutdown) -> Request<'_, ShutdownOp> {
     let how = match how {
         Shutdown::Read => libc::SHUT_RD,
         Shutdown::Write => libc::SHUT_WR,

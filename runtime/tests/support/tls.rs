@@ -1,5 +1,7 @@
 //! Certificates of a test's own, and stacks with TLS.
 
+#![allow(dead_code, reason = "each test binary uses some of it")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -129,7 +129,7 @@ fn create(medium: &impl Medium, irp: &Irp<'_>) -> Result<i32, Status> {
 }
 
 /// Closes the file object, when it is the only one who knows it, and reports `status`.
-fn close(mut irp: Irp<'_>, status: Status) -> Disposition {
+pub(crate) fn close(mut irp: Irp<'_>, status: Status) -> Disposition {
     if irp.scratch::<Closing>().is_none() {
         if !irp.file().set_open(false) {
             return irp.complete(Status::FILE_CLOSED, 0);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use overlapped_iomgr::filter::{Filter, Io, Next};
-use overlapped_iomgr::{Major, MajorSet, Status};
+use overlapped_iomgr::{Major, MajorSet, Status, minor};
 
 use plan::{Action, Asked, Plan};
 pub use rule::{Kind, Rule, Step};
@@ -128,7 +128,11 @@ impl Fault {
                 next.sleep(Duration::MAX).await;
                 Err(Status::CANCELLED)
             }
-            Action::Short(room) => next.forward(&mut io).at(offset, room).await,
+            Action::Short(room) => match next.forward(&mut io).at(offset, room).await {
+                // The first segments are empty, perhaps; and no bytes would be the end.
+                Ok(0) if io.minor() == minor::VECTORED => next.forward(&mut io).await,
+                result => result,
+            },
             Action::Corrupt(at, bits) => corrupted(next, &mut io, at, bits).await,
             Action::Reset => {
                 broken.breaks();

@@ -1,6 +1,5 @@
-//! A suite that any filter for files can be put through; see [`driver::conformance`](crate::driver::conformance).
+//! Filters for files: what is read must be what was written, whatever goes on below.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,27 +9,13 @@ use overlapped_drivers::bottom::Memory;
 use overlapped_iomgr::filter::{Filter, Io, Next};
 use overlapped_iomgr::{Driver, Major, MajorSet, Status};
 
+use super::{Nonconformity, chance::Chance};
 use crate::fs::{File, OpenOptions};
 
 /// Bytes of the file that the suite works on.
 const LEN: usize = 64 * 1024;
 /// Operations in each of its rounds.
 const OPERATIONS: u32 = 200;
-
-/// A filter does not do what it should.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nonconformity {
-    round: &'static str,
-    what: String,
-}
-
-impl fmt::Display for Nonconformity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.what, self.round)
-    }
-}
-
-impl std::error::Error for Nonconformity {}
 
 /// What the drivers below the filter under test do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,34 +98,33 @@ impl Filter for Under {
     }
 }
 
-/// See [`driver::conformance`](crate::driver::conformance).
+/// Puts filters for files through a suite: `make` gives those of a stack, top first (one, or those that
+/// belong together), and for each of four rounds they are put between a client that reads and
+/// writes by chance (whole and in parts, beside one another, at the end, flushing) and a file in
+/// memory that answers at once, answers later, transfers less than asked for, or fails each operation
+/// once. What is read must be what was written, errors must be reported as such, and nothing may be left
+/// below when the file is closed. `seed`: what chance begins with.
 ///
 /// # Errors
 /// The first thing that is not as it should be.
-pub fn check(
+///
+/// ```
+/// use overlapped::driver::{filter::Xor, testing::conformance};
+/// use std::sync::Arc;
+///
+/// conformance::file_filters(|| Ok(vec![Arc::new(Xor(0x55))]), 1).unwrap();
+/// ```
+pub fn file_filters(
     make: impl Fn() -> io::Result<Vec<Arc<dyn Driver>>>,
     seed: u64,
 ) -> Result<(), Nonconformity> {
     for (round, below) in ROUNDS {
-        let wrong = |what: String| Nonconformity { round, what };
+        let wrong = |what: String| Nonconformity::new(round, what);
         let runtime = crate::Builder::new().build_local().map_err(|e| wrong(e.to_string()))?;
         let tested = runtime.block_on(one_round(&make, below, seed));
         tested.map_err(wrong)?;
     }
     Ok(())
-}
-
-/// A number by chance, of the seed (SplitMix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ z >> 31) % bound.max(1) as u64) as usize
-    }
 }
 
 async fn one_round(
