@@ -8,35 +8,45 @@ use std::sync::Arc;
 use overlapped::Status;
 use overlapped::driver::bottom::{Full, Memory, Null, Zero};
 use overlapped::driver::filter::{PassKind, pass};
+use overlapped::driver::testing::Verifier;
 use overlapped::driver::testing::conformance::{file_bottom, file_filters};
 use overlapped::driver::text::Text;
 use overlapped::driver::{Driver, Filter, Io, Major, MajorSet, Next};
 use overlapped::fs::OpenOptions;
 use support::{Dir, alone};
 
+/// Puts a stack's text through the suite, as it is and with a verifier around it.
+fn conforms(text: &str) {
+    let made = || Ok(text.parse::<Text>()?.build()?.filters);
+    file_filters(made, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let verifier = Verifier::new();
+    let verified = || Ok(verifier.around(made()?));
+    file_filters(verified, 12).unwrap_or_else(|error| panic!("{text}, verified: {error}"));
+    assert_eq!(verifier.findings(), [], "{text}");
+}
+
 #[test]
 fn the_filters_that_there_are_conform() {
-    let directory = std::env::temp_dir().join(format!("overlapped-conform-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    for text in [
-        "xor(key=7)",
-        "trace(jsonl=%)",
-        "stats(path=%)",
-        "slice(max=700, seed=1)",
-        "delay(us=10)",
-        "throttle(iops=100000, bps=1G)",
-        "fault(seed=1, rate=0.05, kind=short)",
-        "idle(ms=60000)",
-    ] {
-        let path = directory.join("out");
-        let text = text.replace('%', path.to_str().unwrap());
-        let make = || Ok(text.parse::<Text>()?.build()?.filters);
-        file_filters(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
-    }
-    for kind in [PassKind::Unhooked, PassKind::Skip, PassKind::Routine, PassKind::Future] {
-        file_filters(|| Ok(vec![pass(kind), pass(kind)]), 5).unwrap();
-    }
-    std::fs::remove_dir_all(&directory).unwrap();
+    alone("the_filters_that_there_are_conform", |_| {
+        let directory = Dir::new();
+        let out = directory.path("out");
+        for text in [
+            "xor(key=7)",
+            "trace(jsonl=%)",
+            "stats(path=%)",
+            "slice(max=700, seed=1)",
+            "delay(us=10)",
+            "throttle(iops=100000, bps=1G)",
+            "fault(seed=1, rate=0.05, kind=short)",
+            "idle(ms=60000)",
+            "cache(size=1M)",
+        ] {
+            conforms(&text.replace('%', out.to_str().unwrap()));
+        }
+        for kind in [PassKind::Unhooked, PassKind::Skip, PassKind::Routine, PassKind::Future] {
+            file_filters(|| Ok(vec![pass(kind), pass(kind)]), 5).unwrap();
+        }
+    });
 }
 
 /// What is wrong with a filter.

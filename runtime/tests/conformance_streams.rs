@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use overlapped::Status;
 use overlapped::driver::filter::{Fault, PassKind, pass};
-use overlapped::driver::testing::Log;
 use overlapped::driver::testing::conformance::{stream_bottom, stream_filters};
+use overlapped::driver::testing::{Log, Verifier};
 use overlapped::driver::text::Text;
 use overlapped::driver::{Driver, Filter, Io, Major, MajorSet, Next};
 use overlapped::net::{TcpListener, TcpStream, UnixStream};
@@ -22,10 +22,14 @@ fn filters(text: &str) -> std::io::Result<Vec<Arc<dyn Driver>>> {
     Ok(text.parse::<Text>()?.build()?.filters)
 }
 
-/// Puts a stack's text through the suite, the same at both ends.
-fn check(text: &str, seed: u64) {
+/// Puts a stack's text through the suite, the same at both ends, as it is and with verifiers around it.
+fn conforms(text: &str) {
     let make = || Ok([filters(text)?, filters(text)?]);
-    stream_filters(make, seed).unwrap_or_else(|error| panic!("{text}: {error}"));
+    stream_filters(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let verifier = Verifier::new();
+    let make = || Ok([verifier.around(filters(text)?), verifier.around(filters(text)?)]);
+    stream_filters(make, 12).unwrap_or_else(|error| panic!("{text}, verified: {error}"));
+    assert_eq!(verifier.findings(), [], "{text}");
 }
 
 #[test]
@@ -34,11 +38,11 @@ fn filters_that_look_on_conform() {
         let dir = Dir::new();
         let out = dir.path("out");
         let out = out.to_str().unwrap();
-        check(&format!("trace(jsonl={out})"), 1);
-        check(&format!("stats(path={out})"), 2);
+        conforms(&format!("trace(jsonl={out})"));
+        conforms(&format!("stats(path={out})"));
         let fault = || vec![Fault::new(1, []).into_driver()];
         stream_filters(|| Ok([fault(), fault()]), 3).unwrap();
-        check("idle(ms=60000)", 4);
+        conforms("idle(ms=60000)");
         for kind in [PassKind::Unhooked, PassKind::Skip, PassKind::Routine, PassKind::Future] {
             stream_filters(|| Ok([vec![pass(kind)], vec![pass(kind)]]), 5).unwrap();
         }
@@ -50,18 +54,18 @@ fn filters_that_look_on_conform() {
 #[test]
 fn filters_that_hold_and_cut_conform() {
     alone("filters_that_hold_and_cut_conform", |_| {
-        check("delay(us=10)", 1);
-        check("throttle(iops=1000000, bps=1G)", 2);
-        check("slice(max=700, seed=1)", 3);
-        check("fault(seed=1, rate=0.1, kind=short)", 4);
-        check("slice(max=300, seed=2) | idle(ms=60000) | delay(us=10)", 5);
+        conforms("delay(us=10)");
+        conforms("throttle(iops=1000000, bps=1G)");
+        conforms("slice(max=700, seed=1)");
+        conforms("fault(seed=1, rate=0.1, kind=short)");
+        conforms("slice(max=3000, seed=2) | idle(ms=60000) | delay(us=10)");
     });
 }
 
 #[test]
 fn filters_that_transform_conform() {
     alone("filters_that_transform_conform", |_| {
-        check("xor(key=7)", 1);
+        conforms("xor(key=7)");
         let certificates = Certificates::new();
         let make = || {
             let client = certificates.text("tls(ca=$root.pem, name=localhost)");
@@ -118,7 +122,12 @@ impl Filter for Bad {
     fn hooks(&self) -> MajorSet {
         MajorSet::of(&[Major::Read, Major::Write])
     }
-    async fn read(&self, open: &Self::Open, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+    async fn read(
+        &self,
+        open: &Self::Open,
+        next: Next<'_>,
+        mut io: Io<'_>,
+    ) -> Result<usize, Status> {
         let result = next.forward(&mut io).await;
         if matches!(self.0, Wrong::Hides) {
             return result.or_else(|status| match status {
@@ -132,7 +141,9 @@ impl Filter for Bad {
                 next.sleep(Duration::from_micros(300)).await;
                 if next.is_cancelled() { Err(Status::CANCELLED) } else { Ok(n) }
             }
-            Wrong::Doubles if open[0].fetch_add(1, Ordering::Relaxed) % 9 == 8 && io.minor() == 0 => {
+            Wrong::Doubles
+                if open[0].fetch_add(1, Ordering::Relaxed) % 9 == 8 && io.minor() == 0 =>
+            {
                 let mut first = None;
                 for byte in io.received_mut(n).flatten() {
                     let before = first.get_or_insert(*byte);

@@ -6,8 +6,8 @@ mod support;
 
 use std::sync::Arc;
 
-use overlapped::driver::testing::conformance::file_filters;
 use overlapped::driver::filter::cache::{Cache, Handle, Mode, Settings};
+use overlapped::driver::testing::conformance::file_filters;
 use overlapped::driver::text::Text;
 use overlapped::driver::{
     ChangeError, Driver, Filter, Major, Place, bottom::Memory, filter::Later, heap_futures,

@@ -7,9 +7,9 @@ mod support;
 use std::sync::Arc;
 
 use overlapped::Status;
-use overlapped::driver::testing::conformance::file_filters;
 use overlapped::driver::filter::compare::{Compare, Differences, What};
 use overlapped::driver::filter::{Later, Side};
+use overlapped::driver::testing::conformance::file_filters;
 use overlapped::driver::text::{Bottom, Text};
 use overlapped::driver::{Driver, Filter, Major, Place, bottom::Memory};
 use overlapped::fs::{File, OpenOptions};

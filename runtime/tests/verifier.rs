@@ -178,7 +178,8 @@ fn what_is_wrong_is_found_and_named() {
             assert_eq!(first.driver, "bad");
             assert!(matches!(first.request.major, Major::Read | Major::Write), "{first}");
             let others = found.iter().filter(|finding| {
-                let same = std::mem::discriminant(&finding.misdeed) == std::mem::discriminant(&misdeed);
+                let same =
+                    std::mem::discriminant(&finding.misdeed) == std::mem::discriminant(&misdeed);
                 !same
             });
             assert_eq!(others.count(), 0, "{wrong:?}: {found:?}");
@@ -214,7 +215,10 @@ fn a_request_that_does_not_end_is_found() {
         let found = verifier.findings();
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].misdeed, found[0].request.offset), (Misdeed::Unfinished, Some(3)));
-        assert_eq!(found[0].to_string(), "keeps has not ended a request (Read of 5 at 3: in flight)");
+        assert_eq!(
+            found[0].to_string(),
+            "keeps has not ended a request (Read of 5 at 3: in flight)"
+        );
         let held = keeps.0.lock().unwrap().pop().unwrap();
         held.complete(Status::SUCCESS, 0);
         read.await.unwrap();

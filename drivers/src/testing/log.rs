@@ -51,10 +51,7 @@ impl Record {
 
     /// Whether its information is a number of bytes.
     pub(super) fn is_data(&self) -> bool {
-        matches!(
-            self.major,
-            Major::Read | Major::Write | Major::SendTo | Major::ReceiveFrom
-        )
+        matches!(self.major, Major::Read | Major::Write | Major::SendTo | Major::ReceiveFrom)
     }
 }
 

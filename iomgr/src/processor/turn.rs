@@ -145,7 +145,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
     }
     while core.unfinished() > 0 && clock::now() < end {
         let left = end.saturating_duration_since(clock::now()).min(Duration::from_millis(50));
-        if let Err(error) = core.turn(Wait::For(left), || false) {
+        if let Err(error) = core.turn(Wait::For(left), || core.unfinished() == 0) {
             tracing::error!(%error, "the backend failed while shutting down");
             break;
         }

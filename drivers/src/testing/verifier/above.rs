@@ -61,12 +61,7 @@ impl Above {
     }
 
     /// A request that keeps its own memory.
-    async fn pass(
-        &self,
-        known: &Known,
-        next: Next<'_>,
-        mut io: Io<'_>,
-    ) -> Result<usize, Status> {
+    async fn pass(&self, known: &Known, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
         let request = Record::of(&io);
         let number = self.shared.begin(&self.tested, request.clone());
         let result = next.forward(&mut io).await;

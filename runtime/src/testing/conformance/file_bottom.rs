@@ -207,9 +207,11 @@ async fn growing(file: File) -> Result<(), String> {
 async fn fixed(file: File, len: u64) -> Result<(), String> {
     expect(&file, len - 9, &[0; 9]).await?;
     write(&file, b"hello", len - 5).await?;
-    let (n, _) = file.write_at(vec![1; 20], len - 10).await.map_err(io::Error::from).map_err(
-        words("a write across the end"),
-    )?;
+    let (n, _) = file
+        .write_at(vec![1; 20], len - 10)
+        .await
+        .map_err(io::Error::from)
+        .map_err(words("a write across the end"))?;
     ensure(n <= 10, || format!("{n} bytes are written before the end, where 10 are"))?;
     let past = file.write_at(vec![1; 20], len).await;
     ensure(!past.is_ok_and(|(n, _)| n > 0), || "a write past the end succeeds".to_owned())?;

@@ -13,7 +13,8 @@ use super::{Nonconformity, joined, run};
 use crate::net::{TcpListener, TcpStream, UnixStream, stack_of};
 
 /// What the drivers below the filters under test do, and the filter that makes them.
-const BELOW: [&str; 3] = ["directly on the sockets", "where all pends", "with short transfers below"];
+const BELOW: [&str; 3] =
+    ["directly on the sockets", "where all pends", "with short transfers below"];
 
 /// Bytes of a short transfer.
 const SHORT: NonZeroU32 = NonZeroU32::new(499).unwrap();
@@ -53,7 +54,8 @@ pub fn stream_filters(
     for below in BELOW {
         for tcp in [false, true] {
             for case in Case::ALL {
-                let round = format!("{case}, {}, {below}", if tcp { "TCP" } else { "Unix sockets" });
+                let round =
+                    format!("{case}, {}, {below}", if tcp { "TCP" } else { "Unix sockets" });
                 run(round, async {
                     let error = |error| format!("the ends cannot be made: {error}");
                     let filters = make().map_err(error)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use overlapped_drivers::class::{
     Connect, Read, ReadVectored, ReceiveLease, Shutdown, Write, WriteVectored,
 };
-use overlapped_iomgr::buf::BufError;
+use overlapped_iomgr::buf::{BufError, BufResult};
 use overlapped_iomgr::{FileHandle, Operation, Request, Status};
 
 use super::chance::Chance;
@@ -134,7 +134,7 @@ async fn read_somehow(file: &FileHandle, chance: &mut Chance) -> Came {
     let room = 1 + chance.below(most);
     let parts = |sizes: &[usize]| sizes.iter().map(|&n| Vec::with_capacity(n)).collect::<Vec<_>>();
     let late = Duration::from_micros(chance.below(800) as u64);
-    let plain = |result: Result<(usize, Vec<u8>), BufError<Vec<u8>>>| -> Came {
+    let plain = |result: BufResult<usize, Vec<u8>>| -> Came {
         match result {
             // A vector may have more room than was asked for.
             Ok((n, bytes)) if n == bytes.len() => Ok(Some(bytes)),
@@ -142,7 +142,7 @@ async fn read_somehow(file: &FileHandle, chance: &mut Chance) -> Came {
             Err(error) => came(Err(error.into())),
         }
     };
-    let vectored = |result: Result<(usize, Vec<Vec<u8>>), BufError<Vec<Vec<u8>>>>| -> Came {
+    let vectored = |result: BufResult<usize, Vec<Vec<u8>>>| -> Came {
         came(result.map(|(_, parts)| parts.concat()).map_err(Into::into))
     };
     match chance.below(7) {
@@ -223,8 +223,7 @@ async fn write_all_somehow(
 async fn greet(here: &FileHandle, there: &FileHandle) -> Result<(), String> {
     for (from, to) in [(here, there), (there, here)] {
         let to = to.clone();
-        let received =
-            spawn_local(async move { read_exact(&to, Vec::with_capacity(5)).await });
+        let received = spawn_local(async move { read_exact(&to, Vec::with_capacity(5)).await });
         send(from, b"hello".to_vec()).await?;
         joined(received).await?.map_err(without("a read"))?;
     }
@@ -324,8 +323,7 @@ async fn peeks(here: FileHandle, there: FileHandle) -> Result<(), String> {
         }
         Err(error) => return Err(without("a peek")(error)),
     }
-    let ((), bytes) =
-        read_exact(&here, Vec::with_capacity(10)).await.map_err(without("a read"))?;
+    let ((), bytes) = read_exact(&here, Vec::with_capacity(10)).await.map_err(without("a read"))?;
     ensure(bytes == b"0123456789", || "other bytes than were peeked at".to_owned())
 }
 
