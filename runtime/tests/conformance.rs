@@ -136,6 +136,23 @@ fn the_bottoms_of_files_conform() {
         file_bottom(on_disk, 1).unwrap();
         file_bottom(opens(|| Arc::new(Memory::new()), Vec::new), 2).unwrap();
         file_bottom(opens(|| Arc::new(Memory::of_size(100_000)), Vec::new), 3).unwrap();
+        // A filter and what is below it are a bottom too; some are for disks.
+        let log = dir.path("log");
+        let record = format!("record(log={})", log.to_str().unwrap());
+        for (text, disk) in [
+            ("cache(size=1M)", None),
+            ("cache(size=16K, block=512, mode=writeback)", None),
+            ("compare(other=\"memory()\")", None),
+            ("mirror(other=\"memory()\")", None),
+            ("throttle(iops=1000000, bps=30M)", None),
+            ("cache(size=16K, block=512, mode=writeback)", Some(100_000)),
+            (&record, Some(128 << 10)),
+        ] {
+            let bottom = || Arc::new(disk.map_or_else(Memory::new, Memory::of_size)) as _;
+            let filters = || text.parse::<Text>().unwrap().build().unwrap().filters;
+            file_bottom(opens(bottom, filters), 4)
+                .unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
     });
 }
 

@@ -364,7 +364,13 @@ impl Cache {
     async fn end<'a>(&self, work: &Work, next: Next<'a>, mut io: Io<'a>) -> Result<usize, Status> {
         let flushed = {
             let _alone = work.enter_alone(next, true).await?;
-            work.write_back(next, true).await
+            let flushed = work.write_back(next, true).await;
+            if io.major() == Major::Close {
+                // Whoever comes now is to hear from below that the file is closed.
+                let mut store = work.store();
+                (store.reads, store.writes_later) = (false, false);
+            }
+            flushed
         };
         if let Err(status) = flushed
             && io.major() == Major::Close

@@ -364,6 +364,11 @@ impl Mirror {
     }
 }
 
+/// That the file is open: the other members' files do not know that it has been closed.
+fn expect_open(io: &Io<'_>) -> Result<(), Status> {
+    if io.file().is_open() { Ok(()) } else { Err(Status::FILE_CLOSED) }
+}
+
 /// Reads into the request's own memory.
 async fn read_into<'a>(stand: &Stand<'a>, io: &mut Io<'a>) -> Outcome {
     let (at, len) = (io.offset(), io.len());
@@ -404,6 +409,7 @@ impl Filter for Mirror {
     }
 
     async fn read(&self, open: &Open, next: Next<'_>, io: Io<'_>) -> Outcome {
+        expect_open(&io)?;
         if !io.file().is_seekable() || !matches!(io.minor(), minor::NONE | minor::VECTORED) {
             return Err(Status::NOT_SUPPORTED);
         }
@@ -411,6 +417,7 @@ impl Filter for Mirror {
     }
 
     async fn write(&self, open: &Open, next: Next<'_>, io: Io<'_>) -> Outcome {
+        expect_open(&io)?;
         if !io.file().is_seekable() {
             return Err(Status::NOT_SUPPORTED);
         }
@@ -418,6 +425,7 @@ impl Filter for Mirror {
     }
 
     async fn flush(&self, open: &Open, next: Next<'_>, io: Io<'_>) -> Outcome {
+        expect_open(&io)?;
         let (data_only, file) = (io.minor() == minor::DATA_ONLY, io.file().name());
         Box::pin(async {
             let stands = self.stands(open, next, How::default()).await?;
@@ -428,6 +436,9 @@ impl Filter for Mirror {
     }
 
     async fn other(&self, open: &Open, next: Next<'_>, mut io: Io<'_>) -> Outcome {
+        if io.major() != Major::Create {
+            expect_open(&io)?;
+        }
         match (io.major(), io.minor()) {
             (Major::Create, _) => {
                 self.stands(open, next, How::of(&io)).await?;
