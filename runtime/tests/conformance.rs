@@ -8,12 +8,12 @@ use std::sync::Arc;
 use overlapped::Status;
 use overlapped::driver::bottom::{Full, Memory, Null, Zero};
 use overlapped::driver::filter::{PassKind, pass};
-use overlapped::driver::testing::Verifier;
 use overlapped::driver::testing::conformance::{file_bottom, file_filters};
+use overlapped::driver::testing::{Verifier, each_failure};
 use overlapped::driver::text::Text;
 use overlapped::driver::{Driver, Filter, Io, Major, MajorSet, Next};
 use overlapped::fs::OpenOptions;
-use support::{Dir, alone};
+use support::{Dir, alone, pattern};
 
 /// Puts a stack's text through the suite, as it is and with a verifier around it.
 fn conforms(text: &str) {
@@ -45,6 +45,56 @@ fn the_filters_that_there_are_conform() {
         }
         for kind in [PassKind::Unhooked, PassKind::Skip, PassKind::Routine, PassKind::Future] {
             file_filters(|| Ok(vec![pass(kind), pass(kind)]), 5).unwrap();
+        }
+    });
+}
+
+/// Writes, flushes, reads back, closes.
+async fn writes(options: OpenOptions) -> std::io::Result<()> {
+    let data = pattern(3000);
+    let file = options.open("a name").await?;
+    file.write_all_at(data[..1000].to_vec(), 0).await?;
+    file.write_all_at(data[1000..].to_vec(), 1000).await?;
+    file.sync_all().await?;
+    let ((), read) = file.read_exact_at(Vec::with_capacity(2000), 500).await?;
+    assert!(read == data[500..2500], "other bytes than were written");
+    file.close().await
+}
+
+#[test]
+fn whatever_fails_below_is_an_error_and_harms_nobody() {
+    alone("whatever_fails_below_is_an_error_and_harms_nobody", |backend| {
+        for text in [
+            "xor(key=7)",
+            "slice(max=700)",
+            "throttle(iops=1000000)",
+            "cache(size=1M)",
+            "cache(size=1M, block=512, mode=writeback)",
+            "trace(jsonl=/dev/null) | delay(us=1)",
+        ] {
+            let filters = text.parse::<Text>().unwrap().build().unwrap().filters;
+            let failed = each_failure(Status::DATA_ERROR, |failing| {
+                let memory = Arc::new(Memory::new());
+                let through = |filters: &[Arc<dyn Driver>]| {
+                    let options = OpenOptions::new().read(true).write(true).on(memory.clone());
+                    filters.iter().cloned().fold(options, OpenOptions::filter)
+                };
+                let below = [&filters[..], &[failing]].concat();
+                support::local(backend).block_on(async {
+                    if let Err(error) = writes(through(&below)).await {
+                        assert_eq!(Status::from(&error), Status::DATA_ERROR, "{text}");
+                        // What failed works when it is tried again: each error comes once.
+                        writes(through(&below)).await.unwrap();
+                    }
+                    // What has succeeded is there for those who come later.
+                    let file = through(&filters).open("a name").await.unwrap();
+                    let ((), read) = file.read_exact_at(vec![0; 3000], 0).await.unwrap();
+                    assert!(read == pattern(3000), "{text}");
+                });
+            });
+            let of = |major| failed.iter().filter(|record| record.major == major).count();
+            let counts = [Major::Create, Major::Write, Major::Flush, Major::Close].map(of);
+            assert!(counts.iter().all(|&n| n > 0), "{text}: {failed:?}");
         }
     });
 }
