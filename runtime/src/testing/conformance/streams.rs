@@ -19,7 +19,7 @@ use crate::net::stream::{close, read_exact, write_all};
 use crate::{spawn_local, yield_now};
 
 /// Bytes that go each way in [`Case::Whole`].
-const MANY: usize = 60_000;
+const MANY: usize = 30_000;
 /// Requests that are under way at once.
 const TOGETHER: usize = 32;
 
