@@ -22,14 +22,18 @@ fn filters(text: &str) -> std::io::Result<Vec<Arc<dyn Driver>>> {
     Ok(text.parse::<Text>()?.build()?.filters)
 }
 
-/// Puts a stack's text through the suite, the same at both ends, as it is and with verifiers around it.
-fn conforms(text: &str) {
-    let make = || Ok([filters(text)?, filters(text)?]);
-    stream_filters(make, 11).unwrap_or_else(|error| panic!("{text}: {error}"));
+/// Puts filters through the suite, as they are and with verifiers around them.
+fn check(name: &str, make: impl Fn() -> std::io::Result<[Vec<Arc<dyn Driver>>; 2]>) {
+    stream_filters(&make, 11).unwrap_or_else(|error| panic!("{name}: {error}"));
     let verifier = Verifier::new();
-    let make = || Ok([verifier.around(filters(text)?), verifier.around(filters(text)?)]);
-    stream_filters(make, 12).unwrap_or_else(|error| panic!("{text}, verified: {error}"));
-    assert_eq!(verifier.findings(), [], "{text}");
+    let verified = || Ok(make()?.map(|filters| verifier.around(filters)));
+    stream_filters(verified, 12).unwrap_or_else(|error| panic!("{name}, verified: {error}"));
+    assert_eq!(verifier.findings(), [], "{name}");
+}
+
+/// The same ones at both ends.
+fn conforms(text: &str) {
+    check(text, || Ok([filters(text)?, filters(text)?]));
 }
 
 #[test]
@@ -78,7 +82,7 @@ fn filters_that_transform_conform() {
             let server = certificates.text("tls(cert=$server.pem, key=$server.key)");
             Ok([filters(&client)?, filters(&server)?])
         };
-        stream_filters(make, 2).unwrap_or_else(|error| panic!("tls: {error}"));
+        check("tls", make);
     });
 }
 

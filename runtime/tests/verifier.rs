@@ -12,7 +12,8 @@ use overlapped::driver::filter::{PassKind, Xor, pass};
 use overlapped::driver::testing::{Finding, Misdeed, Verifier};
 use overlapped::driver::text::Text;
 use overlapped::driver::{
-    Completion, Disposition, Driver, Held, Irp, Lower, Major, MajorSet, On, Unwinding,
+    Completion, Disposition, Driver, Filter, Held, Io, Irp, Lower, Major, MajorSet, Next, On,
+    Unwinding,
 };
 use overlapped::fs::{File, OpenOptions};
 use support::{both, pattern, poll_once};
@@ -184,6 +185,35 @@ fn what_is_wrong_is_found_and_named() {
             });
             assert_eq!(others.count(), 0, "{wrong:?}: {found:?}");
         }
+    });
+}
+
+/// Says that whatever failed was the end.
+struct Hides;
+
+impl Filter for Hides {
+    type Open = ();
+    fn name(&self) -> &str {
+        "hides"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Read])
+    }
+    async fn read(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        Ok(next.forward(&mut io).await.unwrap_or(0))
+    }
+}
+
+#[test]
+fn a_drop_that_is_hidden_is_found() {
+    both(async |_| {
+        let verifier = Verifier::new();
+        let drops = Bad { wrong: Wrong::Drops, last: AtomicUsize::new(0) };
+        let file = open(&verifier, vec![Hides.into_driver(), Arc::new(drops)]).await;
+        file.read_at(vec![0; 5], 0).await.unwrap();
+        let found = verifier.findings();
+        assert_eq!((found.len(), found[0].misdeed), (1, Misdeed::Dropped));
+        assert_eq!(found[0].driver, "bad");
     });
 }
 

@@ -334,7 +334,7 @@ pub struct Lower<'a> {
 
 impl Lower<'_> {
     /// Passes the request on and forgets it (I-9): the driver below gets this driver's own
-    /// location, and no completion routine runs here.
+    /// location, without what was kept in it, and no completion routine runs here.
     pub fn skip(&self, irp: Irp<'_>) -> Disposition {
         // SAFETY: the token's ownership goes to the driver below.
         unsafe { dispatch::skip(irp.into_slot()) }

@@ -34,9 +34,7 @@ impl Above {
         request: &Record,
         result: Result<usize, Status>,
     ) -> Result<usize, Status> {
-        if result == Err(Status::DRIVER_INTERNAL_ERROR) {
-            self.blame(known, file, request);
-        }
+        self.blame(known, file, request);
         match result {
             Ok(reported) if request.is_data() && reported > request.len => {
                 self.found(request, Misdeed::TooLong { reported });
@@ -46,7 +44,7 @@ impl Above {
         }
     }
 
-    /// Finds the device that the I/O manager has ended a request for.
+    /// Finds the devices that the I/O manager has ended a request for, whatever has become of that higher up.
     fn blame(&self, known: &Known, file: &FileObject, request: &Record) {
         let mut known = known.0.lock().unwrap_or_else(PoisonError::into_inner);
         for device in file.stack().devices() {
