@@ -9,12 +9,15 @@ use overlapped_iomgr::filter::Filter;
 use overlapped_iomgr::{Driver, FileHandle, Stack};
 
 use super::streams::Case;
-use super::{Nonconformity, joined, run};
+use super::{Nonconformity, run};
 use crate::net::{TcpListener, TcpStream, UnixStream, stack_of};
 
-/// What the drivers below the filters under test do, and the filter that makes them.
-const BELOW: [&str; 3] =
-    ["directly on the sockets", "where all pends", "with short transfers below"];
+/// What stands below the filters under test, and how the rounds are called.
+const BELOW: [(&str, fn() -> Vec<Arc<dyn Driver>>); 3] = [
+    ("directly on the sockets", Vec::new),
+    ("where all pends", || vec![Arc::new(Later)]),
+    ("with short transfers below", || vec![Slice::fixed(SHORT).into_driver()]),
+];
 
 /// Bytes of a short transfer.
 const SHORT: NonZeroU32 = NonZeroU32::new(499).unwrap();
@@ -51,15 +54,17 @@ pub fn stream_filters(
     make: impl Fn() -> io::Result<[Vec<Arc<dyn Driver>>; 2]>,
     seed: u64,
 ) -> Result<(), Nonconformity> {
-    for below in BELOW {
+    for (name, below) in BELOW {
         for tcp in [false, true] {
             for case in Case::ALL {
-                let round =
-                    format!("{case}, {}, {below}", if tcp { "TCP" } else { "Unix sockets" });
+                let round = format!("{case}, {}, {name}", if tcp { "TCP" } else { "Unix sockets" });
                 run(round, async {
                     let error = |error| format!("the ends cannot be made: {error}");
-                    let filters = make().map_err(error)?;
-                    let ends = connected(filters, below, tcp).await.map_err(error)?;
+                    let stacks = make().map_err(error)?.map(|mut filters| {
+                        filters.extend(below());
+                        stack_of(filters)
+                    });
+                    let ends = connected(stacks, tcp).await.map_err(error)?;
                     case.check(ends, tcp, seed).await
                 })?;
             }
@@ -68,20 +73,9 @@ pub fn stream_filters(
     Ok(())
 }
 
-/// Two ends of a connection, with filters.
-async fn connected(
-    filters: [Vec<Arc<dyn Driver>>; 2],
-    below: &str,
-    tcp: bool,
-) -> io::Result<[FileHandle; 2]> {
-    let [here, there] = filters.map(|mut filters| -> io::Result<Arc<Stack>> {
-        match BELOW.iter().position(|other| *other == below) {
-            Some(1) => filters.push(Arc::new(Later)),
-            Some(2) => filters.push(Slice::fixed(SHORT).into_driver()),
-            _ => {}
-        }
-        stack_of(filters)
-    });
+/// The two ends of a connection, on these stacks.
+async fn connected(stacks: [io::Result<Arc<Stack>>; 2], tcp: bool) -> io::Result<[FileHandle; 2]> {
+    let [here, there] = stacks;
     if !tcp {
         let (a, b) = std::os::unix::net::UnixStream::pair()?;
         let (a, b) = (UnixStream::from_std_with(a, here?)?, UnixStream::from_std_with(b, there?)?);
@@ -94,7 +88,7 @@ async fn connected(
     let accepted = crate::spawn_local(async move { listener.accept().await });
     let a = TcpStream::connect_with(address, here?).await?;
     a.set_nodelay(true)?;
-    let (b, _) = joined(accepted).await.map_err(io::Error::other)??;
+    let (b, _) = accepted.await??;
     b.set_nodelay(true)?;
     Ok([a.object().handle(), b.object().handle()])
 }
