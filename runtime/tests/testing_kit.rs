@@ -3,14 +3,18 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use overlapped::Status;
 use overlapped::driver::bottom::Memory;
 use overlapped::driver::filter::Xor;
-use overlapped::driver::testing::{Answer, Gate, Log, Record, Script, Stream, each_failure};
+use overlapped::driver::testing::{
+    Answer, Gate, Log, Record, Script, Stream, Verifier, each_failure,
+};
 use overlapped::driver::{Driver, Filter, Io, Major, MajorSet, Next};
 use overlapped::fs::{File, OpenOptions};
 use overlapped::net::{UnixStream, stack_of};
+use overlapped::sim::Simulation;
 use support::{both, poll_once, status, until};
 
 async fn open(bottom: Arc<dyn Driver>, filters: Vec<Arc<dyn Driver>>) -> std::io::Result<File> {
@@ -161,6 +165,24 @@ fn a_log_sees_what_a_socket_brings() {
         assert_eq!(records[0].result, Some((Status::CANCELLED, 0)));
         assert_eq!((&records[1].data[..], records[1].offset), (&b"hello"[..], None));
     });
+}
+
+#[test]
+fn the_drivers_run_in_simulations() {
+    let ((), report) = Simulation::new(7).run(async {
+        let (script, gate, verifier) = (Script::stream(), Gate::new(), Verifier::new());
+        script.answer(Major::Read, Answer::bytes("hello").pending(3).when(&gate));
+        let stream = Stream::on(script.driver(), verifier.around([Log::new().driver()])).unwrap();
+        let limit = Duration::from_secs(3600);
+        let late = stream.read(vec![0; 9]).deadline(limit).await;
+        assert_eq!(status(late), Status::IO_TIMEOUT);
+        gate.open();
+        assert_eq!(stream.read(Vec::with_capacity(9)).await.unwrap().1, b"hello");
+        stream.close().await.unwrap();
+        assert_eq!(verifier.findings(), []);
+    });
+    assert!(report.virtual_time >= Duration::from_secs(3600));
+    assert!(report.left.is_nothing(), "{}", report.left);
 }
 
 /// Copies every write to a second place, `careless` of whether that worked.
