@@ -13,11 +13,14 @@ use super::{Nonconformity, run};
 use crate::net::{TcpListener, TcpStream, UnixStream, stack_of};
 
 /// What stands below the filters under test, and how the rounds are called.
-const BELOW: [(&str, fn() -> Vec<Arc<dyn Driver>>); 3] = [
+const BELOW: [(&str, Make); 3] = [
     ("directly on the sockets", Vec::new),
     ("where all pends", || vec![Arc::new(Later)]),
     ("with short transfers below", || vec![Slice::fixed(SHORT).into_driver()]),
 ];
+
+/// Makes filters.
+type Make = fn() -> Vec<Arc<dyn Driver>>;
 
 /// Bytes of a short transfer.
 const SHORT: NonZeroU32 = NonZeroU32::new(499).unwrap();
