@@ -23,6 +23,7 @@ const ACK: u32 = 1;
 const UNSUPPORTED: u32 = (1 << 31) + 1;
 const INVALID: u32 = (1 << 31) + 3;
 const UNKNOWN: u32 = (1 << 31) + 6;
+const TLS_REQUIRED: u32 = (1 << 31) + 5;
 const TOO_BIG: u32 = (1 << 31) + 9;
 
 // What a client says.
@@ -71,7 +72,10 @@ enum Over {
 /// Tells a server everything, in pieces of that many bytes; yields what it says behind its greeting, what
 /// comes of it, and how many bytes it has taken.
 fn tell(read_only: bool, told: &[u8], piece: usize) -> (Vec<u8>, Over, usize) {
-    let mut handshake = Handshake::new(export(read_only));
+    tell_to(Handshake::new(export(read_only)), told, piece)
+}
+
+fn tell_to(mut handshake: Handshake, told: &[u8], piece: usize) -> (Vec<u8>, Over, usize) {
     let (mut said, mut taken, mut given) = (Vec::new(), 0, 0);
     let over = loop {
         match handshake.advance(&told[taken..given], &mut said) {
@@ -82,7 +86,7 @@ fn tell(read_only: bool, told: &[u8], piece: usize) -> (Vec<u8>, Over, usize) {
                 match turn {
                     Turn::More if given == told.len() => break Over::Waits,
                     Turn::More => given = told.len().min(given + piece),
-                    Turn::Next => {}
+                    Turn::Next | Turn::StartTls => {}
                     Turn::Ready(session) => break Over::Ready(session),
                     Turn::Aborted => break Over::Aborted,
                 }
@@ -229,6 +233,48 @@ fn options_and_their_answers() {
     let (said, over, taken) = tell(false, &told, 4096);
     assert!(matches!(over, Over::Aborted));
     assert_eq!((taken, replies(&said)), (20, vec![(ABORT, ACK, vec![])]));
+}
+
+/// The answers of a server that has TLS, and what comes of it, to options in pieces of a byte.
+fn over_tls(options: &[Vec<u8>]) -> (Vec<(u32, u32)>, Over) {
+    let told = [flags(3), options.concat()].concat();
+    let (said, over, _) = tell_to(Handshake::over_tls(export(false)), &told, 1);
+    (replies(&said).iter().map(|(option, kind, _)| (*option, *kind)).collect(), over)
+}
+
+#[test]
+fn where_tls_is_a_must() {
+    let go = || option(GO, &wanted("", &[]));
+    // Nothing else comes before it.
+    for number in [LIST, INFO, GO, STRUCTURED, LIST_CONTEXTS, SET_CONTEXTS, EXTENDED, 0] {
+        let (said, over) = over_tls(&[option(number, b"whatever")]);
+        assert_eq!(said, [(number, TLS_REQUIRED)]);
+        assert!(matches!(over, Over::Waits), "{over:?}");
+    }
+    assert!(matches!(over_tls(&[option(ABORT, b"")]).1, Over::Aborted));
+    assert!(matches!(over_tls(&[option(EXPORT_NAME, b"")]).1, Over::Bad(Violation::NoTls)));
+    // It begins once, and all is as ever behind it.
+    let (said, over) = over_tls(&[
+        option(STARTTLS, b"x"),
+        option(STARTTLS, b""),
+        option(STARTTLS, b""),
+        option(STRUCTURED, b""),
+        go(),
+    ]);
+    let begun = [(STARTTLS, INVALID), (STARTTLS, ACK), (STARTTLS, INVALID), (STRUCTURED, ACK)];
+    assert_eq!(said, [&begun[..], &[(GO, 3), (GO, ACK)]].concat());
+    assert!(matches!(&over, Over::Ready(session) if session.is_structured()), "{over:?}");
+    let told = [flags(3), option(STARTTLS, b""), option(EXPORT_NAME, b"")].concat();
+    let (_, over, _) = tell_to(Handshake::over_tls(export(false)), &told, 1);
+    assert!(matches!(over, Over::Ready(_)), "{over:?}");
+}
+
+#[test]
+fn what_comes_behind_starttls_in_the_clear_ends_it() {
+    let told = [flags(3), option(STARTTLS, b""), option(LIST, b"")].concat();
+    let (said, over, _) = tell_to(Handshake::over_tls(export(false)), &told, 1000);
+    assert!(matches!(over, Over::Bad(Violation::InTheClear)), "{over:?}");
+    assert!(said.is_empty());
 }
 
 #[test]

@@ -18,7 +18,7 @@ use overlapped::driver::text::{Entry, Made, register};
 use overlapped::driver::{Filter, Io, Major, MajorSet, Next};
 use overlapped::task::Graceful;
 use overlapped::{Builder, Runtime, Status};
-use server::{Disk, Listener};
+use server::{Disk, Listener, Tls};
 
 const READ: u16 = 0;
 const WRITE: u16 = 1;
@@ -172,7 +172,7 @@ impl Server {
             let disk = Arc::new(Disk::open(&stack, read_only).await.unwrap());
             let listener = Listener::bind(&address).await.unwrap();
             assert_eq!(listener.to_string(), address);
-            let server = server::serve(listener, disk.clone(), tracker.clone());
+            let server = server::serve(listener, disk.clone(), None, tracker.clone());
             overlapped::spawn(tracker.track(server));
             disk
         }));
@@ -606,4 +606,6 @@ fn what_cannot_be_exported() {
     assert!(open("xor(key=1)").to_string().contains("no bottom"));
     assert!(open("xor(key=1) | nothing").to_string().contains("nothing"));
     assert_eq!(open("file(/nonexistent/image)").kind(), io::ErrorKind::NotFound);
+    let error = Tls::open("/nonexistent").map(drop).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/server-cert.pem"), "{error}");
 }

@@ -13,6 +13,7 @@ use super::disk::{Client, Disk};
 use super::incoming::{Incoming, invalid};
 use super::outgoing::{Outgoing, Reply};
 use super::socket::Stream;
+use super::tls::Tls;
 
 /// How long negotiation may take: a client that says nothing is not waited for.
 const NEGOTIATION: Duration = Duration::from_secs(30);
@@ -24,10 +25,15 @@ const REST: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Those of the connection, and what a client must not do.
-pub async fn run(stream: Stream, disk: Arc<Disk>, ending: &CancellationToken) -> io::Result<()> {
+pub async fn run(
+    stream: Stream,
+    disk: Arc<Disk>,
+    tls: Option<Tls>,
+    ending: &CancellationToken,
+) -> io::Result<()> {
     let stream = Arc::new(stream);
     let mut incoming = Incoming::new(stream.clone());
-    let negotiation = timeout(NEGOTIATION, negotiate(&stream, &mut incoming, &disk));
+    let negotiation = timeout(NEGOTIATION, negotiate(&stream, &mut incoming, &disk, tls));
     let session = match ending.run_until_cancelled(negotiation).await {
         None => return Ok(()),
         Some(negotiated) => match negotiated.map_err(io::Error::from)?? {
@@ -55,8 +61,13 @@ async fn negotiate(
     stream: &Stream,
     incoming: &mut Incoming,
     disk: &Disk,
+    tls: Option<Tls>,
 ) -> io::Result<Option<Session>> {
-    let mut handshake = Handshake::new(disk.export().clone());
+    let export = disk.export().clone();
+    let mut handshake = match tls {
+        Some(_) => Handshake::over_tls(export),
+        None => Handshake::new(export),
+    };
     let mut said = Vec::new();
     handshake.greet(&mut said);
     loop {
@@ -76,6 +87,10 @@ async fn negotiate(
         }
         match turn? {
             Turn::Next => {}
+            Turn::StartTls => {
+                let tls = tls.as_ref().expect("asked for where there is one");
+                tls.begin(stream).await?;
+            }
             Turn::Ready(session) => return Ok(Some(session)),
             Turn::Aborted => return Ok(None),
             Turn::More if incoming.more().await? => {}

@@ -6,6 +6,7 @@ mod disk;
 mod incoming;
 mod outgoing;
 mod socket;
+mod tls;
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use overlapped::task::Graceful;
 pub use disk::Disk;
 pub use socket::Listener;
 use socket::Stream;
+pub use tls::Tls;
 
 /// Most clients at once, more or less; further ones wait to be taken.
 const MAX_CLIENTS: usize = 256;
@@ -23,13 +25,14 @@ const MAX_CLIENTS: usize = 256;
 /// How long to wait when no client can be taken.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves all who come, until the end begins. The listener goes then, with the path of a Unix socket.
-pub async fn serve(listener: Listener, disk: Arc<Disk>, graceful: Graceful) {
+/// Serves all who come, over TLS only if there is one, until the end begins. The listener goes then, with
+/// the path of a Unix socket.
+pub async fn serve(listener: Listener, disk: Arc<Disk>, tls: Option<Tls>, graceful: Graceful) {
     let ending = graceful.token().clone();
     while let Some(accepted) = ending.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let client = client(stream, peer, disk.clone(), graceful.clone());
+                let client = client(stream, peer, disk.clone(), tls.clone(), graceful.clone());
                 overlapped::spawn(graceful.track(client));
             }
             Err(error) => {
@@ -45,8 +48,14 @@ pub async fn serve(listener: Listener, disk: Arc<Disk>, graceful: Graceful) {
 }
 
 /// Serves one. What is wrong with it ends its own task only.
-async fn client(stream: Stream, peer: String, disk: Arc<Disk>, graceful: Graceful) {
-    let done: io::Result<()> = connection::run(stream, disk, graceful.token()).await;
+async fn client(
+    stream: Stream,
+    peer: String,
+    disk: Arc<Disk>,
+    tls: Option<Tls>,
+    graceful: Graceful,
+) {
+    let done: io::Result<()> = connection::run(stream, disk, tls, graceful.token()).await;
     if let Err(error) = done {
         eprintln!("nbd: {peer}: {error}");
     }

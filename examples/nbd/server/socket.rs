@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use overlapped::Request;
 use overlapped::buf::{IoBuf, IoBufMut};
+use overlapped::driver::FileObject;
 use overlapped::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use overlapped::operation::Read;
 
@@ -83,6 +84,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// What is below: to change its stack.
+    pub fn object(&self) -> &FileObject {
+        match self {
+            Stream::Tcp(stream) => stream.object(),
+            Stream::Unix(stream) => stream.object(),
+        }
+    }
+
     /// Receives: see [`TcpStream::read`].
     pub fn read<B: IoBufMut>(&self, buf: B) -> Request<'_, Read<B>> {
         match self {

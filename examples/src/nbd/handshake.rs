@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::starttls::Security;
 use super::wire::{self, Fields, Put, answer, handshake_flag as flag, option};
 use super::{Export, Session};
 
@@ -38,6 +39,7 @@ const MAX_OPTION: usize = 32 << 10;
 pub struct Handshake {
     pub(super) export: Arc<Export>,
     stage: Stage,
+    pub(super) security: Security,
     fixed: bool,
     no_zeroes: bool,
     pub(super) structured: bool,
@@ -61,6 +63,8 @@ pub enum Turn {
     More,
     /// At once, with the bytes that were not taken.
     Next,
+    /// Over TLS, which begins now.
+    StartTls,
     /// It is over, and requests come next.
     Ready(Session),
     /// It is over: the client wants no more.
@@ -79,6 +83,10 @@ pub enum Violation {
     NotFixed(u32),
     /// An export that there is not, asked for in a way that has no answer.
     NoExport,
+    /// The export, asked for without TLS in a way that has no answer.
+    NoTls,
+    /// It goes on behind STARTTLS before it may: whoever is between may have put that there.
+    InTheClear,
 }
 
 impl fmt::Display for Violation {
@@ -92,6 +100,8 @@ impl fmt::Display for Violation {
             Violation::NoExport => {
                 f.write_str("there is no such export: the only one's name is empty")
             }
+            Violation::NoTls => f.write_str("the client wants the export without TLS"),
+            Violation::InTheClear => f.write_str("the client did not wait for TLS to begin"),
         }
     }
 }
@@ -104,6 +114,7 @@ impl Handshake {
         Handshake {
             export,
             stage: Stage::Flags,
+            security: Security::None,
             fixed: false,
             no_zeroes: false,
             structured: false,
@@ -170,6 +181,8 @@ impl Handshake {
         }
         let Some(data) = fields.bytes(len as usize) else { return Ok((0, Turn::More)) };
         let turn = match option {
+            option::STARTTLS => self.start_tls(data, fields.0, out)?,
+            _ if self.is_insecure(option, out)? => Turn::Next,
             option::EXPORT_NAME => self.export_name(data, out)?,
             option::ABORT => {
                 say(out, option, answer::ACK, b"");

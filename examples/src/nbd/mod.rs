@@ -1,12 +1,13 @@
 //! The server's side of NBD, the Network Block Device protocol, without I/O: bytes in, bytes out.
 //!
-//! - [`Handshake`]: fixed newstyle negotiation, until it yields a [`Session`] or ends.
+//! - [`Handshake`]: fixed newstyle negotiation, until it yields a [`Session`] or ends. TLS, which it may
+//!   ask for, is begun by whoever has the connection.
 //! - [`Header`]: a request's, and [`Session::command`]: what it asks for, or why it is refused.
 //! - Replies: [`Session::done`], [`Session::failed`], [`Session::data`], [`Session::extents`].
 //! - [`fuzz_handshake`], [`fuzz_requests`]: a whole run over any bytes.
 //!
 //! The program that puts a stack of drivers behind it is `examples/nbd/`. The protocol is described in
-//! `doc/proto.md` of the NBD project. Of it these are left out: TLS, extended headers, oldstyle.
+//! `doc/proto.md` of the NBD project. Of it these are left out: extended headers, oldstyle.
 
 mod errno;
 mod export;
@@ -14,6 +15,7 @@ mod handshake;
 mod option;
 mod reply;
 mod request;
+mod starttls;
 mod wire;
 
 pub use errno::Errno;
@@ -53,11 +55,13 @@ impl Session {
 /// that came of it, with how many bytes it took. For fuzzing: it may not panic, loop or consume what is
 /// not there, and what it says must not grow faster than what it was told.
 pub fn fuzz_handshake(data: &[u8]) -> Option<(Session, usize)> {
-    let mut handshake = Handshake::new(Arc::new(Export::example()));
+    // The first byte says how large the pieces are, and whether TLS is asked for.
+    let (piece, data) = data.split_first()?;
+    let export = Arc::new(Export::example());
+    let mut handshake =
+        if piece % 2 == 1 { Handshake::over_tls(export) } else { Handshake::new(export) };
     let (mut taken, mut said) = (0, Vec::new());
     handshake.greet(&mut said);
-    // The first byte says how large the pieces are.
-    let (piece, data) = data.split_first()?;
     let mut given = 0;
     while given < data.len() {
         given = data.len().min(given + usize::from(*piece) + 1);
@@ -69,7 +73,8 @@ pub fn fuzz_handshake(data: &[u8]) -> Option<(Session, usize)> {
             assert!(said.len() <= 256 + 64 * (taken + 1), "says more and more");
             match turn {
                 Turn::More => break,
-                Turn::Next => {}
+                // As if it had begun.
+                Turn::Next | Turn::StartTls => {}
                 Turn::Ready(session) => return Some((session, taken)),
                 Turn::Aborted => return None,
             }
