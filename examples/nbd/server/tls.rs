@@ -30,14 +30,16 @@ impl Tls {
         let mut name = |key, file| text.push_str(&format!(", {key}=\"{quotable}/{file}\""));
         name("cert", "server-cert.pem");
         name("key", "server-key.pem");
-        if Path::new(directory).join("ca-cert.pem").try_exists()? {
+        let asks = Path::new(directory).join("ca-cert.pem").try_exists()?;
+        if asks {
             name("client_ca", "ca-cert.pem");
-        } else {
-            eprintln!("nbd: no ca-cert.pem in {directory}: clients need no certificates");
         }
         text.push(')');
         let built = text.parse::<Text>().and_then(|text| text.build());
         let mut built = built.map_err(|error| io::Error::other(error.to_string()))?;
+        if !asks {
+            eprintln!("nbd: no ca-cert.pem in {directory}: clients need no certificates");
+        }
         Ok(Tls(built.filters.remove(0)))
     }
 
