@@ -9,6 +9,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
@@ -463,6 +464,56 @@ fn zeroes_and_holes_of_a_file() {
     let bytes = image.bytes();
     let is_data = (512 << 10)..(768 << 10) - 5;
     assert!(bytes.iter().enumerate().all(|(i, &b)| b == if is_data.contains(&i) { 7 } else { 0 }));
+}
+
+/// A loop device over an image; gone with this.
+struct Loop(String);
+
+impl Loop {
+    /// `None`: none can be made here, and nobody has promised one.
+    fn over(image: &Image) -> Option<Loop> {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(&image.0).output();
+        let said = match made {
+            Ok(output) if output.status.success() => {
+                return Some(Loop(String::from_utf8(output.stdout).unwrap().trim().into()));
+            }
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert!(std::env::var_os("CI").is_none(), "no loop device can be made: {said}");
+        eprintln!("NOT TESTED: no loop device can be made, which takes root: {said}");
+        None
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").args(["--detach", &self.0]).status();
+        assert!(detached.is_ok_and(|status| status.success()), "{} is left behind", self.0);
+    }
+}
+
+#[test]
+fn a_block_device() {
+    let image = Image::new(1 << 20);
+    let Some(device) = Loop::over(&image) else { return };
+    let server = Server::start(&format!("file({})", device.0));
+    let mut client = server.client();
+    assert_eq!(server.disk.export().size, 1 << 20);
+    assert_eq!(client.extents(0, 0, 1 << 20), [(1 << 20, 0)], "it does not tell its holes");
+    assert_eq!(client.write(0, 0, &[7; 1 << 20]).0, OK);
+    assert_eq!(client.ask(TRIM, 0, 256 << 10, 128 << 10).0, OK);
+    assert_eq!(client.ask(ZEROES, 0, 512 << 10, 128 << 10).0, OK);
+    assert_eq!(client.ask(FLUSH, 0, 0, 0).0, OK);
+    let mut told = vec![7; 1 << 20];
+    told[256 << 10..384 << 10].fill(0);
+    told[512 << 10..640 << 10].fill(0);
+    assert_eq!(client.ask(READ, 0, 0, 1 << 20), (OK, told.clone()));
+    assert_eq!(client.ask(READ, 0, (1 << 20) - 1, 2).0, EINVAL);
+    assert_eq!(client.write(0, (1 << 20) - 1, b"xy").0, ENOSPC);
+    server.stop();
+    drop(device);
+    assert!(image.bytes() == told);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Regular files.
+//! Regular files, and block devices.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -174,7 +174,7 @@ impl Driver for FileDriver {
     }
 
     #[inline]
-    fn hardware(&self, irp: Irp<'_>, done: Completion) -> Disposition {
+    fn hardware(&self, mut irp: Irp<'_>, done: Completion) -> Disposition {
         let result = done.result;
         match irp.major() {
             Major::Create if result >= 0 => {
@@ -186,6 +186,17 @@ impl Driver for FileDriver {
                 }
                 // SAFETY: the hardware has just opened it for this request.
                 unsafe { irp.file().set_fd(result) };
+                irp.complete(Status::SUCCESS, 0)
+            }
+            Major::QueryInformation if result == 0 && irp.minor() == minor::NONE => {
+                let fd = irp.file().fd();
+                if let Some(metadata) = irp.payload_mut::<Metadata>()
+                    && metadata.file_type().is_block_device()
+                    && let Some(len) = system::of(fd).device_size(fd)
+                {
+                    // The system says 0, and filters must know where it ends.
+                    metadata.set_len(len);
+                }
                 irp.complete(Status::SUCCESS, 0)
             }
             Major::Write if result > 0 && irp.file().appends() && irp.file().is_synchronous() => {

@@ -33,6 +33,11 @@ impl Metadata {
         self
     }
 
+    /// Sets the length, in bytes.
+    pub(crate) fn set_len(&mut self, len: u64) {
+        self.0.stx_size = len;
+    }
+
     /// With an inode's number, on a device that no file of the system's is on.
     pub(crate) fn numbered(mut self, number: u64) -> Metadata {
         self.0.stx_ino = number;
@@ -44,7 +49,7 @@ impl Metadata {
         &raw mut *self.0
     }
 
-    /// Bytes.
+    /// Bytes. Of a block device that is open, those of its medium, which std does not say.
     #[expect(clippy::len_without_is_empty, reason = "as in std")]
     pub fn len(&self) -> u64 {
         self.0.stx_size

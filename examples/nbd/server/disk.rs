@@ -37,8 +37,9 @@ impl Disk {
     pub async fn open(stack: &str, read_only: bool) -> io::Result<Disk> {
         let file = OpenOptions::new().read(true).write(!read_only).open_stack(stack).await?;
         let metadata = file.metadata().await?;
-        if !metadata.is_file() {
-            let what = format!("'{stack}' has no size: {:?}", metadata.file_type());
+        let kind = metadata.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            let what = format!("'{stack}' has no size: {kind:?}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let stack = file.object().stack();
@@ -51,7 +52,8 @@ impl Disk {
             // Names only: parameters may be secret.
             description: stack.to_string(),
         });
-        let map = holes_are_the_files(&file).then(|| file.as_fd().try_clone_to_owned());
+        let map = (kind.is_file() && holes_are_the_files(&file))
+            .then(|| file.as_fd().try_clone_to_owned());
         let map = map.transpose()?.map(Arc::new);
         Ok(Disk { file, export, zeroes: vec![0; ZEROES].into(), map })
     }

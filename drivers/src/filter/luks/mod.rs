@@ -228,7 +228,8 @@ impl Filter for Luks {
             }
             (Major::QueryInformation, minor::NONE) => {
                 let n = next.forward(&mut io).await?;
-                if io.payload::<Metadata>().is_some_and(Metadata::is_file) {
+                let kind = io.payload::<Metadata>().map(Metadata::file_type);
+                if kind.is_some_and(|kind| kind.is_file() || kind.is_block_device()) {
                     let volume = self.volume(open, next).await?;
                     if let Some(metadata) = io.payload_mut::<Metadata>() {
                         let (len, allocated) = (metadata.len(), metadata.allocated());

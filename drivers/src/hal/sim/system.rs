@@ -130,6 +130,10 @@ impl System for Simulator {
         self.on(fd, |machine, index| Ok(machine.world.is_regular(index))).unwrap_or(false)
     }
 
+    fn device_size(&self, _: RawFd) -> Option<u64> {
+        None
+    }
+
     fn position(&self, fd: RawFd) -> Option<u64> {
         self.on(fd, |machine, index| Ok(machine.world.file(index)?.position)).ok()
     }

@@ -151,6 +151,14 @@ impl System for Kernel {
         }
     }
 
+    fn device_size(&self, fd: RawFd) -> Option<u64> {
+        let size = libc::_IOR::<usize>(0x12, 114); // BLKGETSIZE64
+        let mut bytes = 0u64;
+        // SAFETY: the call fills 64 bits, whatever the size of `usize` in its number, which live as long.
+        let got = unsafe { libc::ioctl(fd, size, &raw mut bytes) };
+        (got == 0).then_some(bytes)
+    }
+
     fn position(&self, fd: RawFd) -> Option<u64> {
         // SAFETY: takes no memory, and changes nothing.
         u64::try_from(unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) }).ok()

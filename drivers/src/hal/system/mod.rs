@@ -157,6 +157,9 @@ pub trait System {
     /// Whether it is a regular file's.
     fn is_regular(&self, fd: RawFd) -> bool;
 
+    /// Bytes of a block device; `None` of what is none.
+    fn device_size(&self, fd: RawFd) -> Option<u64>;
+
     /// The system's own position in an open file; `None` of what has none, a pipe or a terminal.
     fn position(&self, fd: RawFd) -> Option<u64>;
 
