@@ -61,12 +61,16 @@ impl Header {
     /// # Errors
     /// All but [`LuksError::WrongKey`]. Never a panic, whatever the bytes.
     pub fn parse(bytes: &[u8]) -> Result<Header, LuksError> {
-        let header = match version(bytes)? {
-            1 => luks1::parse(bytes)?,
-            _ => luks2::parse(bytes)?,
+        let (header, own) = match version(bytes)? {
+            1 => (luks1::parse(bytes)?, luks1::LEN),
+            _ => (luks2::parse(bytes)?, 2 * luks2::len_of(bytes)?),
         };
-        let sector = header.sector as u64;
-        if !header.payload.is_multiple_of(512) || header.payload > i64::MAX as u64 {
+        let (sector, own) = (header.sector as u64, own as u64);
+        if header.payload == 0 {
+            return Err(LuksError::Unsupported("a header that is not in the data's file".into()));
+        }
+        if !(own..=i64::MAX as u64).contains(&header.payload) || !header.payload.is_multiple_of(512)
+        {
             return Err(LuksError::Damaged("the offset of the data"));
         }
         if header.size.is_some_and(|size| size == 0 || !size.is_multiple_of(sector)) {
@@ -82,7 +86,10 @@ impl Header {
                 let what = format!("keys of {} and {} bytes", slot.key_len, slot.area_key_len);
                 return Err(LuksError::Unsupported(what));
             }
-            if slot.stripes == 0 || slot.area_len().is_none() || slot.area > i64::MAX as u64 / 2 {
+            // Between the header and the data, which would be written over it.
+            let room = header.payload.checked_sub(slot.area).filter(|_| slot.area >= own);
+            let len = slot.area_len().filter(|_| slot.stripes > 0);
+            if !len.zip(room).is_some_and(|(len, room)| len as u64 <= room) {
                 return Err(LuksError::Damaged("a key slot's area"));
             }
         }
@@ -107,6 +114,18 @@ impl Header {
     /// Key slots in use.
     pub fn key_slots(&self) -> usize {
         self.slots.len()
+    }
+}
+
+/// Checks that the header that begins with these bytes is the one of the volume, or its second copy, if it
+/// was found at that offset: a disk may have volumes on it, with headers of their own.
+pub(super) fn check_place(start: &[u8], at: u64) -> Result<(), LuksError> {
+    if !start.starts_with(if at == 0 { MAGIC } else { MAGIC_2 }) {
+        return Err(LuksError::NotLuks);
+    }
+    match version(start)? {
+        2 if Fields(start).u64(256)? != at => Err(LuksError::Damaged("its place")),
+        _ => Ok(()),
     }
 }
 

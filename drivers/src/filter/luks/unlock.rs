@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::apart::spawn;
 use super::error::LuksError;
-use super::header::Header;
+use super::header::{Header, check_place};
 use super::volume::Volume;
 use super::{key, luks2};
 use crate::class::Read;
@@ -181,6 +181,7 @@ async fn header(next: Next<'_>) -> Result<Header, LuksError> {
 
 async fn header_at(next: Next<'_>, at: u64) -> Result<Header, LuksError> {
     let start = read(next, at, Header::START).await?;
+    check_place(&start, at)?;
     let len = Header::len_of(&start)?;
     if len <= start.len() {
         return Header::parse(&start);
