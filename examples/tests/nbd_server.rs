@@ -626,6 +626,34 @@ fn clients_that_vanish() {
 }
 
 #[test]
+fn a_client_that_takes_no_replies() {
+    let server = Server::start("probe(id=10) | memory(size=40M)");
+    let reads = || probe(10).reads.load(SeqCst);
+    let mut client = server.client();
+    for cookie in 0..64 {
+        client.send(READ, 0, cookie, 1 << 20, 1 << 20);
+    }
+    // All are done, and the socket has room for some.
+    until("64 reads", || reads() == 64);
+    // What it asks for beyond that is not begun; and others are served.
+    let asked = client.0.try_clone().unwrap();
+    let more = thread::spawn(move || {
+        let mut client = Client(asked);
+        (64..200).for_each(|cookie| client.send(READ, 0, cookie, 1 << 20, 1 << 20));
+    });
+    for _ in 0..10 {
+        server.serves();
+    }
+    assert_eq!(reads(), 64 + 10, "what nobody takes is bounded");
+    more.join().unwrap();
+    // It goes, and what was kept for it.
+    drop(client);
+    until("the end of all clients", || server.graceful.tasks() == 1);
+    server.serves();
+    server.stop();
+}
+
+#[test]
 fn the_end_answers_what_was_asked() {
     let server = Server::start("probe(id=9) | memory(size=1M)");
     let probe = probe(9);
