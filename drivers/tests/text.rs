@@ -1,7 +1,7 @@
 //! Stacks as text: what is read, what is printed, and what errors say.
 
 use overlapped_drivers::text::{Bottom, Parameter, Secret, Size, Text, TextError, TextErrorKind};
-use overlapped_iomgr::{Major, MajorSet, Status};
+use overlapped_iomgr::{Major, MajorSet, Stack, Status};
 
 fn error(text: &str) -> TextError {
     match text.parse::<Text>() {
@@ -70,6 +70,25 @@ fn built_from_the_top() {
     assert_eq!(built.filters.len(), 2);
     assert!(matches!(built.bottom, Some(Bottom::File(path)) if path.to_str() == Some("disk.img")));
     assert!("xor".parse::<Text>().unwrap().build().unwrap().bottom.is_none());
+}
+
+/// It works, for it is the user's to say; and is warned of by these names.
+#[test]
+fn an_order_that_is_wrong_is_named() {
+    let wrong = |text: &str| {
+        let built = text.parse::<Text>().unwrap().build().unwrap();
+        let Some(Bottom::Driver(bottom)) = built.bottom else { panic!("{text}") };
+        let stack = Stack::new(built.filters, bottom).unwrap();
+        stack.out_of_order().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(wrong("trace | throttle(iops=9) | cache | memory").is_empty());
+    assert_eq!(
+        wrong("cache | throttle(iops=9) | trace | memory"),
+        [
+            "the filter 'throttle' (Throttle) stands below 'cache' (Cache), and belongs above it",
+            "the filter 'trace' (Trace) stands below 'throttle' (Throttle), and belongs above it",
+        ]
+    );
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Header {
             // Between the header and the data, which would be written over it.
             let room = header.payload.checked_sub(slot.area).filter(|_| slot.area >= own);
             let len = slot.area_len().filter(|_| slot.stripes > 0);
-            if !len.zip(room).is_some_and(|(len, room)| len as u64 <= room) {
+            if len.zip(room).is_none_or(|(len, room)| len as u64 > room) {
                 return Err(LuksError::Damaged("a key slot's area"));
             }
         }
