@@ -512,7 +512,7 @@ fn wrong_keys_and_damaged_headers() {
                 assert_eq!(damage(252, &[255; 4]).await, Status::FILE_CORRUPT_ERROR);
                 assert_eq!(damage(248, &[255; 4]).await, Status::FILE_CORRUPT_ERROR);
                 // Of the digest, or the key's material: no key fits any more.
-                assert_eq!(damage(112, b"?").await, Status::WRONG_PASSWORD);
+                assert_eq!(damage(112, b"????").await, Status::WRONG_PASSWORD);
                 assert_eq!(damage(4096, b"????").await, Status::WRONG_PASSWORD);
             }
             assert_eq!(damage(7, b"\x09").await, Status::NOT_SUPPORTED);
