@@ -155,7 +155,7 @@ impl Filter for Record {
             return Err(Status::NOT_SUPPORTED);
         }
         self.log.check()?;
-        self.log.file().await?;
+        self.log.file(Some(next)).await?;
         let n = next.forward(&mut io).await?.min(io.len());
         // A part of a sector cannot be logged; it is as good as not written.
         let n = n / SECTOR * SECTOR;
@@ -172,7 +172,7 @@ impl Filter for Record {
 
     async fn flush(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
         self.log.check()?;
-        self.log.file().await?;
+        self.log.file(Some(next)).await?;
         let place = self.log.reserve(0);
         let result = next.forward(&mut io).await;
         // One that has failed leaves an entry that says nothing, for its place is taken.
@@ -182,14 +182,14 @@ impl Filter for Record {
         let logged = self.log.put(place, entry.sector()).await;
         let n = result?;
         logged?;
-        self.log.settle(number + 1).await?;
+        self.log.settle(Some(next), number + 1).await?;
         Ok(n)
     }
 
     async fn other(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
         match (io.major(), io.minor()) {
             (Major::Create, _) => {
-                self.log.file().await?;
+                self.log.file(Some(next)).await?;
                 next.forward(&mut io).await
             }
             (Major::Close, _) => {
