@@ -10,7 +10,7 @@
 mod epoll;
 mod generation;
 mod message;
-mod pool;
+pub(crate) mod pool;
 pub mod sim;
 pub mod system;
 mod uring;

@@ -325,7 +325,8 @@ impl FileObject {
             let mut devices = old.shared().to_vec();
             // Drivers' code, which may want the stack: without the lock.
             change(&mut devices)?;
-            let new = Stack::of(devices)?;
+            let done = Event::manual(false);
+            let new = Stack::of(devices, Some(&done))?;
             let stays = |d: &Arc<Device>| new.shared().iter().any(|other| Arc::ptr_eq(d, other));
             let gone: Vec<usize> =
                 old.shared().iter().filter(|d| !stays(d)).map(|d| d.key()).collect();
@@ -348,7 +349,7 @@ impl FileObject {
             }
             // Ours and the file's.
             drop(self.stack.set(new, &last));
-            let retired = Retired::new(self.id, old, last.upgrade(), end);
+            let retired = Retired::new(self.id, old, last.upgrade(), done, end);
             *last = Arc::downgrade(&retired);
             drop(last);
             let asked =

@@ -58,10 +58,14 @@ mod arena;
 mod call;
 mod children;
 mod fork;
+mod emulate;
 mod io;
 mod next;
+mod own;
 mod ranges;
 mod split;
+mod selective;
+mod settling;
 
 use std::future::Future;
 use std::mem;
@@ -75,9 +79,11 @@ pub use arena::heap_futures;
 use call::{Call, Owned, Step};
 pub(crate) use call::{tell, tell_above};
 pub use fork::{Fork, Outcomes};
+pub(crate) use emulate::Emulate;
 pub use io::{Io, Shared, SharedMut};
 pub use next::{Below, Forward, Lend, Next, Sleep};
 pub use ranges::{RangeLock, RangeLocks};
+pub(crate) use settling::Settling;
 
 use crate::driver::{Class, Driver};
 use crate::file::FileObject;
@@ -122,6 +128,15 @@ pub trait Filter: Send + Sync + 'static {
     /// As [`Driver::group`].
     fn group(&self) -> Option<Group> {
         None
+    }
+
+    /// As [`Driver::may_stand_on`].
+    ///
+    /// # Errors
+    /// Why not.
+    fn may_stand_on(&self, below: Limits) -> Result<(), Status> {
+        let _ = below;
+        Ok(())
     }
 
     /// As [`Driver::may_attach`].
@@ -292,6 +307,10 @@ impl<F: Filter> Driver for Level2<F> {
 
     fn group(&self) -> Option<Group> {
         self.0.group()
+    }
+
+    fn may_stand_on(&self, below: Limits) -> Result<(), Status> {
+        self.0.may_stand_on(below)
     }
 
     fn may_attach(&self, file: &FileObject) -> Result<(), Status> {

@@ -46,11 +46,12 @@ enum After {
 
 impl Retired {
     /// `file` is the id of the file that had it; `before`, that file's last change. No new request begins
-    /// with it any more.
+    /// with it any more. `done` is set when the last one is done, on it and on those before.
     pub(crate) fn new(
         file: u64,
         stack: Arc<Stack>,
         before: Option<Arc<Retired>>,
+        done: Event,
         then: impl FnOnce() + Send + 'static,
     ) -> Arc<Retired> {
         let retired = Arc::new(Retired {
@@ -59,7 +60,7 @@ impl Retired {
             left: AtomicUsize::new(1),
             stack: Mutex::new(Some(stack)),
             then: Mutex::new(Some(Box::new(then))),
-            done: Event::manual(false),
+            done,
             after: Mutex::new(After::Nothing),
         });
         if let Some(before) = before {

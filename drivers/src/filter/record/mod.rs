@@ -19,7 +19,7 @@ use layout::SECTOR;
 pub use layout::{Flags, LogEntry, LogError};
 use log::Log;
 use overlapped_iomgr::buf::AlignedBuf;
-use overlapped_iomgr::driver::Limits;
+use overlapped_iomgr::driver::{Capabilities, Limits};
 use overlapped_iomgr::filter::{Filter, Io, Next};
 use overlapped_iomgr::{Major, MajorSet, Status, minor};
 pub use replay::Replay;
@@ -145,9 +145,11 @@ impl Filter for Record {
         ])
     }
 
-    /// The log knows sectors only.
+    /// The log knows sectors only. Zeroes that keep their space are logged as they are written, and a write
+    /// that is to be durable as itself and a flush.
     fn limits(&self, below: Limits) -> Limits {
-        Limits { block: below.block.max(SECTOR as u32), ..below }
+        let not = Capabilities::ZERO.with(Capabilities::WRITE_THROUGH);
+        Limits { block: below.block.max(SECTOR as u32), can: below.can.without(not), ..below }
     }
 
     async fn write(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
