@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::FileObject;
 use crate::driver::Driver;
-use crate::panics::caught;
+use crate::panics::{caught, log};
 use crate::processor::{Core, Remote, Retired};
 use crate::stack::{Device, Stack, StackError};
 use crate::status::Status;
@@ -337,9 +337,11 @@ impl FileObject {
                     // SAFETY: the driver's last request on this file is done.
                     let removed = || unsafe { opens.iter().for_each(|opens| opens.remove(key)) };
                     if caught(removed).is_none() {
-                        tracing::error!(
-                            "what a driver kept for a file panicked while it was dropped"
-                        );
+                        log(|| {
+                            tracing::error!(
+                                "what a driver kept for a file panicked while it was dropped"
+                            )
+                        });
                     }
                 }
             };

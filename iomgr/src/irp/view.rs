@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use super::slot::{Slot, SlotPtr, WRITE_THROUGH, flags};
+use super::slot::{Phase, Slot, SlotPtr, WRITE_THROUGH, flags};
 use crate::companion::Companion;
 use crate::file::FileObject;
 use crate::major::{Major, minor};
@@ -202,8 +202,16 @@ impl View {
     /// # Panics
     /// When the driver has asked for another type before.
     pub fn open_state<T: Default + Send + Sync + 'static>(&self) -> &T {
+        let file = self.file();
+        // SAFETY: see `slot`; nobody changes it while a token is there.
+        if unsafe { (*self.slot()).phase } == Phase::Final {
+            // The bottom's, which is told of a late result on whichever thread that is found: the stack that
+            // the request has, and its place there, may be changed meanwhile by its owner. No file changes
+            // its bottom.
+            return file.open_state(file.stack().bottom());
+        }
         // SAFETY: see `of`: the request is in flight, so that its stack has the device.
-        self.file().open_state(unsafe { self.0.device() })
+        file.open_state(unsafe { self.0.device() })
     }
 
     /// The value kept in this driver's location by [`crate::Irp::set_scratch`].

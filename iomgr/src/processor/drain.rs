@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Core, Remote};
 use crate::irp::slot::{Phase, SlotPtr, flags};
-use crate::panics::caught;
+use crate::panics::{caught, log};
 use crate::stack::Stack;
 use crate::wait::Event;
 
@@ -122,7 +122,7 @@ impl Retired {
         };
         // Drivers' code.
         if caught(end).is_none() {
-            tracing::error!("a driver panicked while it was dropped");
+            log(|| tracing::error!("a driver panicked while it was dropped"));
         }
         self.done.set();
         match std::mem::replace(&mut *self.after(), After::Done) {

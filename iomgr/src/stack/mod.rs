@@ -18,6 +18,7 @@ use crate::driver_counts::Number;
 use crate::irp::{Disposition, Irp, Lower, MAX_LOCATIONS};
 use crate::limits::{Capabilities, Group, Limits, OutOfOrder};
 use crate::major::{Major, MajorSet};
+use crate::panics::log;
 use crate::status::Status;
 use crate::wait::Event;
 use implicit::{Composed, Implicit, composed};
@@ -86,7 +87,7 @@ impl Device {
         if panicked {
             self.faulted.store(true, Ordering::Relaxed);
         }
-        tracing::error!(driver = self.name(), "driver bug: {what}");
+        log(|| tracing::error!(driver = self.name(), "driver bug: {what}"));
     }
 }
 
@@ -256,7 +257,7 @@ impl Stack {
             can,
         };
         for pair in stack.out_of_order() {
-            tracing::warn!("{pair}");
+            log(|| tracing::warn!("{pair}"));
         }
         Ok(Arc::new(stack))
     }

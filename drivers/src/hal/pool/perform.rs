@@ -9,6 +9,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use overlapped_iomgr::hal::Op;
+use overlapped_iomgr::panics::log;
 
 // The 64-bit calls, by the names that this C library has for them.
 #[cfg(target_env = "musl")]
@@ -315,7 +316,7 @@ fn report(payload: Box<dyn Any + Send>) {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic = message.unwrap_or("(no text)"), "a blocking call panicked");
+    log(|| tracing::error!(panic = message.unwrap_or("(no text)"), "a blocking call panicked"));
     if message.is_none() {
         // A value of the user's, whose `drop` might panic in its turn.
         std::mem::forget(payload);
