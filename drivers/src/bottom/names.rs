@@ -183,12 +183,12 @@ impl Call for ZeroRange {
         if asked < 0 {
             return asked;
         }
-        const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
         let (mut at, end) = (offset, offset.saturating_add(len).min(found.len()));
         while at < end {
             let len = (end - at).min(ZEROES.len() as u64) as u32;
             let (buf, inline, through) = (ZEROES.as_ptr(), false, false);
-            // SAFETY: a constant's memory.
+            // SAFETY: a static's memory.
             match unsafe { perform(&Op::Write { fd, buf, len, offset: at, inline, through }) } {
                 0 => return -libc::EIO,
                 error @ ..0 => return error,
