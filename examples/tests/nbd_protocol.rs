@@ -72,7 +72,11 @@ enum Over {
 /// Tells a server everything, in pieces of that many bytes; yields what it says behind its greeting, what
 /// comes of it, and how many bytes it has taken.
 fn tell(read_only: bool, told: &[u8], piece: usize) -> (Vec<u8>, Over, usize) {
-    tell_to(Handshake::new(export(read_only)), told, piece)
+    tell_of(export(read_only), told, piece)
+}
+
+fn tell_of(export: Arc<Export>, told: &[u8], piece: usize) -> (Vec<u8>, Over, usize) {
+    tell_to(Handshake::new(export), told, piece)
 }
 
 fn tell_to(mut handshake: Handshake, told: &[u8], piece: usize) -> (Vec<u8>, Over, usize) {
@@ -183,6 +187,14 @@ fn what_is_no_client_is_told_so() {
     assert!(matches!(bad(&[flags(3), http.to_vec()]), Violation::Magic(_)));
     // Without the fixed newstyle there are no answers.
     assert_eq!(bad(&[flags(0), option(LIST, b"")]), Violation::NotFixed(LIST));
+}
+
+#[test]
+fn what_the_stack_cannot_is_not_offered() {
+    let export = Arc::new(Export { fua: false, trim: false, ..Export::example() });
+    let (said, ..) = tell_of(export, &[flags(3), option(EXPORT_NAME, b"")].concat(), 1);
+    // Flags, flush, write zeroes, multi-conn, cache, fast zero.
+    assert_eq!(said[8..10], 0b1101_0100_0101_u16.to_be_bytes());
 }
 
 #[test]

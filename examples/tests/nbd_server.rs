@@ -55,6 +55,8 @@ struct Probe {
     now: AtomicU64,
     most: AtomicU64,
     flushes: AtomicU64,
+    /// Writes that are to be on the medium when they complete.
+    durable: AtomicU64,
     /// What such requests end with.
     fails: Mutex<Option<(Major, Status)>>,
 }
@@ -96,6 +98,7 @@ impl Filter for Looks {
         next.forward(&mut io).await
     }
     async fn write(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        self.0.durable.fetch_add(u64::from(io.is_write_through()), SeqCst);
         self.fails(Major::Write)?;
         next.forward(&mut io).await
     }
@@ -410,7 +413,7 @@ fn errors_of_the_stack_are_the_clients() {
     assert_eq!(client.ask(READ, 0, 0, 1).0, EIO);
     fail(Some((Major::Flush, Status::from_errno(libc::EIO))));
     assert_eq!(client.ask(FLUSH, 0, 0, 0).0, EIO);
-    assert_eq!(client.write(FUA, 0, b"x").0, EIO, "it was written, and is not safe");
+    assert_eq!(client.ask(TRIM, FUA, 0, 10).0, EIO, "it was done, and is not safe");
     assert_eq!(client.write(0, 0, b"x").0, OK);
     fail(None);
     assert_eq!(client.ask(FLUSH, 0, 0, 0).0, OK);
@@ -427,14 +430,43 @@ fn flushes_reach_the_stack() {
     // One file: a flush on any connection is of all.
     assert_eq!(two.ask(FLUSH, 0, 0, 0).0, OK);
     assert_eq!(flushes(), 1);
+    // A write is durable by itself; the rest is followed by a flush.
     assert_eq!(one.write(FUA, 0, b"x").0, OK);
+    assert_eq!((flushes(), probe(5).durable.load(SeqCst)), (1, 1));
     assert_eq!(one.ask(TRIM, FUA, 0, 10).0, OK);
     assert_eq!(one.ask(ZEROES, FUA, 0, 10).0, OK);
-    assert_eq!(flushes(), 4);
+    assert_eq!(flushes(), 3);
     assert_eq!(one.ask(READ, FUA, 0, 10).0, OK);
-    assert_eq!(flushes(), 4);
+    assert_eq!(flushes(), 3);
     server.stop();
-    assert_eq!(flushes(), 5);
+    assert_eq!(flushes(), 4);
+}
+
+/// Clients are told what the stack can, by itself or with the I/O manager's help.
+#[test]
+fn what_the_stack_can_is_advertised() {
+    let told = |stack: &str| {
+        let stack = stack.to_owned();
+        let disk = overlapped::block_on(async move { Disk::open(&stack, false).await }).unwrap();
+        (disk.export().fua, disk.export().trim)
+    };
+    assert_eq!(told("memory(size=1M)"), (true, true));
+    assert_eq!(told("xor(key=1) | memory(size=1M)"), (true, false));
+    assert_eq!(told("cache(mode=writeback) | memory(size=1M)"), (true, true));
+}
+
+/// A cache that keeps writes is flushed for one that is to be durable.
+#[test]
+fn a_durable_write_through_a_cache() {
+    let server = Server::start("cache(mode=writeback) | probe(id=10) | memory(size=1M)");
+    let probe = probe(10);
+    let mut client = server.client();
+    assert_eq!(client.write(FUA, 0, b"x").0, OK);
+    assert_eq!(probe.flushes.load(SeqCst), 1);
+    *probe.fails.lock().unwrap() = Some((Major::Flush, Status::from_errno(libc::EIO)));
+    assert_eq!(client.write(FUA, 0, b"x").0, EIO, "it was written, and is not safe");
+    *probe.fails.lock().unwrap() = None;
+    server.stop();
 }
 
 #[test]

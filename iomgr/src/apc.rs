@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError};
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::node::{Entry, Fifo, Spare};
-use crate::panics::caught;
+use crate::panics::{caught, log};
 use crate::request::Cancel;
 use crate::status::Status;
 use crate::sync::{Mutex, MutexGuard, per_thread};
@@ -136,7 +136,9 @@ fn discard(mut list: Fifo<Call>) {
             // Foreign code, in a thread's end.
             Entry::Own(call) => {
                 if caught(|| drop(call)).is_none() {
-                    tracing::error!("an APC that had not run panicked while it was dropped");
+                    log(|| {
+                        tracing::error!("an APC that had not run panicked while it was dropped")
+                    });
                 }
             }
         }

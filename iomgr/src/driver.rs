@@ -125,7 +125,7 @@ use crate::file::FileObject;
 use crate::hal;
 use crate::irp::{Completion, Disposition, Irp, Late, Lower, Unwinding};
 use crate::limits::Group;
-pub use crate::limits::Limits;
+pub use crate::limits::{Capabilities, Limits};
 use crate::major::MajorSet;
 use crate::status::Status;
 
@@ -158,9 +158,11 @@ pub trait Driver: Send + Sync + 'static {
         Class::Observe
     }
 
-    /// What it takes in reads and writes, given what the driver below takes. Where this forbids
-    /// something beside that, requests that it would not take are made to fit right above it. The
-    /// default is what the driver below takes: of a driver that passes requests on as they are.
+    /// What it takes in reads and writes, and what it can do beside them, given what the driver below
+    /// does. Where this forbids something beside that, requests that it would not take are made to fit
+    /// right above it; what it takes away is done there in its place, or refused ([`Capabilities`]). The
+    /// default is what the driver below takes and can: of a driver that passes requests on as they are. A
+    /// bottom's `below` is [`Limits::NONE`].
     fn limits(&self, below: Limits) -> Limits {
         below
     }
@@ -168,6 +170,16 @@ pub trait Driver: Send + Sync + 'static {
     /// What it is for; see [`Group`]. `None`: anything.
     fn group(&self) -> Option<Group> {
         None
+    }
+
+    /// Whether it can work above drivers of these limits: a filter of streams cannot where messages are.
+    /// The default: yes. Asked whenever a stack is made.
+    ///
+    /// # Errors
+    /// Why not: there is no such stack ([`StackError::Refused`](crate::StackError::Refused)).
+    fn may_stand_on(&self, below: Limits) -> Result<(), Status> {
+        let _ = below;
+        Ok(())
     }
 
     /// Whether it may be put into the stack of a file that is open and in use. The default: yes. Asked again

@@ -84,6 +84,8 @@ pub enum Op {
         offset: u64,
         /// The file's driver allows doing it inline when the thread is alone (not for direct I/O).
         inline: bool,
+        /// On the medium when it completes: the data, and what is needed to read it back.
+        through: bool,
     },
     /// Positional vectored read.
     ReadV {
@@ -106,6 +108,8 @@ pub enum Op {
         count: u32,
         /// Byte offset in the file, or `u64::MAX`.
         offset: u64,
+        /// On the medium when it completes: the data, and what is needed to read it back.
+        through: bool,
     },
     /// Reads from what has readiness and no position of its own: a pipe, a terminal, a counter. Also
     /// from anything that stands in for one: a redirected file, at its position.

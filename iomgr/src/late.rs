@@ -16,7 +16,7 @@ use crate::companion::Companion;
 use crate::irp::slot::{IoStatus, SlotPtr};
 use crate::irp::{Late, View};
 use crate::major::minor;
-use crate::panics::caught;
+use crate::panics::{caught, log};
 use crate::status::Status;
 
 enum What {
@@ -57,7 +57,7 @@ impl Data {
 fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
     let result = caught(run);
     if result.is_none() {
-        tracing::error!("a request's companion panicked");
+        log(|| tracing::error!("a request's companion panicked"));
     }
     result
 }

@@ -190,6 +190,9 @@ pub mod minor {
     pub const MAKE_DIRECTORY: u8 = 0x40;
     /// File system control: zeroes for a range, whose space is given back (FSCTL_SET_ZERO_DATA).
     pub const ZERO_DATA: u8 = 0x32;
+    /// File system control: zeroes for a range, whose space stays reserved. (NT's control makes a hole or
+    /// not, as the file is a sparse one or not; here the requester says it.)
+    pub const ZERO_RANGE: u8 = 0x34;
     /// File system control: takes a range of another file over (FSCTL_DUPLICATE_EXTENTS_TO_FILE).
     pub const COPY_RANGE: u8 = 0x33;
     /// The first code that is free for drivers outside this project.

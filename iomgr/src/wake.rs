@@ -5,7 +5,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::task::Waker;
 
-use crate::panics::caught;
+use crate::panics::{caught, log};
 
 /// What is left to do.
 enum Later {
@@ -32,7 +32,7 @@ pub(crate) fn wake(waker: Waker) {
     if is_deferred() {
         defer(Later::Wake(waker));
     } else if caught(|| waker.wake()).is_none() {
-        tracing::error!("a waker panicked");
+        log(|| tracing::error!("a waker panicked"));
     }
 }
 
@@ -64,7 +64,9 @@ impl Drop for Deferred {
                 Later::Wake(waker) => wake(waker),
                 Later::Drop(what) => {
                     if caught(|| drop(what)).is_none() {
-                        tracing::error!("what a request carried panicked while it was dropped");
+                        log(|| {
+                            tracing::error!("what a request carried panicked while it was dropped")
+                        });
                     }
                 }
             }

@@ -23,7 +23,8 @@ struct Blocks {
 
 impl Blocks {
     fn taking(most: u32) -> Arc<dyn Driver> {
-        let limits = Limits { block: BLOCK, most, one_piece: true, preferred: 4096 };
+        let (block, preferred) = (BLOCK, 4096);
+        let limits = Limits { block, most, one_piece: true, preferred, ..Limits::NONE };
         Blocks { limits }.into_driver()
     }
 
@@ -73,6 +74,49 @@ impl Level2 for Blocks {
         io.copy_out(0, &mut secret);
         change(&mut secret, io.offset());
         next.forward(&mut io).from(secret).await.0
+    }
+}
+
+/// Changes nothing, and takes whole blocks only.
+struct Whole;
+
+impl Level2 for Whole {
+    type Open = ();
+    fn name(&self) -> &str {
+        "whole"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Read, Major::Write])
+    }
+    fn limits(&self, below: Limits) -> Limits {
+        Limits { block: BLOCK, ..below }
+    }
+    async fn read(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        let whole = |n: u64| n.is_multiple_of(u64::from(BLOCK));
+        assert!(whole(io.offset()) && whole(io.len() as u64));
+        next.forward(&mut io).await
+    }
+}
+
+/// Zeroes for a range.
+struct Zero {
+    minor: u8,
+    range: std::ops::Range<u64>,
+}
+
+impl overlapped_iomgr::Operation for Zero {
+    type Output = Status;
+    fn major(&self) -> Major {
+        Major::FileSystemControl
+    }
+    fn prepare(self, setup: &mut overlapped_iomgr::Setup<'_>) {
+        setup.minor(self.minor).offset(self.range.start).arg(self.range.end - self.range.start);
+    }
+    fn finish(done: &mut overlapped_iomgr::Done<'_>) -> Status {
+        done.status()
+    }
+    fn refuse(self, status: Status) -> Status {
+        status
     }
 }
 
@@ -203,6 +247,51 @@ fn at_the_end_of_a_file() {
     harness.finish();
 }
 
+/// A read that comes short is gone on with: only the file's end is an end.
+#[test]
+fn a_short_transfer_is_not_the_end() {
+    let harness = Harness::new();
+    let stored: Vec<u8> = (0..1000).map(|i| i as u8).collect();
+    harness.sim.set_file(FD, stored.clone());
+    let file = open(&on(vec![Whole.into_driver()]), FD);
+    // Whole blocks and a part, again and again.
+    harness.sim.default_step(Step::INLINE.limit(100));
+    let (n, bytes) = harness.block_on(read(&file, 700, 3)).unwrap();
+    assert_eq!((n, &bytes[..]), (700, &stored[3..703]));
+    // The end is in a block.
+    let (n, bytes) = harness.block_on(read(&file, 700, 903)).unwrap();
+    assert_eq!((n, &bytes[..]), (97, &stored[903..]));
+    // Less than a block each time: nobody knows what is behind, and nothing is put in its place.
+    harness.sim.default_step(Step::INLINE.limit(10));
+    let failed = harness.block_on(write(&file, b"new", 70)).unwrap_err();
+    assert_eq!(failed.status(), Status::UNEXPECTED_IO_ERROR);
+    assert_eq!(harness.sim.file(FD), stored);
+    drop(file);
+    harness.finish();
+}
+
+/// What a file is cut to, or zeroed, meanwhile, is not put back by a write beside it.
+#[test]
+fn what_is_zeroed_stays_so() {
+    let harness = Harness::new();
+    harness.sim.set_file(FD, vec![7; 256]);
+    let zeroes = Filter::new("zeroes", |irp, _| irp.complete(Status::SUCCESS, 0));
+    let zeroes = zeroes.hooks(&[Major::FileSystemControl]);
+    let file = open(&on(vec![Whole.into_driver(), Arc::new(zeroes)]), FD);
+    harness.sim.default_step(Step::after(2));
+    let mut writes = write(&file, b"new", 0);
+    assert!(poll(&mut writes).is_pending());
+    let mut zeroes = Request::new(&file, Zero { minor: minor::ZERO_RANGE, range: 32..64 });
+    assert!(
+        poll(&mut zeroes).is_pending(),
+        "it is not done between the write's read and its write"
+    );
+    harness.block_on(writes).unwrap();
+    assert_eq!(harness.block_on(zeroes), Status::SUCCESS);
+    drop(file);
+    harness.finish();
+}
+
 #[test]
 fn stacks_say_what_they_do_and_why() {
     let harness = Harness::new();
@@ -221,18 +310,23 @@ fn stacks_say_what_they_do_and_why() {
 
     // What keeps the limits goes with the one that sets them, and stays through other changes.
     let file = open(&on(vec![]), FD);
-    let (blocks, _) = file.attach(Place::Top, Blocks::taking(BLOCK)).unwrap();
+    let (blocks, attached) = file.attach(Place::Top, Blocks::taking(BLOCK)).unwrap();
     let aligner =
         |stack: &Stack| std::ptr::from_ref(stack.devices().find(|d| d.name() == "align").unwrap());
-    assert_eq!(names(&file.stack()), "align | blocks | bottom");
+    // On top, until what was under way is done and the stack is changed again, is what waits for that.
+    assert_eq!(names(&file.stack()), "settling | align | blocks | bottom");
+    harness.block_on(async { attached.await });
     let before = aligner(&file.stack());
     drop(file.attach(Place::Above("blocks"), spy()).unwrap());
     drop(file.attach(Place::Top, spy()).unwrap());
     assert_eq!(names(&file.stack()), "spy | spy | align | blocks | bottom");
     assert_eq!(aligner(&file.stack()), before);
     assert!(file.attachment("align").is_none());
-    drop(file.detach(&blocks).unwrap());
-    assert_eq!(names(&file.stack()), "spy | spy | bottom");
+    let detached = file.detach(&blocks).unwrap();
+    assert_eq!(names(&file.stack()), "settling | spy | spy | bottom");
+    harness.block_on(async { detached.await });
+    drop(file.attach(Place::Top, spy()).unwrap());
+    assert_eq!(names(&file.stack()), "spy | spy | spy | bottom");
     drop(file);
     harness.finish();
 }

@@ -171,7 +171,7 @@ pub mod hal {
 }
 pub use overlapped_drivers::class::Envelope;
 pub use overlapped_drivers::{filter, text};
-pub use overlapped_iomgr::driver::Limits;
+pub use overlapped_iomgr::driver::{Capabilities, Limits};
 pub use overlapped_iomgr::filter::{
     Below, Filter, Fork, Forward, Io, Lend, Next, Outcomes, RangeLock, RangeLocks, Settle, Shared,
     SharedMut, Sleep, heap_futures,

@@ -115,7 +115,7 @@ pub mod operation {
         Flush, Hint, Link, MakeDirectory, Name, NormalizeName, PassDescriptors, PollEvents,
         QueryAttributes, QueryDirectory, QueryInformation, QueryPosition, Read, ReadLink,
         ReadVectored, ReceiveLease, ReceiveMessage, Rename, SendMessage, SetLength, SetPosition,
-        SetSecurity, Shutdown, SymbolicLink, TakeCount, Write, WriteVectored, ZeroData,
+        SetSecurity, Shutdown, SymbolicLink, TakeCount, Write, WriteVectored, ZeroData, ZeroRange,
     };
 }
 

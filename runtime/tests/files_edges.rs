@@ -262,7 +262,10 @@ fn filters_on_files() {
         let (n, room) = file.read_vectored_at(room, 100_001).await.unwrap();
         assert_eq!((n, &room[0][..], &room[1][..]), (5, &[1, 1][..], &[2, 2, 2][..]));
         file.sync_all().await.unwrap();
-        assert_eq!(file.object().stack().to_string(), "pass | xor | pass | pass | pass | file");
+        assert_eq!(
+            file.object().stack().to_string(),
+            "pass | emulate | xor | pass | pass | pass | file"
+        );
     });
 }
 

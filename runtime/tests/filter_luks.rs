@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use overlapped::driver::filter::luks::{Format, Header, Luks, LuksError};
 use overlapped::driver::{Disposition, Driver, Filter, Io, Irp, Lower, Major, MajorSet, Next};
 use overlapped::fs::{File, OpenOptions};
+use overlapped::wait::Event;
 use overlapped::{LocalRuntime, Status};
 use support::{Dir, Random, backends, both, local, status};
 
@@ -363,6 +364,47 @@ fn sectors_of_4096_bytes_are_made_whole() {
         assert_eq!(n, 4096);
         assert_eq!(bytes[..612], [vec![0; 512], vec![9; 100]].concat());
         assert!(bytes[612..4096].iter().all(|b| *b == 0));
+    });
+}
+
+/// Holds writes until an event is set.
+struct Gate(Event);
+
+impl Filter for Gate {
+    type Open = ();
+    fn name(&self) -> &str {
+        "gate"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::of(&[Major::Write])
+    }
+    async fn write(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        self.0.signalled().await;
+        next.forward(&mut io).await
+    }
+}
+
+/// a write that waits for its neighbour in a sector ends when it is cancelled.
+#[test]
+fn x5_a_write_that_waits_for_a_sector_is_cancelled() {
+    both(async |_| {
+        let place = Place::new();
+        place.format(&quick(Format::luks2().sector(4096))).await;
+        let event = Event::manual(true);
+        let options = options().filter(Luks::new(KEY).into_driver());
+        let file = options.filter(Gate(event.clone()).into_driver()).open(&place.image).await;
+        let file = file.unwrap();
+        file.write_all_at(vec![0; 4096], 0).await.unwrap();
+        event.reset();
+        let mut first = file.write_at(vec![1; 512], 0);
+        assert!(support::poll_once(&mut first).is_pending());
+        let second = file.write_at(vec![2; 512], 512);
+        let second = second.deadline(std::time::Duration::from_millis(20));
+        assert_eq!(status(second.await), Status::IO_TIMEOUT);
+        event.set();
+        first.await.unwrap();
+        let (_, bytes) = file.read_at(vec![9; 1024], 0).await.unwrap();
+        assert!(bytes == [vec![1; 512], vec![0; 512]].concat());
     });
 }
 

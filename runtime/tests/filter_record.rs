@@ -6,6 +6,7 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use futures_util::future::join_all;
 use overlapped::driver::filter::Record;
@@ -205,6 +206,14 @@ fn every_flush_comes_back() {
 struct Gate {
     event: Event,
     fails: bool,
+    /// How many flushes are held.
+    holds: AtomicUsize,
+}
+
+impl Gate {
+    fn new(event: &Event, fails: bool, holds: usize) -> Gate {
+        Gate { event: event.clone(), fails, holds: AtomicUsize::new(holds) }
+    }
 }
 
 impl Filter for Gate {
@@ -216,7 +225,10 @@ impl Filter for Gate {
         MajorSet::of(&[Major::Flush])
     }
     async fn flush(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
-        self.event.signalled().await;
+        if self.holds.load(Relaxed) > 0 {
+            self.holds.fetch_sub(1, Relaxed);
+            self.event.signalled().await;
+        }
         if self.fails { Err(Status::IO_DEVICE_ERROR) } else { next.forward(&mut io).await }
     }
 }
@@ -230,7 +242,7 @@ fn a_flush_stands_where_it_began() {
             let (path, log) = (disk(&dir, "disk"), dir.path("log"));
             let record = Record::to(&log);
             let event = Event::manual(false);
-            let gate = Gate { event: event.clone(), fails }.into_driver();
+            let gate = Gate::new(&event, fails, 1).into_driver();
             let options = options().filter(record.clone().into_driver()).filter(gate);
             let file = options.open(&path).await.unwrap();
             file.write_all_at(vec![1; 512], 0).await.unwrap();
@@ -255,6 +267,28 @@ fn a_flush_stands_where_it_began() {
             assert_eq!(seen, [(0, 512, Flags::NONE), (0, 0, flush), (512, 512, Flags::NONE)]);
         });
     }
+}
+
+/// a flush that waits for another one's entry ends when it is cancelled, and the log goes on.
+#[test]
+fn x5_a_flush_that_waits_for_the_log_is_cancelled() {
+    both(async |_| {
+        let dir = Dir::new();
+        let (path, log) = (disk(&dir, "disk"), dir.path("log"));
+        let (record, event) = (Record::to(&log), Event::manual(false));
+        let gate = Gate::new(&event, false, 1).into_driver();
+        let options = options().filter(record.clone().into_driver()).filter(gate);
+        let file = options.open(&path).await.unwrap();
+        let mut first = file.sync_all();
+        assert!(support::poll_once(&mut first).is_pending());
+        let second = file.sync_all().deadline(std::time::Duration::from_millis(20));
+        assert_eq!(status(second.await), Status::IO_TIMEOUT);
+        event.set();
+        first.await.unwrap();
+        file.sync_all().await.unwrap();
+        assert_eq!(Replay::open(&log).await.unwrap().entries(), 3);
+        file.close().await.unwrap();
+    });
 }
 
 #[test]

@@ -17,8 +17,10 @@ use futures_util::future::{join, join_all, poll_immediate};
 use overlapped::driver::filter::tls::rustls::{self, ProtocolVersion};
 use overlapped::driver::filter::tls::{Query, Rekey};
 use overlapped::driver::text::Text;
-use overlapped::driver::{ChangeError, Place, Stack, heap_futures};
-use overlapped::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use overlapped::driver::{ChangeError, Driver, Place, Stack, StackError, heap_futures};
+use overlapped::net::{
+    TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream, datagram_stack_of, stack_of,
+};
 use overlapped::sim::{FaultPlan, Simulation};
 use overlapped::time::{Duration, sleep, timeout};
 use overlapped::wait::Event;
@@ -883,4 +885,24 @@ fn texts_that_say_too_little_or_too_much() {
         let error = text.parse::<Text>().unwrap().build().map(drop).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+/// TLS is of streams: it says so when the socket is made, or when it is put on an open one.
+#[test]
+fn a_filter_of_streams_is_not_put_on_messages() {
+    both(async |_| {
+        let certificates = Certificates::new();
+        let tls = || -> Arc<dyn Driver> {
+            let text = certificates.text("tls(ca=$root.pem, name=localhost)");
+            text.parse::<Text>().unwrap().build().unwrap().filters.remove(0)
+        };
+        let refused = datagram_stack_of([tls()]).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+        let said = refused.to_string();
+        assert!(said.starts_with("the driver 'tls' cannot work on 'datagram'"), "{said}");
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let refused = socket.object().attach(Place::Top, tls()).map(drop).unwrap_err();
+        assert!(matches!(refused, ChangeError::Stack(StackError::Refused { .. })), "{refused}");
+        assert!(stack_of([tls()]).is_ok());
+    });
 }

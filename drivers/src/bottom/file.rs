@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use overlapped_iomgr::driver::{Capabilities, Limits};
 use overlapped_iomgr::hal::{Completion, Op};
 use overlapped_iomgr::{
     Disposition, Driver, FileHandle, FileObject, Irp, Lower, Major, MajorSet, RelatedFile, Stack,
@@ -122,9 +123,13 @@ fn start(mut irp: Irp<'_>) -> Disposition {
         }
         (Major::Read, minor::VECTORED) => Op::ReadV { fd, iov: data.cast(), count: len, offset },
         (Major::Write, minor::NONE | minor::ALL) => {
-            Op::Write { fd, buf: data, len, offset, inline: inline(irp.file(), fd) }
+            let (inline, through) = (inline(irp.file(), fd), irp.is_write_through());
+            Op::Write { fd, buf: data, len, offset, inline, through }
         }
-        (Major::Write, minor::VECTORED) => Op::WriteV { fd, iov: data.cast(), count: len, offset },
+        (Major::Write, minor::VECTORED) => {
+            let through = irp.is_write_through();
+            Op::WriteV { fd, iov: data.cast(), count: len, offset, through }
+        }
         (Major::Flush, minor) => Op::Sync { fd, data_only: minor == minor::DATA_ONLY },
         (Major::SetInformation, minor::NONE) => Op::SetLength { fd, len: irp.arg() },
         // Of a synchronous file object the I/O manager answers.
@@ -168,6 +173,10 @@ impl Driver for FileDriver {
         ])
     }
 
+    fn limits(&self, below: Limits) -> Limits {
+        Limits { can: Capabilities::ALL, ..below }
+    }
+
     #[inline]
     fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
         start(irp)
@@ -209,6 +218,11 @@ impl Driver for FileDriver {
             }
             Major::Read | Major::Write if result == -libc::EINVAL && direct(irp.file()) => {
                 irp.complete(Status::UNALIGNED, 0)
+            }
+            Major::FileSystemControl
+                if result == -libc::EOPNOTSUPP && irp.minor() == minor::ZERO_RANGE =>
+            {
+                names::zero_otherwise(irp)
             }
             // A ring cancels what a thread of the kernel does by a signal.
             _ if result == -libc::EINTR && irp.is_cancelled() => irp.complete(Status::CANCELLED, 0),

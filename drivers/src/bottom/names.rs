@@ -9,12 +9,14 @@ use std::ffi::{c_int, c_void};
 use std::io;
 
 use overlapped_iomgr::hal::Op;
-use overlapped_iomgr::{Irp, Major, Status, minor};
+use overlapped_iomgr::{Disposition, Irp, Major, Status, minor};
 
 use crate::class::{
-    Allocate, CopyRange, Delete, Hint, Link, MakeDirectory, Name, NormalizeName, QueryAttributes,
-    QueryDirectory, ReadLink, Rename, SetSecurity, SymbolicLink, ZeroData,
+    Allocate, CopyRange, Delete, Hint, Link, MakeDirectory, Metadata, Name, NormalizeName,
+    QueryAttributes, QueryDirectory, ReadLink, Rename, SetSecurity, SymbolicLink, ZeroData,
+    ZeroRange,
 };
+use crate::hal::pool::perform;
 use crate::hal::system;
 
 /// The hardware's operation for a request. `at`: the open file, or `AT_FDCWD`.
@@ -83,6 +85,12 @@ pub(super) fn operation(irp: &mut Irp<'_>, at: c_int) -> Result<Op, Status> {
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
             Op::Allocate { fd: at, mode, offset: irp.offset(), len }
         }
+        (Major::FileSystemControl, minor::ZERO_RANGE) => {
+            let zero = payload::<ZeroRange>(irp)?;
+            let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+            zero.fd = at;
+            Op::Allocate { fd: at, mode, offset: zero.offset, len: zero.len }
+        }
         (Major::SetInformation, minor::HINT) => {
             let Hint { len, advice, .. } = *payload(irp)?;
             Op::Advise { fd: at, offset: irp.offset(), len, advice: advice.as_raw() }
@@ -102,6 +110,20 @@ pub(super) fn operation(irp: &mut Irp<'_>, at: c_int) -> Result<Op, Status> {
         }
         _ => return Err(Status::INVALID_DEVICE_REQUEST),
     })
+}
+
+/// Goes on with a request for zeroes that the file system does not know.
+pub(super) fn zero_otherwise(mut irp: Irp<'_>) -> Disposition {
+    // Once: the call's own errors are the result.
+    let known = payload::<ZeroRange>(&mut irp).and_then(|zero| {
+        let first = !std::mem::replace(&mut zero.written, true);
+        if first { Ok(()) } else { Err(Status::NOT_SUPPORTED) }
+    });
+    match known.and_then(|()| call::<ZeroRange>(&mut irp)) {
+        // SAFETY: the module's invariant.
+        Ok(op) => unsafe { irp.submit(op) },
+        Err(status) => irp.complete(status, 0),
+    }
 }
 
 fn payload<'a, T: 'static>(irp: &'a mut Irp<'_>) -> Result<&'a mut T, Status> {
@@ -138,6 +160,42 @@ impl Call for SetSecurity {
         let path = self.path.as_ref().map(Name::as_c_str);
         let system = if path.is_some() { system::here() } else { system::of(self.fd) };
         system.set_mode(self.fd, path, self.mode)
+    }
+}
+
+impl Call for ZeroRange {
+    /// As a hole that space is reserved for; where there are no holes, by writing, up to the file's end.
+    fn run(&mut self) -> i32 {
+        let &mut ZeroRange { fd, offset, len, .. } = self;
+        let allocate = |mode: i32| {
+            let op = Op::Allocate { fd, mode: mode | libc::FALLOC_FL_KEEP_SIZE, offset, len };
+            // SAFETY: it names no memory.
+            unsafe { perform(&op) }
+        };
+        match allocate(libc::FALLOC_FL_PUNCH_HOLE) {
+            0 => return allocate(0),
+            unknown if unknown == -libc::EOPNOTSUPP => {}
+            error => return error,
+        }
+        let mut found = Metadata::empty();
+        // SAFETY: attributes that live through the call.
+        let asked = unsafe { perform(&Op::Stat { fd, out: found.as_mut_ptr().cast() }) };
+        if asked < 0 {
+            return asked;
+        }
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        let (mut at, end) = (offset, offset.saturating_add(len).min(found.len()));
+        while at < end {
+            let len = (end - at).min(ZEROES.len() as u64) as u32;
+            let (buf, inline, through) = (ZEROES.as_ptr(), false, false);
+            // SAFETY: a static's memory.
+            match unsafe { perform(&Op::Write { fd, buf, len, offset: at, inline, through }) } {
+                0 => return -libc::EIO,
+                error @ ..0 => return error,
+                n => at += n as u64,
+            }
+        }
+        0
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use overlapped_iomgr::driver::Limits;
 use overlapped_iomgr::hal::{Completion, Op};
 use overlapped_iomgr::{
     Disposition, Driver, FileHandle, FileObject, Irp, Late, Lower, Major, MajorSet, Stack, Status,
@@ -184,6 +185,10 @@ impl Driver for DatagramDriver {
             Major::Poll,
             Major::Close,
         ])
+    }
+
+    fn limits(&self, below: Limits) -> Limits {
+        Limits { messages: true, ..below }
     }
 
     #[inline]

@@ -25,4 +25,4 @@ pub use ops::{
     ReadVectored, ReceiveLease, SetLength, SetPosition, Shutdown, Write, WriteVectored,
 };
 pub use receive::{Receiver, Stashed, Turn};
-pub use space::{Advice, Allocate, CopyRange, Hint, ZeroData};
+pub use space::{Advice, Allocate, CopyRange, Hint, ZeroData, ZeroRange};

@@ -88,12 +88,13 @@ pub struct Write<B> {
     buffer: B,
     offset: u64,
     minor: u8,
+    through: bool,
 }
 
 impl<B: IoBuf> Write<B> {
     /// At the byte `offset` of a file.
     pub fn at(buffer: B, offset: u64) -> Write<B> {
-        Write { buffer, offset, minor: minor::NONE }
+        Write { buffer, offset, minor: minor::NONE, through: false }
     }
 
     /// To a stream, at the end of an appending file, or at the current offset of a synchronous file
@@ -105,12 +106,17 @@ impl<B: IoBuf> Write<B> {
     /// To a stream; the driver goes on until all is taken, if it can, so that a short result is
     /// rare.
     pub fn whole(buffer: B) -> Write<B> {
-        Write { buffer, offset: CURRENT, minor: minor::ALL }
+        Write { minor: minor::ALL, ..Write::next(buffer) }
     }
 
     /// To a socket; only as much as there is room for at once. `WouldBlock` if that is nothing.
     pub fn now(buffer: B) -> Write<B> {
-        Write { buffer, offset: CURRENT, minor: minor::NOW }
+        Write { minor: minor::NOW, ..Write::next(buffer) }
+    }
+
+    /// On the medium when it completes ([`Setup::write_through`]).
+    pub fn through(self) -> Write<B> {
+        Write { through: true, ..self }
     }
 }
 
@@ -125,6 +131,9 @@ impl<B: IoBuf> Operation for Write<B> {
     }
     #[inline]
     fn prepare(self, setup: &mut Setup<'_>) {
+        if self.through {
+            setup.write_through();
+        }
         setup.minor(self.minor).offset(self.offset).data_out(self.buffer);
     }
     #[inline]

@@ -1,9 +1,12 @@
 //! The operations on a file's space and on ranges of its data: reserving, punching, hinting,
 //! copying.
 
+use std::fmt;
 use std::io;
 
-use overlapped_iomgr::{Done, FileObject, Major, Operation, RelatedFile, Setup, Status, minor};
+use overlapped_iomgr::{
+    Done, FileObject, Major, Operation, RelatedFile, Setup, Status, Why, minor,
+};
 
 use super::ops::check_range;
 
@@ -23,7 +26,7 @@ macro_rules! ranges {
                 check(self.offset, self.len)
             }
             fn prepare(self, setup: &mut Setup<'_>) {
-                setup.minor(minor::$minor).offset(self.offset).payload(self);
+                setup.minor(minor::$minor).offset(self.offset).arg(self.len).payload(self);
             }
             fn finish(done: &mut Done<'_>) -> Self::Output {
                 done.status().result(0).map(drop)
@@ -38,6 +41,7 @@ macro_rules! ranges {
 ranges! {
     Allocate = SetInformation ALLOCATION;
     ZeroData = FileSystemControl ZERO_DATA;
+    ZeroRange = FileSystemControl ZERO_RANGE;
     Hint = SetInformation HINT;
 }
 
@@ -57,6 +61,31 @@ pub struct ZeroData {
     pub offset: u64,
     /// Bytes; not 0.
     pub len: u64,
+}
+
+/// Makes a range of a file zeroes, whose space stays reserved. The file's length stays. Where a filter
+/// does not know how, the I/O manager writes the zeroes.
+#[derive(Clone, Copy)]
+pub struct ZeroRange {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// Kept for the driver: the descriptor, and that it is done in the second way.
+    pub(crate) fd: i32,
+    pub(crate) written: bool,
+}
+
+impl fmt::Debug for ZeroRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ZeroRange { offset, len, .. } = self;
+        f.debug_struct("ZeroRange").field("offset", offset).field("len", len).finish()
+    }
+}
+
+impl ZeroRange {
+    /// `len` bytes, not 0, from the byte `offset` on.
+    pub fn new(offset: u64, len: u64) -> ZeroRange {
+        ZeroRange { offset, len, fd: -1, written: false }
+    }
 }
 
 /// Says what use will be made of a range of a file.
@@ -148,7 +177,10 @@ impl Operation for CopyRange {
             return overflow;
         }
         // The request does not travel the source's stack: only if nobody there minds.
-        let mind = self.source.stack().explain(Major::FileSystemControl).count() > 1;
+        let source = self.source.stack();
+        let mind = source
+            .explain(Major::FileSystemControl)
+            .any(|visit| visit.why != Why::Limits && visit.why != Why::Bottom);
         if mind { Status::NOT_SUPPORTED } else { Status::SUCCESS }
     }
     fn prepare(self, setup: &mut Setup<'_>) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
+use overlapped_iomgr::driver::{Capabilities, Limits};
 use overlapped_iomgr::filter::{Filter, Io, Next, RangeLocks};
 use overlapped_iomgr::{Class, FileHandle, Major, MajorSet, Status, minor};
 
@@ -311,6 +312,12 @@ impl Filter for Compare {
             Major::SetInformation,
             Major::FileSystemControl,
         ])
+    }
+
+    /// Zeroes are compared as they are written, and what is durable is so on both sides.
+    fn limits(&self, below: Limits) -> Limits {
+        let not = Capabilities::ZERO.with(Capabilities::WRITE_THROUGH);
+        Limits { can: below.can.without(not), ..below }
     }
 
     fn class(&self) -> Class {

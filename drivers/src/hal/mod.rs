@@ -10,7 +10,7 @@
 mod epoll;
 mod generation;
 mod message;
-mod pool;
+pub(crate) mod pool;
 pub mod sim;
 pub mod system;
 mod uring;
@@ -21,6 +21,7 @@ use std::str::FromStr;
 use std::sync::Once;
 
 use overlapped_iomgr::hal::Hal;
+use overlapped_iomgr::panics::log;
 
 pub use epoll::{EpollConfig, EpollHal};
 pub use pool::Pool;
@@ -134,7 +135,7 @@ fn choose(
             Err(error) => {
                 static SAID: Once = Once::new();
                 SAID.call_once(|| {
-                    tracing::warn!(%error, "io_uring is not to be had here; using epoll");
+                    log(|| tracing::warn!(%error, "io_uring is not to be had here; using epoll"));
                 });
             }
         }

@@ -29,6 +29,7 @@ use std::thread;
 use std::time::Duration;
 
 use overlapped_iomgr::hal::{Completion, Op, Token, Wake};
+use overlapped_iomgr::panics::log;
 
 pub(crate) use perform::again;
 pub use perform::perform;
@@ -206,7 +207,7 @@ impl Inner {
         let started =
             thread::Builder::new().name("overlapped-pool".into()).spawn(move || inner.work());
         let Err(error) = started else { return };
-        tracing::warn!(%error, "cannot start a thread for blocking operations");
+        log(|| tracing::warn!(%error, "cannot start a thread for blocking operations"));
         let mut state = self.lock();
         state.threads -= 1;
         state.starting -= 1;

@@ -9,7 +9,7 @@ use overlapped::time::timeout;
 use overlapped_examples::nbd::{Command, Errno, Handshake, Session, Turn};
 
 use super::budget::{Budget, Share};
-use super::disk::{Client, Disk};
+use super::disk::Disk;
 use super::incoming::{Incoming, invalid};
 use super::outgoing::{Outgoing, Reply};
 use super::socket::Stream;
@@ -159,12 +159,6 @@ impl Connection {
     }
 }
 
-impl Client for Shared {
-    fn is_gone(&self) -> bool {
-        self.outgoing.is_broken()
-    }
-}
-
 impl Shared {
     /// Does a request and answers it.
     async fn serve(self: Arc<Self>, cookie: u64, command: Command, payload: Vec<u8>, share: Share) {
@@ -195,16 +189,20 @@ impl Shared {
                 let extents = disk.extents(offset, len, one).await?;
                 return Ok((self.session.extents(cookie, &extents), Vec::new()));
             }
-            Command::Write { offset, fua, .. } => {
+            Command::Write { offset, fua: false, .. } => {
                 disk.write(offset, payload).await?;
-                fua
+                false
+            }
+            Command::Write { offset, fua: true, .. } => {
+                disk.write_through(offset, payload).await?;
+                false
             }
             Command::Trim { offset, len, fua } => {
                 disk.trim(offset, len).await?;
                 fua
             }
             Command::WriteZeroes { offset, len, fua, no_hole, fast } => {
-                disk.write_zeroes(offset, len, (no_hole, fast), self).await?;
+                disk.write_zeroes(offset, len, (no_hole, fast)).await?;
                 fua
             }
             Command::Cache { offset, len } => {

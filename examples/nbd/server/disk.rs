@@ -5,12 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use overlapped::buf::{IoBuf, IoBufMut};
-use overlapped::driver::Class;
+use overlapped::driver::{Capabilities, Class};
 use overlapped::fs::{Advice, File, OpenOptions};
 use overlapped_examples::nbd::{Export, Extent, MAX_PAYLOAD};
-
-/// Bytes of one write of zeroes, where a stack must be given them one by one.
-const ZEROES: usize = 256 << 10;
 
 /// Most extents of one answer; the client asks again for what is behind them.
 const MAX_EXTENTS: usize = 4096;
@@ -19,14 +16,10 @@ const MAX_EXTENTS: usize = 4096;
 pub struct Disk {
     file: File,
     export: Arc<Export>,
-    zeroes: Arc<[u8]>,
+    /// What the stack does without being given every byte.
+    can: Capabilities,
     /// The file at the bottom, where its holes are those of the stack.
     map: Option<Arc<OwnedFd>>,
-}
-
-/// Who has a request done; where the work is long, it asks now and then whether it is still wanted.
-pub trait Client {
-    fn is_gone(&self) -> bool;
 }
 
 impl Disk {
@@ -49,13 +42,15 @@ impl Disk {
             size: metadata.len(),
             read_only,
             preferred: preferred.checked_next_power_of_two().unwrap_or(1 << 31).min(MAX_PAYLOAD),
+            fua: stack.can().has(Capabilities::WRITE_THROUGH),
+            trim: limits.can.has(Capabilities::DISCARD),
             // Names only: parameters may be secret.
             description: stack.to_string(),
         });
         let map = (kind.is_file() && holes_are_the_files(&file))
             .then(|| file.as_fd().try_clone_to_owned());
         let map = map.transpose()?.map(Arc::new);
-        Ok(Disk { file, export, zeroes: vec![0; ZEROES].into(), map })
+        Ok(Disk { file, export, can: limits.can, map })
     }
 
     /// What clients are told.
@@ -88,6 +83,21 @@ impl Disk {
         Ok(())
     }
 
+    /// Writes all of the data, to the medium.
+    pub async fn write_through(&self, offset: u64, data: Vec<u8>) -> io::Result<()> {
+        let (mut at, mut left) = (offset, data.slice(..));
+        while !left.is_empty() {
+            let (n, part) = self.file.write_through_at(left, at).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            at += n as u64;
+            let begin = part.begin() + n;
+            left = part.into_inner().slice(begin..);
+        }
+        Ok(())
+    }
+
     /// Brings all that was written to the medium, whoever has written it.
     pub async fn flush(&self) -> io::Result<()> {
         self.file.sync_data().await
@@ -109,8 +119,8 @@ impl Disk {
         supported(self.file.punch_hole(offset, len.into()).await).map(drop)
     }
 
-    /// Makes a range zeroes: as a hole if it may be one, as a hole that space is reserved for, or, where
-    /// the stack knows neither, by writing.
+    /// Makes a range zeroes: as a hole if it may be one; where the stack knows neither holes nor zeroes, by
+    /// writing.
     ///
     /// # Errors
     /// Those of the stack; `Unsupported` if it was to be `fast`, and would have to be written.
@@ -119,45 +129,18 @@ impl Disk {
         offset: u64,
         len: u32,
         (no_hole, fast): (bool, bool),
-        client: &impl Client,
     ) -> io::Result<()> {
         if len == 0 {
             return Ok(());
         }
-        if self.zero_at_once(offset, len.into(), no_hole).await? {
+        let may_be_hole = !no_hole && self.can.has(Capabilities::DISCARD);
+        if may_be_hole && supported(self.file.punch_hole(offset, len.into()).await)? {
             return Ok(());
         }
-        if fast {
+        if fast && !self.can.has(Capabilities::ZERO) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        self.fill_zeroes(offset, len.into(), client).await
-    }
-
-    /// Makes a range zeroes without writing them; `false`: the stack does not know how.
-    async fn zero_at_once(&self, offset: u64, len: u64, no_hole: bool) -> io::Result<bool> {
-        // That space can be reserved must be known before the data is gone: if it cannot, a client that
-        // wanted it fast is to find the data as it was.
-        if no_hole && !supported(self.file.allocate(offset, len).await)? {
-            return Ok(false);
-        }
-        let zeroes = supported(self.file.punch_hole(offset, len).await)?;
-        if zeroes && no_hole {
-            return supported(self.file.allocate(offset, len).await);
-        }
-        Ok(zeroes)
-    }
-
-    async fn fill_zeroes(&self, offset: u64, len: u64, client: &impl Client) -> io::Result<()> {
-        let (mut at, end) = (offset, offset + len);
-        while at < end {
-            if client.is_gone() {
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            let n = (ZEROES as u64).min(end - at);
-            self.file.write_all_at(self.zeroes.clone().slice(..n as usize), at).await?;
-            at += n;
-        }
-        Ok(())
+        self.file.zero_range(offset, len.into()).await
     }
 
     /// Where data is and where holes are, from a byte on; at least one extent, and no byte behind the

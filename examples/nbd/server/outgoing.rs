@@ -35,11 +35,6 @@ impl Outgoing {
         Outgoing { stream, queue: Mutex::default() }
     }
 
-    /// Whether replies can be sent no more: the client is gone.
-    pub fn is_broken(&self) -> bool {
-        self.lock().broken
-    }
-
     /// Sends a reply, or leaves that to whoever is sending.
     pub async fn send(&self, reply: Reply) {
         {

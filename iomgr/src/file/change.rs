@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::FileObject;
 use crate::driver::Driver;
-use crate::panics::caught;
+use crate::panics::{caught, log};
 use crate::processor::{Core, Remote, Retired};
 use crate::stack::{Device, Stack, StackError};
 use crate::status::Status;
@@ -325,7 +325,8 @@ impl FileObject {
             let mut devices = old.shared().to_vec();
             // Drivers' code, which may want the stack: without the lock.
             change(&mut devices)?;
-            let new = Stack::of(devices)?;
+            let done = Event::manual(false);
+            let new = Stack::of(devices, Some(&done))?;
             let stays = |d: &Arc<Device>| new.shared().iter().any(|other| Arc::ptr_eq(d, other));
             let gone: Vec<usize> =
                 old.shared().iter().filter(|d| !stays(d)).map(|d| d.key()).collect();
@@ -336,9 +337,11 @@ impl FileObject {
                     // SAFETY: the driver's last request on this file is done.
                     let removed = || unsafe { opens.iter().for_each(|opens| opens.remove(key)) };
                     if caught(removed).is_none() {
-                        tracing::error!(
-                            "what a driver kept for a file panicked while it was dropped"
-                        );
+                        log(|| {
+                            tracing::error!(
+                                "what a driver kept for a file panicked while it was dropped"
+                            )
+                        });
                     }
                 }
             };
@@ -348,7 +351,7 @@ impl FileObject {
             }
             // Ours and the file's.
             drop(self.stack.set(new, &last));
-            let retired = Retired::new(self.id, old, last.upgrade(), end);
+            let retired = Retired::new(self.id, old, last.upgrade(), done, end);
             *last = Arc::downgrade(&retired);
             drop(last);
             let asked =

@@ -34,6 +34,7 @@ use crate::hal::Wait;
 use crate::irp::{Held, Late};
 use crate::late::Kept;
 use crate::major::Major;
+use crate::panics::log;
 use crate::port;
 use crate::processor::{Core, Driven, Remote};
 use crate::serial::Serial;
@@ -286,7 +287,7 @@ impl FileObject {
             core.cancel_file(self.id);
             while core.has_requests_on(self.id) {
                 if let Err(error) = core.turn(Wait::Forever, || !core.has_requests_on(self.id)) {
-                    tracing::error!(%error, "the backend failed under a waiting thread");
+                    log(|| tracing::error!(%error, "the backend failed under a waiting thread"));
                     std::thread::sleep(std::time::Duration::from_millis(10));
                 }
             }

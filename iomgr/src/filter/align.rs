@@ -3,17 +3,21 @@
 //!
 //! Requests that are within the limits are forwarded as they are. Others are split, widened to whole
 //! blocks, and copied into one piece. **Invariant:** a write that begins or ends inside a block has
-//! its blocks to itself from before it reads them until they are written; every other write shares its
-//! blocks with none such. So neighbouring bytes are never put back to what they were.
+//! its blocks to itself from before it reads them until they are written; whatever else changes bytes
+//! shares them with none such. So neighbouring bytes are never put back to what they were. (Requests on a
+//! stack that this one has replaced know nothing of it: `settling.rs`.)
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::own::{ReadPart, WritePart};
+use super::selective::{Selective, Selects};
 use super::{Filter, Io, Next, RangeLocks};
 use crate::buf::AlignedBuf;
-use crate::driver::Class;
+use crate::driver::{Class, Driver};
+use crate::irp::View;
 use crate::limits::{Group, Limits};
 use crate::major::{Major, MajorSet, minor};
-use crate::request::{Done, Operation, Setup};
 use crate::serial::CURRENT;
 use crate::status::Status;
 
@@ -21,6 +25,12 @@ use crate::status::Status;
 pub(crate) struct Align {
     limits: Limits,
 }
+
+/// A message is longer than may be (`EMSGSIZE`).
+const MESSAGE_SIZE: i32 = 90;
+
+/// All bytes of a file, and all of a stream.
+const ALL: Range<u64> = 0..u64::MAX;
 
 /// How memory for whole blocks is aligned: as direct I/O wants it.
 const MEMORY: usize = 4096;
@@ -30,24 +40,28 @@ const BOUNCE: u64 = 1 << 20;
 
 impl Align {
     /// For a driver with these limits.
-    pub(crate) fn new(limits: Limits) -> Align {
-        Align { limits }
+    pub(crate) fn driver(limits: Limits) -> Arc<dyn Driver> {
+        Selective::driver(Align { limits })
     }
 
     fn block(&self) -> u64 {
         u64::from(self.limits.block)
     }
 
-    fn is_within(&self, io: &Io<'_>) -> bool {
-        let (at, len) = (io.offset(), io.len() as u64);
-        // What has no offsets has no blocks.
-        if at == CURRENT && !io.file().is_seekable() {
-            return true;
-        }
-        at.is_multiple_of(self.block())
-            && len.is_multiple_of(self.block())
-            && len <= u64::from(self.limits.most)
+    /// What has no offsets has no blocks, only a number of bytes and of pieces; and what is appended
+    /// where there are no blocks is as the next bytes of a stream.
+    fn is_stream(&self, io: &View) -> bool {
+        io.offset() == CURRENT && (self.block() == 1 || !io.file().is_seekable())
+    }
+
+    fn fits(&self, io: &View) -> bool {
+        io.len() as u64 <= u64::from(self.limits.most)
             && !(self.limits.one_piece && io.minor() == minor::VECTORED)
+    }
+
+    fn is_within(&self, io: &View) -> bool {
+        let whole = |n: u64| n.is_multiple_of(self.block());
+        self.fits(io) && (self.is_stream(io) || whole(io.offset()) && whole(io.len() as u64))
     }
 
     /// The whole blocks around a range; `None`: beyond what can be.
@@ -69,21 +83,93 @@ impl Align {
         mut buffer: AlignedBuf,
         range: Range<u64>,
     ) -> Result<(usize, AlignedBuf), Status> {
-        let len = (range.end - range.start) as usize;
+        let (len, block) = ((range.end - range.start) as usize, self.limits.block as usize);
         let mut done = 0;
         while done < len {
-            let part = Part { buffer, range: done..len, offset: range.start + done as u64 };
-            let (result, back) = next.request(ReadPart(part)).await;
+            // From the last whole block on: the driver takes no other offsets.
+            let begin = done / block * block;
+            let part = ReadPart::new(buffer, begin..len, range.start + begin as u64);
+            let (result, back) = next.request(part).await;
             buffer = back;
-            match result? {
-                0 => break,
-                n => done += n,
-            }
-            if !(done as u64).is_multiple_of(self.block()) {
+            let reached = begin + result?;
+            if reached <= done {
                 break;
+            }
+            done = reached;
+        }
+        // A part of a block that does not grow is the file's end, if nothing is behind it.
+        if !done.is_multiple_of(block) {
+            let behind = range.start + done.next_multiple_of(block) as u64;
+            let part = ReadPart::new(AlignedBuf::new(block, MEMORY), 0..block, behind);
+            if next.request(part).await.0? > 0 {
+                return Err(Status::UNEXPECTED_IO_ERROR);
             }
         }
         Ok((done, buffer))
+    }
+
+    /// A receive of a stream or a message that is too long, or in too many pieces.
+    async fn receive(&self, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
+        let (at, most) = (io.offset(), self.limits.most);
+        if io.minor() != minor::VECTORED {
+            return next.forward(&mut io).at(at, most).await;
+        }
+        let len = io.len().min(most as usize).min(BOUNCE as usize);
+        let buffer = AlignedBuf::new(len, MEMORY);
+        let (result, buffer) = next.forward(&mut io).into(buffer).await;
+        // Of a message that is cut the buffer is full.
+        let n = if result == Err(Status::BUFFER_OVERFLOW) { len } else { result? };
+        io.put(0, &buffer[..n]);
+        result
+    }
+
+    /// Sends the next bytes of a stream, or a message.
+    async fn send(
+        &self,
+        locks: &RangeLocks,
+        next: Next<'_>,
+        mut io: Io<'_>,
+    ) -> Result<usize, Status> {
+        let (len, most) = (io.len(), (self.limits.most as usize).min(BOUNCE as usize));
+        let is_message = io.file().has_messages();
+        if is_message && len > self.limits.most as usize {
+            return Err(Status::from_errno(MESSAGE_SIZE));
+        }
+        // What is not to wait is not to wait for its turn either, and may come short.
+        let now = io.minor() == minor::NOW;
+        let _turn = match now || is_message {
+            true => None,
+            false => Some(locks.lock_for(next, ALL, !self.is_within(&io)).await?),
+        };
+        if self.is_within(&io) {
+            return next.forward(&mut io).await;
+        }
+        // What goes with the data goes with its first bytes, once.
+        let once = now || io.has_companion();
+        let mut done = 0;
+        while done < len {
+            let n = if is_message { len } else { most.min(len - done) };
+            let mut part = AlignedBuf::new(n, MEMORY);
+            io.copy_out(done, &mut part);
+            match next.forward(&mut io).from(part).await.0 {
+                Ok(sent) if sent == n && !once => done += sent,
+                Ok(sent) => return Ok(done + sent),
+                Err(status) if done == 0 => return Err(status),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+}
+
+impl Selects for Align {
+    fn concerns(&self, request: &View) -> bool {
+        match request.major() {
+            Major::Read | Major::ReceiveFrom => !self.is_within(request),
+            Major::SetInformation => request.minor() == minor::NONE,
+            // What changes bytes has its turn among others, whether it fits or not.
+            _ => true,
+        }
     }
 }
 
@@ -95,7 +181,12 @@ impl Filter for Align {
     }
 
     fn hooks(&self) -> MajorSet {
-        MajorSet::of(&[Major::Read, Major::Write])
+        use Major::{FileSystemControl, Read, ReceiveFrom, SendTo, SetInformation, Write};
+        if self.block() == 1 {
+            MajorSet::of(&[Read, Write, SendTo, ReceiveFrom])
+        } else {
+            MajorSet::of(&[Read, Write, SendTo, ReceiveFrom, SetInformation, FileSystemControl])
+        }
     }
 
     fn class(&self) -> Class {
@@ -107,8 +198,8 @@ impl Filter for Align {
     }
 
     async fn read(&self, _: &RangeLocks, next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
-        if self.is_within(&io) {
-            return next.forward(&mut io).await;
+        if self.is_stream(&io) {
+            return self.receive(next, io).await;
         }
         let (at, len) = (io.offset(), io.len() as u64);
         let end = at.checked_add(len).ok_or(Status::OFFSET_OVERFLOW)?;
@@ -142,12 +233,14 @@ impl Filter for Align {
         next: Next<'_>,
         mut io: Io<'_>,
     ) -> Result<usize, Status> {
-        let (at, len) = (io.offset(), io.len() as u64);
-        if at == CURRENT {
-            // Where a file's end is, and whether a block begins there, is not known before it is written.
-            let may = self.is_within(&io);
-            return if may { next.forward(&mut io).await } else { Err(Status::NOT_SUPPORTED) };
+        if self.is_stream(&io) {
+            return self.send(locks, next, io).await;
         }
+        // Where a file's end is, and whether a block begins there, is not known before it is written.
+        if self.block() > 1 && (io.offset() == CURRENT || io.file().appends()) {
+            return Err(Status::NOT_SUPPORTED);
+        }
+        let (at, len) = (io.offset(), io.len() as u64);
         if len == 0 {
             return Ok(0);
         }
@@ -180,6 +273,26 @@ impl Filter for Align {
         }
         Ok(done as usize)
     }
+
+    /// Messages with addresses, and what else changes bytes of a file.
+    async fn other(
+        &self,
+        locks: &RangeLocks,
+        next: Next<'_>,
+        mut io: Io<'_>,
+    ) -> Result<usize, Status> {
+        let range = match (io.major(), io.minor()) {
+            (Major::ReceiveFrom, _) => return self.receive(next, io).await,
+            (Major::SendTo, _) => return self.send(locks, next, io).await,
+            (Major::SetInformation, _) => io.arg()..u64::MAX,
+            (_, minor::ZERO_DATA | minor::ZERO_RANGE) => {
+                io.offset()..io.offset().saturating_add(io.arg())
+            }
+            _ => ALL,
+        };
+        let _lock = locks.lock_for(next, range, false).await?;
+        next.forward(&mut io).await
+    }
 }
 
 impl Align {
@@ -195,9 +308,10 @@ impl Align {
         let len = (part.end - part.start) as usize;
         let mut buffer = AlignedBuf::new(len, MEMORY);
         let client = at..at + io.len() as u64;
-        let (head, tail) =
-            (part.start..part.start + self.block(), part.end - self.block()..part.end);
-        for block in [head, tail] {
+        let head = part.start..part.start + self.block();
+        let tail = part.end - self.block()..part.end;
+        // They may be the same.
+        for block in [Some(head.clone()), (head != tail).then_some(tail)].into_iter().flatten() {
             if block.start < client.start || block.end > client.end {
                 let whole = AlignedBuf::new(self.block() as usize, MEMORY);
                 let (n, old) = self.fill(next, whole, block.clone()).await?;
@@ -209,62 +323,6 @@ impl Align {
         let into = (begin - part.start) as usize;
         let upto = (client.end.min(part.end) - part.start) as usize;
         io.copy_out((begin - client.start) as usize, &mut buffer[into..upto]);
-        let (result, _) =
-            next.request(WritePart(Part { buffer, range: 0..len, offset: part.start })).await;
-        result
-    }
-}
-
-/// A part of a buffer, and where it is in the file.
-struct Part {
-    buffer: AlignedBuf,
-    range: Range<usize>,
-    offset: u64,
-}
-
-struct ReadPart(Part);
-struct WritePart(Part);
-
-type Back = (Result<usize, Status>, AlignedBuf);
-
-fn back(done: &mut Done<'_>, n: usize) -> Back {
-    let buffer = done.take::<crate::buf::Slice<AlignedBuf>>().into_inner();
-    let status = done.status();
-    (if status.is_error() { Err(status) } else { Ok(n) }, buffer)
-}
-
-impl Operation for ReadPart {
-    type Output = Back;
-    fn major(&self) -> Major {
-        Major::Read
-    }
-    fn prepare(self, setup: &mut Setup<'_>) {
-        use crate::buf::IoBufMut;
-        setup.offset(self.0.offset).data_in(self.0.buffer.slice_mut(self.0.range));
-    }
-    fn finish(done: &mut Done<'_>) -> Back {
-        let n = done.filled();
-        back(done, n)
-    }
-    fn refuse(self, status: Status) -> Back {
-        (Err(status), self.0.buffer)
-    }
-}
-
-impl Operation for WritePart {
-    type Output = Back;
-    fn major(&self) -> Major {
-        Major::Write
-    }
-    fn prepare(self, setup: &mut Setup<'_>) {
-        use crate::buf::IoBuf;
-        setup.offset(self.0.offset).data_out(self.0.buffer.slice(self.0.range));
-    }
-    fn finish(done: &mut Done<'_>) -> Back {
-        let n = done.info();
-        back(done, n)
-    }
-    fn refuse(self, status: Status) -> Back {
-        (Err(status), self.0.buffer)
+        next.request(WritePart::new(buffer, 0..len, part.start)).await.0
     }
 }

@@ -57,10 +57,14 @@ mod align;
 mod arena;
 mod call;
 mod children;
+mod emulate;
 mod fork;
 mod io;
 mod next;
+mod own;
 mod ranges;
+mod selective;
+mod settling;
 mod split;
 
 use std::future::Future;
@@ -74,10 +78,12 @@ pub(crate) use arena::Arena;
 pub use arena::heap_futures;
 use call::{Call, Owned, Step};
 pub(crate) use call::{tell, tell_above};
+pub(crate) use emulate::Emulate;
 pub use fork::{Fork, Outcomes};
 pub use io::{Io, Shared, SharedMut};
 pub use next::{Below, Forward, Lend, Next, Sleep};
 pub use ranges::{RangeLock, RangeLocks};
+pub(crate) use settling::Settling;
 
 use crate::driver::{Class, Driver};
 use crate::file::FileObject;
@@ -122,6 +128,15 @@ pub trait Filter: Send + Sync + 'static {
     /// As [`Driver::group`].
     fn group(&self) -> Option<Group> {
         None
+    }
+
+    /// As [`Driver::may_stand_on`].
+    ///
+    /// # Errors
+    /// Why not.
+    fn may_stand_on(&self, below: Limits) -> Result<(), Status> {
+        let _ = below;
+        Ok(())
     }
 
     /// As [`Driver::may_attach`].
@@ -292,6 +307,10 @@ impl<F: Filter> Driver for Level2<F> {
 
     fn group(&self) -> Option<Group> {
         self.0.group()
+    }
+
+    fn may_stand_on(&self, below: Limits) -> Result<(), Status> {
+        self.0.may_stand_on(below)
     }
 
     fn may_attach(&self, file: &FileObject) -> Result<(), Status> {

@@ -50,7 +50,8 @@ impl RangeLocks {
     }
 
     /// Waits until nobody else has a part of the range; or, unless it is to be had `alone`, nobody who
-    /// has it alone.
+    /// has it alone. For who waits in no request's name; a filter's function has
+    /// [`RangeLocks::lock_for`].
     ///
     /// # Cancel safety
     /// Dropped before it is done, it has locked nothing.

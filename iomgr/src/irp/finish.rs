@@ -17,7 +17,7 @@ use super::token::Late;
 use super::view::View;
 use crate::file::FileObject;
 use crate::major::minor;
-use crate::panics::caught;
+use crate::panics::{caught, log};
 use crate::processor::{Core, Settle};
 use crate::scope;
 use crate::status::Status;
@@ -139,7 +139,7 @@ pub(crate) unsafe fn answer(slot: SlotPtr) {
 #[cold]
 fn tell_hooked(driver: &Arc<dyn Settle>) {
     if caught(|| driver.settled()).is_none() {
-        tracing::error!("a filter panicked when it was told that a request is settled");
+        log(|| tracing::error!("a filter panicked when it was told that a request is settled"));
     }
 }
 
@@ -439,6 +439,6 @@ fn discard<T: 'static>(what: T, problem: &str) {
     if let Some(what) = wake::to_drop(what)
         && caught(|| drop(what)).is_none()
     {
-        tracing::error!("{problem}");
+        log(|| tracing::error!("{problem}"));
     }
 }

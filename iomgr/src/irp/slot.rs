@@ -141,6 +141,9 @@ impl Location {
     }
 }
 
+/// A write's `arg`: it is to be on the medium when it completes (NT's SL_WRITE_THROUGH).
+pub(crate) const WRITE_THROUGH: u64 = 4;
+
 /// I-23's selectors, as bits of `Location::control`.
 pub(crate) mod control {
     pub const SUCCESS: u8 = 1;

@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use super::slot::{Slot, SlotPtr, flags};
+use super::slot::{Phase, Slot, SlotPtr, WRITE_THROUGH, flags};
 use crate::companion::Companion;
 use crate::file::FileObject;
 use crate::major::{Major, minor};
@@ -69,6 +69,15 @@ impl View {
     /// The major's own parameter: `how` of a shutdown, the control code of a device control, ….
     pub fn arg(&self) -> u64 {
         self.location().arg
+    }
+
+    /// Whether it is a write that is to be on the medium when it completes
+    /// ([`Setup::write_through`](crate::Setup::write_through)). A filter that forwards it, as it is or with
+    /// other data, or that makes writes below for it ([`Next::request`](crate::filter::Next::request)), has
+    /// nothing to see to; one that completes it without the drivers below says in its
+    /// [limits](crate::Driver::limits) that it cannot do this.
+    pub fn is_write_through(&self) -> bool {
+        self.major() == Major::Write && self.arg() & WRITE_THROUGH != 0
     }
 
     /// Whether the requester asked for the request to end early.
@@ -193,8 +202,16 @@ impl View {
     /// # Panics
     /// When the driver has asked for another type before.
     pub fn open_state<T: Default + Send + Sync + 'static>(&self) -> &T {
+        let file = self.file();
+        // SAFETY: see `slot`; nobody changes it while a token is there.
+        if unsafe { (*self.slot()).phase } == Phase::Final {
+            // The bottom's, which is told of a late result on whichever thread that is found: the stack that
+            // the request has, and its place there, may be changed meanwhile by its owner. No file changes
+            // its bottom.
+            return file.open_state(file.stack().bottom());
+        }
         // SAFETY: see `of`: the request is in flight, so that its stack has the device.
-        self.file().open_state(unsafe { self.0.device() })
+        file.open_state(unsafe { self.0.device() })
     }
 
     /// The value kept in this driver's location by [`crate::Irp::set_scratch`].

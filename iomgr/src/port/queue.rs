@@ -13,7 +13,7 @@ use super::inner::{Inner, Released};
 use super::packet::{Packet, Posted, is_admitted};
 use crate::irp::slot::SlotPtr;
 use crate::node::{Block, Entry, Fifo};
-use crate::panics::caught;
+use crate::panics::{caught, log};
 use crate::status::Status;
 use crate::sync::lock::{Guard, Lock};
 use crate::wait::Signal;
@@ -199,7 +199,7 @@ impl Shared {
             self.reaped();
             // C-30: nobody can reach it. Its buffer is foreign code to drop.
             if caught(|| drop(Packet::of(Entry::Irp(slot)))).is_none() {
-                tracing::error!("a buffer or result panicked while it was dropped");
+                log(|| tracing::error!("a buffer or result panicked while it was dropped"));
             }
             return;
         }

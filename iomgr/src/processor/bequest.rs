@@ -12,6 +12,7 @@ use super::{CURRENT, Core, Processor, Remote};
 use crate::hal::{self, Wait};
 use crate::irp::slot::{Phase, Route, SlotPtr, flags};
 use crate::major::Major;
+use crate::panics::log;
 use crate::request::Tell;
 
 /// How long a thread that ends waits for the requests that it cancels.
@@ -46,7 +47,7 @@ impl Core {
             while self.any_live(|slot| ends(slot)) && Instant::now() < end {
                 let news = || !self.any_live(|slot| ends(slot));
                 if let Err(error) = self.turn(Wait::For(Duration::from_millis(50)), news) {
-                    tracing::error!(%error, "the backend failed under a thread that ends");
+                    log(|| tracing::error!(%error, "the backend failed under a thread that ends"));
                     return false;
                 }
             }

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Core, Remote};
 use crate::irp::slot::{Phase, SlotPtr, flags};
-use crate::panics::caught;
+use crate::panics::{caught, log};
 use crate::stack::Stack;
 use crate::wait::Event;
 
@@ -46,11 +46,12 @@ enum After {
 
 impl Retired {
     /// `file` is the id of the file that had it; `before`, that file's last change. No new request begins
-    /// with it any more.
+    /// with it any more. `done` is set when the last one is done, on it and on those before.
     pub(crate) fn new(
         file: u64,
         stack: Arc<Stack>,
         before: Option<Arc<Retired>>,
+        done: Event,
         then: impl FnOnce() + Send + 'static,
     ) -> Arc<Retired> {
         let retired = Arc::new(Retired {
@@ -59,7 +60,7 @@ impl Retired {
             left: AtomicUsize::new(1),
             stack: Mutex::new(Some(stack)),
             then: Mutex::new(Some(Box::new(then))),
-            done: Event::manual(false),
+            done,
             after: Mutex::new(After::Nothing),
         });
         if let Some(before) = before {
@@ -121,7 +122,7 @@ impl Retired {
         };
         // Drivers' code.
         if caught(end).is_none() {
-            tracing::error!("a driver panicked while it was dropped");
+            log(|| tracing::error!("a driver panicked while it was dropped"));
         }
         self.done.set();
         match std::mem::replace(&mut *self.after(), After::Done) {

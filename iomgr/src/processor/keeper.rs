@@ -21,7 +21,7 @@ use crate::file::{FileHandle, FileObject};
 use crate::hal::{Op, Wait};
 use crate::irp::{Disposition, Irp, Lower};
 use crate::major::{Major, MajorSet};
-use crate::panics::caught;
+use crate::panics::{caught, log};
 use crate::request::{Done, Operation, Request, Setup};
 use crate::stack::Stack;
 use crate::status::Status;
@@ -81,7 +81,9 @@ fn wake() {
             // The next to leave tries again.
             STARTED.store(false, Ordering::SeqCst);
             NOTICE.failed();
-            tracing::error!(%error, "requests of plain threads go on only while these wait");
+            log(
+                || tracing::error!(%error, "requests of plain threads go on only while these wait"),
+            );
         }
     }
 }
@@ -91,7 +93,7 @@ fn run() {
         match thread::hardware().and_then(|hal| Processor::with_driver(hal, Driven::Loop)) {
             Ok(processor) => break processor,
             Err(error) => {
-                tracing::error!(%error, "no hardware for the keeper of plain threads");
+                log(|| tracing::error!(%error, "no hardware for the keeper of plain threads"));
                 std::thread::sleep(Duration::from_secs(1));
             }
         }
@@ -107,7 +109,7 @@ fn run() {
         wards.retain_mut(|ward| {
             // Code of drivers and of the user's runs in there.
             again |= caught(|| ward.look(&stack)).unwrap_or_else(|| {
-                tracing::error!("a panic reached the keeper of plain threads");
+                log(|| tracing::error!("a panic reached the keeper of plain threads"));
                 true
             });
             ward.remote.presence().0 != State::Gone
@@ -133,7 +135,7 @@ fn run() {
             quiet = 0;
         }
         if let Err(error) = processor.turn(wait, || quiet > QUIET && NOTICE.is_awake()) {
-            tracing::error!(%error, "the keeper's backend failed");
+            log(|| tracing::error!(%error, "the keeper's backend failed"));
             std::thread::sleep(Duration::from_millis(10));
         }
         if NOTICE.is_awake() && quiet > QUIET {

@@ -55,6 +55,7 @@ use crate::irp::finish;
 use crate::irp::slab::Slab;
 use crate::irp::slot::{Route, SlotPtr, flags};
 use crate::major::Major;
+use crate::panics::log;
 use crate::status::Status;
 use crate::wheel::Wheel;
 use drain::Drain;
@@ -249,7 +250,7 @@ impl Core {
         if self.driven() == Driven::Thread && !self.is_inside_turn() {
             self.asked.set(true);
             if let Err(error) = self.turn(Wait::No, || true) {
-                tracing::error!(%error, "the backend failed under a plain thread");
+                log(|| tracing::error!(%error, "the backend failed under a plain thread"));
             }
         }
     }

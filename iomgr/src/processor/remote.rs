@@ -15,7 +15,7 @@ use super::mailbox::{Letter, Mailbox};
 use super::{Core, keeper};
 use crate::hal::Wake;
 use crate::irp::slot::{Slot, SlotPtr};
-use crate::panics::caught;
+use crate::panics::{caught, log};
 
 pub(crate) type Work = Box<dyn FnOnce(&Core) + Send>;
 
@@ -213,7 +213,7 @@ impl Remote {
         for work in self.mail.take_work(close) {
             // It may be foreign code, and must not take the rest with it.
             if caught(|| work(core)).is_none() {
-                tracing::error!("work sent to a processor panicked");
+                log(|| tracing::error!("work sent to a processor panicked"));
             }
         }
     }

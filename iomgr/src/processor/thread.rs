@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use super::{Driven, Processor, bequest};
 use crate::hal::Hal;
+use crate::panics::log;
 use crate::status::Status;
 
 type Factory = fn() -> io::Result<Box<dyn Hal>>;
@@ -49,7 +50,7 @@ pub(super) fn create() -> Result<(), Status> {
     let factory = FACTORY.get().ok_or(Status::DEVICE_NOT_READY)?;
     let processor = Processor::with_driver(factory, Driven::Thread).map_err(|error| {
         // A status cannot carry the words.
-        tracing::error!(%error, "this thread cannot do I/O");
+        log(|| tracing::error!(%error, "this thread cannot do I/O"));
         Status::from(&error)
     })?;
     OWN.try_with(|own| own.borrow_mut().0 = Some(processor)).map_err(|_| {

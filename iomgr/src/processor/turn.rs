@@ -15,7 +15,7 @@ use crate::hal::Wait;
 use crate::irp::dispatch;
 use crate::irp::finish;
 use crate::irp::slot::{Slot, SlotPtr};
-use crate::panics::caught;
+use crate::panics::{caught, log};
 
 impl Processor {
     /// Does one turn: reads the mail, submits what is queued, waits for the hardware as `wait`
@@ -146,7 +146,7 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
     while core.unfinished() > 0 && clock::now() < end {
         let left = end.saturating_duration_since(clock::now()).min(Duration::from_millis(50));
         if let Err(error) = core.turn(Wait::For(left), || core.unfinished() == 0) {
-            tracing::error!(%error, "the backend failed while shutting down");
+            log(|| tracing::error!(%error, "the backend failed while shutting down"));
             break;
         }
     }
@@ -154,12 +154,18 @@ pub(super) unsafe fn shutdown(core_ptr: NonNull<Core>, deadline: Duration) -> Sh
     let mut requests = Vec::new();
     if leaked > 0 {
         requests = crate::census::list_unfinished(core);
-        tracing::error!(leaked, ?requests, "requests did not end in time; their memory is leaked");
+        log(|| {
+            tracing::error!(
+                leaked,
+                ?requests,
+                "requests did not end in time; their memory is leaked"
+            )
+        });
     }
     // Wakers in timers run code of the user's when dropped.
     let timers = core.take_timers();
     if caught(|| drop(timers)).is_none() {
-        tracing::error!("a waker panicked while it was dropped");
+        log(|| tracing::error!("a waker panicked while it was dropped"));
     }
     core.counts_locally.set(false);
     core.slab.borrow().for_each_live(|slot| {

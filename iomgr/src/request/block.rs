@@ -9,6 +9,7 @@ use super::{Cancel, Operation, Request};
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
+use crate::panics::log;
 use crate::processor::{Core, Driven};
 use crate::status::Status;
 use crate::wait::Event;
@@ -44,7 +45,7 @@ impl<K: Operation> Block<K> {
                 && !core.is_inside_turn()
                 && let Err(error) = core.turn(Wait::No, || true)
             {
-                tracing::error!(%error, "the backend failed under a plain thread");
+                log(|| tracing::error!(%error, "the backend failed under a plain thread"));
             }
         });
         done()

@@ -6,7 +6,8 @@ use super::{Done, Extras, Operation, Setup, Start, Tell};
 use crate::file::{self, FileObject};
 use crate::irp::dispatch;
 use crate::irp::finish;
-use crate::irp::slot::{IoStatus, Phase, Route, SlotPtr, flags};
+use crate::irp::slot::{IoStatus, Phase, Route, SlotPtr, WRITE_THROUGH, flags};
+use crate::limits::Capabilities;
 use crate::major::{Major, minor};
 use crate::processor::Core;
 use crate::scope;
@@ -118,6 +119,12 @@ pub(super) fn launch<K: Operation>(
             finish::refuse(slot, status);
             return true;
         }
+        if major == Major::Write
+            && let Some(status) = write_through(slot, extras.below)
+        {
+            finish::refuse(slot, status);
+            return true;
+        }
         // Offsets that are negative, as NT sees them (I-36).
         if ((*slot.location(0)).offset as i64) < 0 && !may_have(file, slot, extras.below.is_some())
         {
@@ -145,6 +152,29 @@ pub(super) fn launch<K: Operation>(
             }
         }
         dispatch::issue(slot)
+    }
+}
+
+/// What a write for one that is to be durable is to be too. A status: there is no such write.
+///
+/// # Safety
+/// The slot is filled, and the caller's.
+#[inline]
+unsafe fn write_through(slot: SlotPtr, below: Option<Start>) -> Option<Status> {
+    // SAFETY: the caller's.
+    unsafe {
+        let arg = &mut (*slot.location(0)).arg;
+        if below.is_some_and(|start| start.write_through) {
+            // Whether it can be was asked at the top.
+            *arg |= WRITE_THROUGH;
+            return None;
+        }
+        if *arg & WRITE_THROUGH == 0 {
+            return None;
+        }
+        let stack = (*slot.0.as_ptr()).stack.expect("set when it was made");
+        let can = stack.as_ref().can().has(Capabilities::WRITE_THROUGH);
+        (!can && below.is_none()).then_some(Status::NOT_SUPPORTED)
     }
 }
 

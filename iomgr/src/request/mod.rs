@@ -26,6 +26,7 @@ pub use routes::{Cancel, Issued};
 pub(crate) use tell::Tell;
 
 use crate::file::{FileHandle, FileObject};
+use crate::irp::View;
 use crate::irp::slot::SlotPtr;
 use crate::port::{CompletionPort, Rights};
 use crate::stack::{Device, Stack};
@@ -63,6 +64,8 @@ struct Extras {
 struct Start {
     stack: NonNull<Stack>,
     device: NonNull<Device>,
+    /// What it writes is to be on the medium when it completes, as what it writes it for.
+    write_through: bool,
 }
 
 // SAFETY: addresses; whoever makes a request answers for them.
@@ -177,7 +180,8 @@ impl<'f, K: Operation> Request<'f, K> {
             let header = slot.0.as_ptr();
             let stack = (*header).stack.expect("in flight");
             let file = (*header).file.expect("in flight");
-            (file.as_ref(), Start { stack, device: NonNull::from(device) })
+            let write_through = View::of(&slot).is_write_through();
+            (file.as_ref(), Start { stack, device: NonNull::from(device), write_through })
         };
         let extras = Extras { below: Some(start), ..Extras::default() };
         Request { state: State::Ready(Target::Borrowed(file), operation, extras) }

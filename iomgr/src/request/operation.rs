@@ -4,7 +4,7 @@
 use crate::buf::{IoBuf, IoBufMut, Payload, Vectored};
 use crate::companion::{self, Companion};
 use crate::irp::RawSegment;
-use crate::irp::slot::{IoStatus, Location, SlotPtr};
+use crate::irp::slot::{IoStatus, Location, SlotPtr, WRITE_THROUGH};
 use crate::major::{Major, minor};
 use crate::status::Status;
 
@@ -83,6 +83,18 @@ impl Setup<'_> {
     /// Sets the major's own parameter.
     pub fn arg(&mut self, arg: u64) -> &mut Self {
         self.location.arg = arg;
+        self
+    }
+
+    /// Says that a write is to be on the medium when it completes: its data, and what is needed to read it
+    /// back (NT's SL_WRITE_THROUGH). It is refused with [`Status::NOT_SUPPORTED`] where the stack has no such
+    /// writes ([`Stack::can`](crate::Stack::can)).
+    ///
+    /// # Panics
+    /// When the major is not [`Major::Write`].
+    pub fn write_through(&mut self) -> &mut Self {
+        assert_eq!(self.major, Major::Write, "only writes are written through");
+        self.location.arg |= WRITE_THROUGH;
         self
     }
 

@@ -9,6 +9,7 @@ use crate::file::FileObject;
 use crate::hal::Wait;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
+use crate::panics::log;
 use crate::port::{self, CompletionPort, Rights};
 use crate::processor::{Core, Driven, ProcessorHandle};
 use crate::status::Status;
@@ -168,7 +169,9 @@ impl<'f, K: Operation> Request<'f, K> {
                     let news = || is_done() || apcs.is_some() && !alerted && apc::is_queued();
                     if let Err(error) = core.turn(Wait::Forever, news) {
                         // Without its hardware the request cannot end; nor can this call.
-                        tracing::error!(%error, "the backend failed under a waiting thread");
+                        log(
+                            || tracing::error!(%error, "the backend failed under a waiting thread"),
+                        );
                         std::thread::sleep(std::time::Duration::from_millis(10));
                     }
                 }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{Device, Stack, Why};
+use crate::limits::{Capabilities, Limits};
 use crate::major::Major;
 
 /// As the names of its drivers, top first: `trace | luks | file`.
@@ -42,27 +43,29 @@ impl Stack {
                 Why::Hooks => "hooks it",
                 Why::Refuses => "refuses it: it transforms data and does not know it",
                 Why::Bottom => "bottom",
+                Why::Limits => "put in for the limits of the next one",
             };
             format!("{} ({why})", visit.device.name())
         });
         format!("{major:?}: {}", visits.collect::<Vec<_>>().join(", "))
     }
 
-    /// The devices, top first, as JSON: name, class, limits, what each hooks, what has gone wrong.
+    /// The devices, top first, as JSON: name, class, limits, what each hooks and can do, what has gone wrong.
+    /// Limits and what a device can do are those of it and all below it.
     pub fn to_json(&self) -> String {
         let hooks = |device: &Device| {
             let hooked = Major::ALL.into_iter().filter(|m| device.driver().hooks().contains(*m));
             hooked.map(|major| quoted(&format!("{major:?}"))).collect::<Vec<_>>().join(",")
         };
-        let devices = self.devices().map(|device| {
-            let limits = device.driver().limits(crate::limits::Limits::NONE);
+        let names = |can: Capabilities| can.names().map(quoted).collect::<Vec<_>>().join(",");
+        let devices = self.devices().zip(&self.limits).map(|(device, limits)| {
+            let Limits { block, most, messages, can, .. } = *limits;
             format!(
-                "{{\"name\":{},\"class\":{},\"block\":{},\"most\":{},\"hooks\":[{}],\"faulted\":{},\
-                 \"bugs\":{}}}",
+                "{{\"name\":{},\"class\":{},\"block\":{block},\"most\":{most},\"messages\":{messages},\
+                 \"can\":[{}],\"hooks\":[{}],\"faulted\":{},\"bugs\":{}}}",
                 quoted(device.name()),
                 quoted(&format!("{:?}", device.driver().class())),
-                limits.block,
-                limits.most,
+                names(can),
                 hooks(device),
                 device.is_faulted(),
                 device.bugs(),

@@ -6,6 +6,7 @@
 //! started on; the file object keeps the snapshot alive (I-7, O-6, O-8).
 
 mod describe;
+mod implicit;
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -14,11 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::driver::{Class, Driver};
 use crate::driver_counts::Number;
-use crate::filter::{Align, Filter};
 use crate::irp::{Disposition, Irp, Lower, MAX_LOCATIONS};
-use crate::limits::{Group, Limits, OutOfOrder};
+use crate::limits::{Capabilities, Group, Limits, OutOfOrder};
 use crate::major::{Major, MajorSet};
+use crate::panics::log;
 use crate::status::Status;
+use crate::wait::Event;
+use implicit::{Composed, Implicit, composed};
 
 /// A driver's place in a stack.
 pub struct Device {
@@ -28,8 +31,8 @@ pub struct Device {
     number: Number,
     /// Of a stand-in: whose place it is in.
     stands_for: Option<usize>,
-    /// Put in by the I/O manager for these limits, of the device with this key.
-    aligns: Option<(Limits, usize)>,
+    /// Put in by the I/O manager, and what for.
+    implicit: Option<Implicit>,
     faulted: AtomicBool,
     bugs: AtomicU64,
 }
@@ -39,7 +42,7 @@ impl Device {
         let name: Box<str> = driver.name().into();
         let number = Number::of(&name);
         let (faulted, bugs) = (AtomicBool::new(false), AtomicU64::new(0));
-        Device { driver, name, number, stands_for: None, aligns: None, faulted, bugs }
+        Device { driver, name, number, stands_for: None, implicit: None, faulted, bugs }
     }
 
     /// The driver.
@@ -54,7 +57,7 @@ impl Device {
 
     /// Whether the I/O manager has put it in.
     pub(crate) fn is_implicit(&self) -> bool {
-        self.aligns.is_some()
+        self.implicit.is_some()
     }
 
     /// What files know their state for it by. No other device's while this one lives.
@@ -84,7 +87,7 @@ impl Device {
         if panicked {
             self.faulted.store(true, Ordering::Relaxed);
         }
-        tracing::error!(driver = self.name(), "driver bug: {what}");
+        log(|| tracing::error!(driver = self.name(), "driver bug: {what}"));
     }
 }
 
@@ -115,32 +118,8 @@ pub enum Why {
     Refuses,
     /// It is the bottom, which gets what is left.
     Bottom,
-}
-
-/// Puts in what keeps requests within the limits of those that set any, in place of what was there for
-/// that. What is right already stays: it knows which ranges of a file are being written.
-fn within_limits(devices: Vec<Arc<Device>>) -> Vec<Arc<Device>> {
-    let (before, own): (Vec<_>, Vec<_>) = devices.into_iter().partition(|d| d.is_implicit());
-    let mut below = Limits::NONE;
-    let mut placed = Vec::new();
-    for device in own.into_iter().rev() {
-        let limits = device.driver().limits(below);
-        let (key, sets) = (device.key(), limits.forbids_something_beside(&below));
-        placed.push(device);
-        below = limits;
-        if sets {
-            let aligns = Some((limits, key));
-            placed.push(match before.iter().find(|device| device.aligns == aligns) {
-                Some(device) => device.clone(),
-                None => {
-                    Arc::new(Device { aligns, ..Device::new(Align::new(limits).into_driver()) })
-                }
-            });
-            below = Limits { preferred: limits.preferred, ..Limits::NONE };
-        }
-    }
-    placed.reverse();
-    placed
+    /// The I/O manager has put it in: for the limits of the driver below it, or for what that cannot do.
+    Limits,
 }
 
 /// Stands in a transforming filter's place on the routes of operations the filter does not know.
@@ -169,6 +148,9 @@ pub struct Stack {
     /// In place of transforming filters, for what they do not know. Routes point to them too.
     _stand_ins: Box<[Box<Device>]>,
     routes: [Box<[NonNull<Device>]>; Major::COUNT],
+    /// Of each device, and all below it.
+    limits: Box<[Limits]>,
+    can: Capabilities,
 }
 
 // SAFETY: the pointers in `routes` point to devices that are `Send + Sync`, never change and live at
@@ -186,6 +168,15 @@ pub enum StackError {
         /// Drivers asked for, the bottom included.
         drivers: usize,
     },
+    /// A driver cannot work on those below it ([`Driver::may_stand_on`]).
+    Refused {
+        /// The driver's name.
+        driver: String,
+        /// That of the one right below it.
+        below: String,
+        /// What the driver says.
+        status: Status,
+    },
 }
 
 impl fmt::Display for StackError {
@@ -196,6 +187,9 @@ impl fmt::Display for StackError {
                 "a stack of {drivers} drivers is deeper than the limit of {MAX_LOCATIONS}; \
                  merge some of the filters"
             ),
+            StackError::Refused { driver, below, status } => {
+                write!(f, "the driver '{driver}' cannot work on '{below}': {status}")
+            }
         }
     }
 }
@@ -212,18 +206,22 @@ impl Stack {
     /// Builds a stack of filters, top first, on a bottom driver.
     ///
     /// # Errors
-    /// [`StackError::TooDeep`].
+    /// [`StackError::TooDeep`] and [`StackError::Refused`].
     pub fn new(
         filters: impl IntoIterator<Item = Arc<dyn Driver>>,
         bottom: Arc<dyn Driver>,
     ) -> Result<Arc<Stack>, StackError> {
         let drivers = filters.into_iter().chain([bottom]);
-        Stack::of(drivers.map(|driver| Arc::new(Device::new(driver))).collect())
+        Stack::of(drivers.map(|driver| Arc::new(Device::new(driver))).collect(), None)
     }
 
-    /// A stack of these devices, of which the last is the bottom.
-    pub(crate) fn of(devices: Vec<Arc<Device>>) -> Result<Arc<Stack>, StackError> {
-        let devices = within_limits(devices);
+    /// A stack of these devices, of which the last is the bottom. `change`: in place of another one, on
+    /// which no request is any more when the event is set.
+    pub(crate) fn of(
+        devices: Vec<Arc<Device>>,
+        change: Option<&Event>,
+    ) -> Result<Arc<Stack>, StackError> {
+        let Composed { devices, limits, can } = composed(devices, change)?;
         let depth = devices.len();
         if depth > MAX_LOCATIONS {
             return Err(StackError::TooDeep { drivers: depth });
@@ -255,9 +253,11 @@ impl Stack {
             devices: devices.into_boxed_slice(),
             _stand_ins: stand_ins.into_iter().flatten().collect(),
             routes: routes.map(Vec::into_boxed_slice),
+            limits: limits.into_boxed_slice(),
+            can,
         };
         for pair in stack.out_of_order() {
-            tracing::warn!("{pair}");
+            log(|| tracing::warn!("{pair}"));
         }
         Ok(Arc::new(stack))
     }
@@ -266,7 +266,7 @@ impl Stack {
     /// are in none. A warning has been given of each.
     pub fn out_of_order(&self) -> Vec<OutOfOrder> {
         let of = |d: &Device| {
-            Some((d.name().to_owned(), d.aligns.is_none().then(|| d.driver().group())??))
+            Some((d.name().to_owned(), (!d.is_implicit()).then(|| d.driver().group())??))
         };
         let grouped: Vec<(String, Group)> = self.devices().filter_map(of).collect();
         let wrong = grouped.windows(2).filter(|pair| pair[0].1 > pair[1].1);
@@ -274,10 +274,17 @@ impl Stack {
     }
 
     /// What clients' requests had best keep to: the limits of all drivers, which the I/O manager makes
-    /// other requests fit.
+    /// other requests fit, and what all of them can do without its help.
     pub fn limits(&self) -> Limits {
-        let drivers = self.devices.iter().rev().filter(|device| device.aligns.is_none());
-        drivers.fold(Limits::NONE, |below, device| device.driver().limits(below))
+        let own = self.devices().zip(&self.limits).find(|(device, _)| !device.is_implicit());
+        *own.expect("a bottom").1
+    }
+
+    /// What clients may ask for: what the drivers can do, or the I/O manager in their place.
+    ///
+    /// A write that is to be durable is refused otherwise, with [`Status::NOT_SUPPORTED`].
+    pub fn can(&self) -> Capabilities {
+        self.can
     }
 
     pub(crate) fn shared(&self) -> &[Arc<Device>] {
@@ -295,6 +302,7 @@ impl Stack {
             let why = match device.stands_for {
                 Some(_) => Why::Refuses,
                 None if std::ptr::eq(device, self.bottom()) => Why::Bottom,
+                None if device.is_implicit() => Why::Limits,
                 None => Why::Hooks,
             };
             let device = device.stands_for.map_or(device, |place| &*self.devices[place]);

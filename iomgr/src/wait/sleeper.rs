@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::told::Told;
 use crate::hal::Wait;
+use crate::panics::log;
 use crate::processor::{Core, Driven, ProcessorHandle};
 use crate::status::Status;
 use crate::sync::{self, Parking, per_thread};
@@ -147,7 +148,7 @@ pub(crate) fn wait<R>(
             }
             let left = limit.left();
             if let Err(error) = core.turn(left, || sleeper.told.is()) {
-                tracing::error!(%error, "the backend failed under a waiting thread");
+                log(|| tracing::error!(%error, "the backend failed under a waiting thread"));
                 std::thread::sleep(Duration::from_millis(10));
             }
             if left == Wait::No {

@@ -194,7 +194,8 @@ impl World {
                     let len = len.min(step.limit) as usize;
                     self.write(fd, offset, std::slice::from_raw_parts(buf, len))
                 }
-                Op::ReadV { fd, iov, count, offset } | Op::WriteV { fd, iov, count, offset } => {
+                Op::ReadV { fd, iov, count, offset }
+                | Op::WriteV { fd, iov, count, offset, .. } => {
                     let segments =
                         std::slice::from_raw_parts(iov.cast::<Segment>(), count as usize);
                     let (mut done, mut left) = (0, step.limit as usize);

@@ -302,8 +302,17 @@ impl Driver for Bottom {
         let op = match irp.major() {
             Major::Read if vectored => Op::ReadV { fd, iov: data.cast(), count: len, offset },
             Major::Read => Op::Read { fd, buf: data, len, offset, inline },
-            Major::Write if vectored => Op::WriteV { fd, iov: data.cast(), count: len, offset },
-            Major::Write => Op::Write { fd, buf: data, len, offset, inline },
+            Major::Write if vectored => Op::WriteV {
+                fd,
+                iov: data.cast(),
+                count: len,
+                offset,
+                through: irp.is_write_through(),
+            },
+            Major::Write => {
+                let through = irp.is_write_through();
+                Op::Write { fd, buf: data, len, offset, inline, through }
+            }
             Major::Flush => Op::Sync { fd, data_only: false },
             Major::Accept => Op::Accept { fd },
             Major::Private => Op::Nop,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use overlapped_drivers::hal;
 use overlapped_iomgr::hal::Wait;
+use overlapped_iomgr::panics::log;
 use overlapped_iomgr::{Processor, ProcessorHandle};
 
 use super::context::Scope;
@@ -68,7 +69,7 @@ pub(super) fn block_on_here<F: Future>(shared: &Arc<Shared>, future: F) -> F::Ou
     let _scope = Scope::enter(shared);
     drive(&processor, future, |main| {
         if let Err(error) = processor.turn(Wait::Forever, || main.is_woken()) {
-            tracing::error!(%error, "the backend failed under `block_on`");
+            log(|| tracing::error!(%error, "the backend failed under `block_on`"));
             thread::sleep(Duration::from_millis(10));
         }
     })

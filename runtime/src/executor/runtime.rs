@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_deque::Worker as Deque;
 use overlapped_drivers::hal;
+use overlapped_iomgr::panics::log;
 use overlapped_iomgr::{LiveRequest, Processor, ShutdownReport};
 
 use super::blocking::Blocking;
@@ -198,7 +199,7 @@ impl Drop for Runtime {
         }
         let report = self.end(Duration::from_secs(5));
         if report.leaked_requests + report.stuck_workers > 0 {
-            tracing::error!(?report, "the runtime did not end cleanly");
+            log(|| tracing::error!(?report, "the runtime did not end cleanly"));
         }
     }
 }
@@ -331,7 +332,7 @@ impl Drop for LocalRuntime {
         if self.processor.is_some() {
             let report = self.end(Duration::from_secs(5));
             if report.leaked_requests > 0 {
-                tracing::error!(?report, "the runtime did not end cleanly");
+                log(|| tracing::error!(?report, "the runtime did not end cleanly"));
             }
         }
     }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use overlapped_iomgr::panics::caught;
+use overlapped_iomgr::panics::{caught, log};
 
 use super::shared::Shared;
 use super::task::TaskId;
@@ -192,9 +192,9 @@ fn watch(settings: &Settings, shared: &Shared, over: &(Mutex<bool>, Condvar)) {
                 seat.counts.count_stall();
             }
             let stall = Stall { worker, task: seen.task, spawned, duration };
-            tracing::warn!(%stall, "a task keeps its worker from all others");
+            log(|| tracing::warn!(%stall, "a task keeps its worker from all others"));
             if caught(|| (settings.hook)(&stall)).is_none() {
-                tracing::error!("the report of a stall panicked");
+                log(|| tracing::error!("the report of a stall panicked"));
             }
             // What waits in its queue need not wait for it.
             shared.wake_one();

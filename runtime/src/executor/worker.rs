@@ -20,6 +20,7 @@ use std::time::Duration;
 use crossbeam_deque::Worker as Deque;
 use overlapped_iomgr::Processor;
 use overlapped_iomgr::hal::Wait;
+use overlapped_iomgr::panics::log;
 use slab::Slab;
 
 use super::shared::Shared;
@@ -452,7 +453,7 @@ impl Worker {
         let turned =
             if busy { processor.turn(Wait::No, || true) } else { self.sleep(processor, awake) };
         if let Err(error) = turned {
-            tracing::error!(%error, "the backend failed under a worker");
+            log(|| tracing::error!(%error, "the backend failed under a worker"));
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }

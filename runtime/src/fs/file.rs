@@ -106,6 +106,27 @@ impl File {
         Request::new(&self.handle, Write::at(buf, offset))
     }
 
+    /// As [`File::write_at`]; when it completes, the bytes are on the medium, and what is needed to read them
+    /// back (`RWF_DSYNC`), as by a [`File::sync_data`] of these bytes alone.
+    ///
+    /// Below a filter that keeps writes back it is a write and a flush.
+    ///
+    /// # Errors
+    /// As [`File::write_at`], and those of [`File::sync_data`]: it may then be written, and not durable.
+    /// [`Status::NOT_SUPPORTED`](crate::Status::NOT_SUPPORTED) by what is no medium.
+    ///
+    /// ```
+    /// # overlapped::block_on(async {
+    /// let file = overlapped::fs::tempfile().await?;
+    /// assert_eq!(file.write_through_at("committed", 0).await?.0, 9);
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn write_through_at<B: IoBuf>(&self, buf: B, offset: u64) -> Request<'_, Write<B>> {
+        let offset = if self.handle.appends() { CURRENT } else { absolute(offset) };
+        Request::new(&self.handle, Write::at(buf, offset).through())
+    }
+
     /// As [`File::read_at`], into several buffers, one after the other; at most 1024.
     pub fn read_vectored_at<B: IoBufMut>(
         &self,

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use overlapped_drivers::class::{
-    Advice, Allocate, CopyRange, Hint, Link, Name, SetSecurity, ZeroData,
+    Advice, Allocate, CopyRange, Hint, Link, Name, SetSecurity, ZeroData, ZeroRange,
 };
 use overlapped_iomgr::buf::{IoBuf, IoBufMut};
 use overlapped_iomgr::{Request, Status};
@@ -66,6 +66,31 @@ impl File {
     /// ```
     pub fn punch_hole(&self, offset: u64, len: u64) -> Request<'_, ZeroData> {
         Request::new(&self.handle, ZeroData { offset: absolute(offset), len })
+    }
+
+    /// Makes the `len` bytes from `offset` on zeroes, and keeps space for them. The file's length stays.
+    ///
+    /// The system does it without writing them where it can; where a filter transforms the data, or must
+    /// see all of it, zeroes are written through it. [`Stack::limits`](crate::driver::Stack::limits) says
+    /// which.
+    ///
+    /// If it is dropped, it may have happened, in part too.
+    ///
+    /// # Errors
+    /// As [`File::allocate`]; [`Status::NOT_SUPPORTED`] by what is no medium.
+    ///
+    /// ```
+    /// # overlapped::block_on(async {
+    /// let file = overlapped::fs::tempfile().await?;
+    /// file.write_all_at(vec![7; 10_000], 0).await?;
+    /// file.zero_range(10, 20_000).await?;
+    /// let (n, bytes) = file.read_at(Vec::with_capacity(20_000), 0).await?;
+    /// assert_eq!((n, bytes[9], bytes[10], bytes[9_999]), (10_000, 7, 0, 0));
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn zero_range(&self, offset: u64, len: u64) -> Request<'_, ZeroRange> {
+        Request::new(&self.handle, ZeroRange::new(absolute(offset), len))
     }
 
     /// Says what use will be made of the `len` bytes from `offset` on (0: of all behind it). It changes

@@ -22,7 +22,7 @@ pub use pattern::Pattern;
 pub use ram::Memory;
 pub use zero::Zero;
 
-use crate::class::{Create, Metadata, ZeroData};
+use crate::class::{Create, Metadata};
 
 /// How a file on a bottom without descriptors was opened: the context of its file object, which the
 /// bottom reads with [`FileObject::context`](overlapped_iomgr::FileObject::context).
@@ -155,13 +155,12 @@ fn transfer(medium: &impl Medium, irp: &mut Irp<'_>) -> Bytes {
             *irp.payload_mut::<Metadata>().ok_or(Status::INVALID_PARAMETER)? = medium.metadata();
             Ok(0)
         }
-        (Major::FileSystemControl, minor::ZERO_DATA) => {
+        (Major::FileSystemControl, minor::ZERO_DATA | minor::ZERO_RANGE) => {
             check_write(irp, libc::EBADF)?;
-            let &ZeroData { len, .. } = irp.payload().ok_or(Status::INVALID_PARAMETER)?;
-            if len == 0 {
+            if irp.arg() == 0 {
                 return Err(Status::from_errno(libc::EINVAL));
             }
-            medium.zero(irp.offset(), len).map(|()| 0)
+            medium.zero(irp.offset(), irp.arg()).map(|()| 0)
         }
         // Advice changes nothing but how soon data comes, which is at once.
         (Major::SetInformation, minor::HINT) => Ok(0),

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use overlapped_iomgr::driver::{Capabilities, Limits};
 use overlapped_iomgr::{Disposition, Driver, Irp, Lower, MajorSet, Status};
 
 use super::pages::Pages;
@@ -121,6 +122,9 @@ impl Driver for Memory {
     }
     fn hooks(&self) -> MajorSet {
         MajorSet::ALL
+    }
+    fn limits(&self, below: Limits) -> Limits {
+        Limits { can: Capabilities::ALL, ..below }
     }
     fn dispatch(&self, irp: Irp<'_>, _: Lower<'_>) -> Disposition {
         answer(self, irp)

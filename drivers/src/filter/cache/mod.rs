@@ -16,13 +16,13 @@ mod work;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use overlapped_iomgr::driver::Limits;
+use overlapped_iomgr::driver::{Capabilities, Limits};
 use overlapped_iomgr::filter::{Filter, Io, Next};
 use overlapped_iomgr::{Class, FileObject, Group, Major, MajorSet, Status, minor};
 
 pub use settings::{Counts, Mode, Settings, Unfit};
 
-use crate::class::{CopyRange, Create, ZeroData};
+use crate::class::{CopyRange, Create};
 use crate::text::{Entry, Made, Parameter, Parameters, Size, TextError};
 use settings::{Counters, count};
 use work::Work;
@@ -148,7 +148,13 @@ impl Filter for Cache {
     }
 
     fn limits(&self, below: Limits) -> Limits {
-        Limits { preferred: below.preferred.max(self.shared.settings.block), ..Limits::NONE }
+        let can = match self.shared.settings.mode {
+            Mode::WriteBack => below.can.without(Capabilities::WRITE_THROUGH),
+            Mode::WriteThrough => below.can,
+        };
+        let (preferred, messages) = (self.shared.settings.block, below.messages);
+        let preferred = below.preferred.max(preferred);
+        Limits { preferred, messages, can, ..Limits::NONE }
     }
 
     fn group(&self) -> Option<Group> {
@@ -300,7 +306,7 @@ impl Filter for Cache {
                 })
                 .await
             }
-            (Major::FileSystemControl, minor::ZERO_DATA) => {
+            (Major::FileSystemControl, minor::ZERO_DATA | minor::ZERO_RANGE) => {
                 Box::pin(self.zero(open.work(self), next, io)).await
             }
             (Major::FileSystemControl, minor::COPY_RANGE) => {
@@ -328,8 +334,8 @@ impl Cache {
     }
 
     async fn zero<'a>(&self, work: &Work, next: Next<'a>, mut io: Io<'a>) -> Result<usize, Status> {
-        let len = io.payload::<ZeroData>().map(|zero| zero.len).ok_or(Status::INVALID_PARAMETER)?;
-        let (at, _alone) = (io.offset(), work.enter_alone(next, false).await?);
+        let (at, len) = (io.offset(), io.arg());
+        let _alone = work.enter_alone(next, false).await?;
         work.measure(next).await;
         let result = next.forward(&mut io).await;
         let mut store = work.store();

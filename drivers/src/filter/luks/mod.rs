@@ -185,7 +185,7 @@ impl Filter for Luks {
         let is_whole = whole == (at, len);
         let _lock = if sector > 512 {
             let range = whole.0..whole.0 + whole.1 as u64;
-            Some(volume.locks.lock(range, !is_whole).await)
+            Some(volume.locks.lock_for(next, range, !is_whole).await?)
         } else {
             None
         };

@@ -3,8 +3,15 @@
 //! The library's XTS takes one sector at a time, and setting its tweak takes longer than 512 bytes of AES do.
 //! Here the library enciphers the blocks of many sectors in one call, and the tweaks of all of them in
 //! another; what XTS does beside that (IEEE 1619: each block is changed by the sector's tweak, which is
-//! doubled from block to block, before and behind AES) is done here. Nothing in it depends on the data: no
-//! branch, and no address.
+//! doubled from block to block, before and behind AES) is done here.
+//!
+//! **What can be seen from outside.** No branch, no address and no multiplication here depends on data, tweaks
+//! or keys. AES is the library's: on processors with instructions for it, and where the library has vector
+//! code, it takes the same time for all; elsewhere it looks tables up, as the library's own XTS does there.
+//! Between calls the tweaks of the last sectors, enciphered, stay in memory beside the expanded keys; plain
+//! bytes do not. All of it is wiped at the end, by an error too, for contexts that have failed go.
+//!
+//! Sectors are whole blocks, so there is no stealing of ciphertext (IEEE 1619, 5.3.2).
 
 use openssl::cipher::Cipher;
 use openssl::cipher_ctx::CipherCtx;
@@ -42,6 +49,7 @@ impl Drop for Work {
     fn drop(&mut self) {
         self.tweaks.zeroize();
         self.blocks.zeroize();
+        self.sectors.zeroize();
     }
 }
 
@@ -102,7 +110,9 @@ impl Small {
                 let mut tweak = number(seed);
                 for block in its {
                     *block = tweak;
-                    tweak = (tweak << 1) ^ ((tweak >> 127) * 0x87);
+                    // Modulo x^128 + x^7 + x^2 + x + 1: all ones, if a bit has left at the top.
+                    let carry = (tweak >> 127).wrapping_neg();
+                    tweak = (tweak << 1) ^ (carry & 0x87);
                 }
             }
             let source = from.map_or(&*part, |from| &from[done..done + len]);

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use overlapped_iomgr::buf::{IoBuf, IoBufMut};
+use overlapped_iomgr::driver::{Capabilities, Limits};
 use overlapped_iomgr::filter::{Filter, Io, Next, RangeLocks, SharedMut};
 use overlapped_iomgr::{Class, Major, MajorSet, Status, minor};
 
@@ -402,6 +403,12 @@ impl Filter for Mirror {
             Major::SetInformation,
             Major::FileSystemControl,
         ])
+    }
+
+    /// Zeroes are written, and what is durable is so on all members.
+    fn limits(&self, below: Limits) -> Limits {
+        let not = Capabilities::ZERO.with(Capabilities::WRITE_THROUGH);
+        Limits { can: below.can.without(not), ..below }
     }
 
     fn class(&self) -> Class {

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
 use overlapped_iomgr::buf::IoBuf;
-use overlapped_iomgr::filter::RangeLocks;
+use overlapped_iomgr::filter::{Next, RangeLock, RangeLocks};
 use overlapped_iomgr::{FileHandle, FileObject, Request, Stack, Status};
 
 use super::layout::{Flags, LogEntry, MOST_NAME, SECTOR, super_block};
@@ -99,12 +99,21 @@ impl Log {
         self.state().failed.map_or(Ok(()), Err)
     }
 
+    /// Waits for its turn with the log's first sector; a request, no longer when it is cancelled. `None`:
+    /// somebody who must not be stopped.
+    async fn turn(&self, request: Option<Next<'_>>) -> Result<RangeLock<'_>, Status> {
+        match request {
+            Some(next) => self.turns.lock_for(next, 0..1, true).await,
+            None => Ok(self.turns.lock(0..1, true).await),
+        }
+    }
+
     /// The log's file, which is made and emptied when it is first asked for.
-    pub(super) async fn file(&self) -> Result<&FileObject, Status> {
+    pub(super) async fn file(&self, request: Option<Next<'_>>) -> Result<&FileObject, Status> {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let _turn = self.turns.lock(0..1, true).await;
+        let _turn = self.turn(request).await?;
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
@@ -132,7 +141,8 @@ impl Log {
 
     /// Writes an entry with its data, which are in one piece.
     pub(super) async fn put(&self, mut place: Place<'_>, bytes: Vec<u8>) -> Result<(), Status> {
-        let written = match self.file().await {
+        // Its place is taken: to give up now would be the end of the log.
+        let written = match self.file(None).await {
             Ok(file) => write_all(file, bytes, place.at).await,
             Err(status) => Err(status),
         };
@@ -165,18 +175,22 @@ impl Log {
     }
 
     /// Waits until so many entries are written, and has the super block say so.
-    pub(super) async fn settle(&self, entries: u64) -> Result<(), Status> {
-        while !self.has_written(entries).await? {
+    pub(super) async fn settle(
+        &self,
+        request: Option<Next<'_>>,
+        entries: u64,
+    ) -> Result<(), Status> {
+        while !self.has_written(request, entries).await? {
             self.fill().await?;
         }
-        let file = self.file().await?;
-        let _turn = self.turns.lock(0..1, true).await;
+        let file = self.file(request).await?;
+        let _turn = self.turn(request).await?;
         let entries = Self::written(&self.state());
         write_all(file, super_block(entries), 0).await
     }
 
     /// Waits until so many entries are written; `false`: some are left to be.
-    async fn has_written(&self, entries: u64) -> Result<bool, Status> {
+    async fn has_written(&self, request: Option<Next<'_>>, entries: u64) -> Result<bool, Status> {
         poll_fn(|cx| {
             let mut state = self.state();
             if let Some(status) = state.failed {
@@ -188,6 +202,9 @@ impl Log {
             if !state.orphans.is_empty() {
                 return Poll::Ready(Ok(false));
             }
+            if request.is_some_and(|next| next.is_cancelled()) {
+                return Poll::Ready(Err(Status::CANCELLED));
+            }
             state.waiting.push(cx.waker().clone());
             Poll::Pending
         })
@@ -196,7 +213,7 @@ impl Log {
 
     /// Has the super block say all that is written.
     pub(super) async fn finish(&self) -> Result<(), Status> {
-        self.settle(0).await
+        self.settle(None, 0).await
     }
 
     /// Puts a name at this point of the log.
@@ -210,7 +227,7 @@ impl Log {
         let entry = LogEntry { number: place.number, offset: 0, len: 0, flags, name };
         let number = place.number;
         self.put(place, entry.sector()).await?;
-        self.settle(number + 1).await
+        self.settle(None, number + 1).await
     }
 }
 

@@ -19,7 +19,7 @@ use layout::SECTOR;
 pub use layout::{Flags, LogEntry, LogError};
 use log::Log;
 use overlapped_iomgr::buf::AlignedBuf;
-use overlapped_iomgr::driver::Limits;
+use overlapped_iomgr::driver::{Capabilities, Limits};
 use overlapped_iomgr::filter::{Filter, Io, Next};
 use overlapped_iomgr::{Major, MajorSet, Status, minor};
 pub use replay::Replay;
@@ -145,9 +145,11 @@ impl Filter for Record {
         ])
     }
 
-    /// The log knows sectors only.
+    /// The log knows sectors only. Zeroes that keep their space are logged as they are written, and a write
+    /// that is to be durable as itself and a flush.
     fn limits(&self, below: Limits) -> Limits {
-        Limits { block: below.block.max(SECTOR as u32), ..below }
+        let not = Capabilities::ZERO.with(Capabilities::WRITE_THROUGH);
+        Limits { block: below.block.max(SECTOR as u32), can: below.can.without(not), ..below }
     }
 
     async fn write(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
@@ -155,7 +157,7 @@ impl Filter for Record {
             return Err(Status::NOT_SUPPORTED);
         }
         self.log.check()?;
-        self.log.file().await?;
+        self.log.file(Some(next)).await?;
         let n = next.forward(&mut io).await?.min(io.len());
         // A part of a sector cannot be logged; it is as good as not written.
         let n = n / SECTOR * SECTOR;
@@ -172,7 +174,7 @@ impl Filter for Record {
 
     async fn flush(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
         self.log.check()?;
-        self.log.file().await?;
+        self.log.file(Some(next)).await?;
         let place = self.log.reserve(0);
         let result = next.forward(&mut io).await;
         // One that has failed leaves an entry that says nothing, for its place is taken.
@@ -182,14 +184,14 @@ impl Filter for Record {
         let logged = self.log.put(place, entry.sector()).await;
         let n = result?;
         logged?;
-        self.log.settle(number + 1).await?;
+        self.log.settle(Some(next), number + 1).await?;
         Ok(n)
     }
 
     async fn other(&self, _: &(), next: Next<'_>, mut io: Io<'_>) -> Result<usize, Status> {
         match (io.major(), io.minor()) {
             (Major::Create, _) => {
-                self.log.file().await?;
+                self.log.file(Some(next)).await?;
                 next.forward(&mut io).await
             }
             (Major::Close, _) => {

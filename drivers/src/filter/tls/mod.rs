@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use overlapped_iomgr::buf::Lease;
+use overlapped_iomgr::driver::Limits;
 use overlapped_iomgr::filter::{Filter, Io, Next};
 use overlapped_iomgr::{Class, FileObject, Group, Major, MajorSet, Status, minor};
 use rustls::pki_types::ServerName;
@@ -238,6 +239,11 @@ impl Filter for Tls {
 
     fn group(&self) -> Option<Group> {
         Some(Group::Encrypt)
+    }
+
+    /// Its records are a stream's.
+    fn may_stand_on(&self, below: Limits) -> Result<(), Status> {
+        if below.messages { Err(Status::NOT_SUPPORTED) } else { Ok(()) }
     }
 
     /// Not while requests are in flight, which would get records for data; between two messages of the

@@ -14,6 +14,7 @@ use crate::bottom;
 use crate::class::{
     Accepted, Allocate, CopyRange, Create, Delete, Envelope, Hint, Link, MakeDirectory,
     NormalizeName, QueryAttributes, ReadLink, Rename, SetSecurity, SymbolicLink, ZeroData,
+    ZeroRange,
 };
 use crate::hal::system;
 
@@ -236,7 +237,7 @@ fn detail(irp: &View) -> Option<Box<str>> {
             address.or(path).unwrap_or_else(|| String::from("an unnamed address"))
         }),
         Major::Accept => irp.payload::<Accepted>().map(|file| format!("file {}", file.0.id())),
-        Major::FileSystemControl => as_they_are!(ZeroData).or_else(|| {
+        Major::FileSystemControl => as_they_are!(ZeroData, ZeroRange).or_else(|| {
             irp.payload::<CopyRange>().map(|copy| {
                 let ((from, len), source) = (copy.range(), copy.source());
                 format!("{len} bytes from {from} of file {} ({})", source.id(), source.name())
@@ -308,6 +309,7 @@ impl fmt::Display for Variant {
             (Major::DirectoryControl, minor::QUERY_DIRECTORY) => "entries",
             (Major::DirectoryControl, minor::MAKE_DIRECTORY) => "make",
             (Major::FileSystemControl, minor::ZERO_DATA) => "zero",
+            (Major::FileSystemControl, minor::ZERO_RANGE) => "zero_range",
             (Major::FileSystemControl, minor::COPY_RANGE) => "copy",
             _ => "",
         };

@@ -61,7 +61,7 @@ impl EpollHal {
                     None => unsafe { self.start_pooled(token, op) },
                 }
             }
-            Op::Write { len, inline: true, .. } if alone && len <= WRITE_INLINE => {
+            Op::Write { len, inline: true, through: false, .. } if alone && len <= WRITE_INLINE => {
                 // SAFETY: as above.
                 let result = unsafe { perform(&op) };
                 self.finish(token, result)

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use mio::{Registry, Token, Waker};
 use overlapped_iomgr::hal::Wake;
+use overlapped_iomgr::panics::log;
 
 const AWAKE: u8 = 0;
 const SLEEPING: u8 = 1;
@@ -58,7 +59,7 @@ impl Wake for Wakeup {
             && let Err(error) = self.waker.wake()
         {
             // An eventfd's write fails only when it is no eventfd any more.
-            tracing::error!(%error, "cannot wake a processor");
+            log(|| tracing::error!(%error, "cannot wake a processor"));
         }
     }
 }

@@ -9,14 +9,16 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use overlapped_iomgr::hal::Op;
+use overlapped_iomgr::panics::log;
 
 // The 64-bit calls, by the names that this C library has for them.
 #[cfg(target_env = "musl")]
-use libc::{fallocate, ftruncate, posix_fadvise, pread, preadv, pwrite, pwritev};
+use libc::{fallocate, ftruncate, posix_fadvise, pread, preadv, pwrite, pwritev, pwritev2};
 #[cfg(not(target_env = "musl"))]
 use libc::{
     fallocate64 as fallocate, ftruncate64 as ftruncate, posix_fadvise64 as posix_fadvise,
     pread64 as pread, preadv64 as preadv, pwrite64 as pwrite, pwritev64 as pwritev,
+    pwritev64v2 as pwritev2,
 };
 
 use crate::hal::{generation, message};
@@ -74,6 +76,26 @@ pub(in crate::hal) fn poll(fd: c_int, events: i16, milliseconds: c_int) -> i32 {
     }
 }
 
+/// Writes so that it is on the medium: in one call, or, before Linux 4.7, in two.
+///
+/// # Safety
+/// `count` segments at `iov` are valid.
+unsafe fn write_through(fd: c_int, iov: *const libc::iovec, count: c_int, offset: u64) -> i32 {
+    let write = |flags| {
+        // The current position is -1 here too.
+        // SAFETY: the caller's.
+        waiting(fd, libc::POLLOUT, || unsafe { pwritev2(fd, iov, count, offset as i64, flags) })
+    };
+    match write(libc::RWF_DSYNC) {
+        unknown if unknown == -libc::EOPNOTSUPP => {}
+        result => return result,
+    }
+    let written = write(0);
+    // SAFETY: a descriptor.
+    let synced = again(|| unsafe { libc::fdatasync(fd) } as isize);
+    if written >= 0 && synced < 0 { synced } else { written }
+}
+
 /// The pending error of a socket, cleared, as a result.
 pub(in crate::hal) fn socket_error(fd: c_int) -> i32 {
     let mut error: c_int = 0;
@@ -107,7 +129,12 @@ pub unsafe fn perform(op: &Op) -> i32 {
                 _ => unsafe { pread(fd, buf, len, offset as i64) },
             })
         }
-        Op::Write { fd, buf, len, offset, .. } => {
+        Op::Write { fd, buf, len, offset, through: true, .. } => {
+            let one = libc::iovec { iov_base: buf.cast_mut().cast(), iov_len: len as usize };
+            // SAFETY: as above.
+            unsafe { write_through(fd, &raw const one, 1, offset) }
+        }
+        Op::Write { fd, buf, len, offset, through: false, .. } => {
             let (buf, len) = (buf.cast::<c_void>(), len as usize);
             waiting(fd, libc::POLLOUT, || match offset {
                 // SAFETY: as above.
@@ -115,6 +142,10 @@ pub unsafe fn perform(op: &Op) -> i32 {
                 // SAFETY: as above.
                 _ => unsafe { pwrite(fd, buf, len, offset as i64) },
             })
+        }
+        Op::WriteV { fd, iov, count, offset, through: true } => {
+            // SAFETY: as above.
+            unsafe { write_through(fd, iov.cast(), count as c_int, offset) }
         }
         Op::ReadV { fd, iov, count, offset } => {
             let (iov, count) = (iov.cast::<libc::iovec>(), count as c_int);
@@ -125,7 +156,7 @@ pub unsafe fn perform(op: &Op) -> i32 {
                 _ => unsafe { preadv(fd, iov, count, offset as i64) },
             })
         }
-        Op::WriteV { fd, iov, count, offset } => {
+        Op::WriteV { fd, iov, count, offset, through: false } => {
             let (iov, count) = (iov.cast::<libc::iovec>(), count as c_int);
             waiting(fd, libc::POLLOUT, || match offset {
                 // SAFETY: as above.
@@ -285,7 +316,7 @@ fn report(payload: Box<dyn Any + Send>) {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic = message.unwrap_or("(no text)"), "a blocking call panicked");
+    log(|| tracing::error!(panic = message.unwrap_or("(no text)"), "a blocking call panicked"));
     if message.is_none() {
         // A value of the user's, whose `drop` might panic in its turn.
         std::mem::forget(payload);

@@ -138,7 +138,14 @@ fn files_by_blocking_calls() {
     assert!(fd >= 0, "{}", io_error(fd));
     std::fs::remove_file(&path).unwrap();
     let data = *b"hello world";
-    let write = |offset| Op::Write { fd, buf: data.as_ptr(), len: 11, offset, inline: false };
+    let write = |offset| Op::Write {
+        fd,
+        buf: data.as_ptr(),
+        len: 11,
+        offset,
+        inline: false,
+        through: false,
+    };
     assert_eq!(run(write(u64::MAX)), 11);
     assert_eq!(run(write(11)), 11);
     let mut back = [0u8; 32];
@@ -154,7 +161,7 @@ fn files_by_blocking_calls() {
     let vector = Op::ReadV { fd, iov: iov.as_ptr().cast(), count: 2, offset: 0 };
     assert_eq!(run(vector), 11);
     assert_eq!(&back[..11], b"hello world");
-    let vector = Op::WriteV { fd, iov: iov.as_ptr().cast(), count: 2, offset: 100 };
+    let vector = Op::WriteV { fd, iov: iov.as_ptr().cast(), count: 2, offset: 100, through: false };
     assert_eq!(run(vector), 11);
     assert_eq!(run(Op::SetLength { fd, len: 50 }), 0);
     assert_eq!(run(Op::SetLength { fd, len: u64::MAX }), -libc::EFBIG);
@@ -178,7 +185,7 @@ fn bad_descriptors_are_errors() {
     for fd in [-1, 1 << 29] {
         let ops = [
             Op::Read { fd, buf, len: 1, offset: 0, inline: true },
-            Op::Write { fd, buf, len: 1, offset: u64::MAX, inline: true },
+            Op::Write { fd, buf, len: 1, offset: u64::MAX, inline: true, through: false },
             Op::Recv { fd, buf, len: 1, flags: 0 },
             Op::Send { fd, buf, len: 1, flags: libc::MSG_WAITALL },
             Op::Accept { fd },

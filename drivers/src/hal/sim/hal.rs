@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use overlapped_iomgr::hal::{Completion, Hal, Op, Token, Wait, Wake};
+use overlapped_iomgr::panics::log;
 
 use super::Simulator;
 use super::engine::Step;
@@ -83,7 +84,7 @@ impl SimHal {
 }
 
 fn report(payload: Box<dyn Any + Send>) -> i32 {
-    tracing::error!("a blocking call panicked");
+    log(|| tracing::error!("a blocking call panicked"));
     // A value of the user's, whose `drop` might panic in its turn.
     std::mem::forget(payload);
     -libc::EIO

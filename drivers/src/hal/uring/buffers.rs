@@ -19,6 +19,7 @@ use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 use overlapped_iomgr::buf::{BufferPool, Lease};
 use overlapped_iomgr::hal::Completion;
+use overlapped_iomgr::panics::log;
 
 /// The group of the processor's own buffers.
 pub(super) const GROUP: u16 = 0;
@@ -45,7 +46,9 @@ impl Buffers {
                 *self = match BufRing::new(ring, *count, *size) {
                     Ok(ready) => Buffers::Ready(ready),
                     Err(error) => {
-                        tracing::debug!(%error, "no buffer ring; receives use private buffers");
+                        log(
+                            || tracing::debug!(%error, "no buffer ring; receives use private buffers"),
+                        );
                         Buffers::Refused
                     }
                 };
@@ -81,7 +84,7 @@ impl Buffers {
             && let Err(error) = ring.submitter().unregister_buf_ring(GROUP)
         {
             // Closing the io_uring does it too.
-            tracing::debug!(%error, "the buffer ring could not be unregistered");
+            log(|| tracing::debug!(%error, "the buffer ring could not be unregistered"));
         }
     }
 }

@@ -18,6 +18,12 @@ use overlapped_iomgr::hal::Op;
 use super::buffers::GROUP;
 use super::setup::Kernel;
 
+/// A write's flags: every kernel with a ring knows this one.
+#[inline(always)]
+fn durable(through: bool) -> c_int {
+    if through { libc::RWF_DSYNC } else { 0 }
+}
+
 /// The entry of one of the common operations, all of which every kernel with a ring at all has.
 ///
 /// Always inlined and built field by field straight into the queue: a copy by way of the stack
@@ -29,8 +35,8 @@ pub(super) fn encode_common(op: &Op) -> Option<Entry> {
         Op::Read { fd, buf, len, offset, .. } => {
             opcode::Read::new(Fd(fd), buf, len).offset(offset).build()
         }
-        Op::Write { fd, buf, len, offset, .. } => {
-            opcode::Write::new(Fd(fd), buf, len).offset(offset).build()
+        Op::Write { fd, buf, len, offset, through, .. } => {
+            opcode::Write::new(Fd(fd), buf, len).offset(offset).rw_flags(durable(through)).build()
         }
         Op::Recv { fd, buf, len, flags } => {
             opcode::Recv::new(Fd(fd), buf, len).flags(flags).build()
@@ -63,8 +69,9 @@ pub(super) fn encode(op: &Op, kernel: &Kernel) -> Option<Entry> {
         Op::ReadV { fd, iov, count, offset } => {
             opcode::Readv::new(Fd(fd), iov.cast(), count).offset(offset).build()
         }
-        Op::WriteV { fd, iov, count, offset } => {
-            opcode::Writev::new(Fd(fd), iov.cast(), count).offset(offset).build()
+        Op::WriteV { fd, iov, count, offset, through } => {
+            let write = opcode::Writev::new(Fd(fd), iov.cast(), count);
+            write.offset(offset).rw_flags(durable(through)).build()
         }
         Op::RecvMsg { fd, msg, flags, .. } => {
             opcode::RecvMsg::new(Fd(fd), msg.cast()).flags(flags as u32).build()

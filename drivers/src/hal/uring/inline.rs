@@ -73,7 +73,9 @@ impl Inline {
                 // SAFETY: promised by the caller.
                 unsafe { self.read(fd, buf, len as usize, offset) }
             }
-            Op::Write { fd, buf, len, offset, inline: true } if len <= MAX_WRITE => {
+            Op::Write { fd, buf, len, offset, inline: true, through: false }
+                if len <= MAX_WRITE =>
+            {
                 // SAFETY: promised by the caller.
                 unsafe { write(fd, buf, len as usize, offset) }
             }

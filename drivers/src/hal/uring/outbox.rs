@@ -18,6 +18,7 @@
 //! connections, must not keep others out; [`Outbox::relent`] raises it when all below it wait. What
 //! then overflows the kernel keeps (`NODROP`), and the next enter fetches.
 
+use overlapped_iomgr::panics::log;
 use std::collections::VecDeque;
 
 use io_uring::squeue::{Entry, Flags};
@@ -185,7 +186,9 @@ impl Outbox {
     pub(super) fn relent(&mut self) {
         if self.in_kernel >= self.limit && !self.backlog.is_empty() {
             self.limit *= 2;
-            tracing::debug!(self.limit, "more operations in flight than the queue was made for");
+            log(|| {
+                tracing::debug!(self.limit, "more operations in flight than the queue was made for")
+            });
         }
     }
 }

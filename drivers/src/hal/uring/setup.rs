@@ -6,6 +6,7 @@
 //!
 //! Reads next: `gate.rs`, which enters the kernel through the ring made here.
 
+use overlapped_iomgr::panics::log;
 use std::io;
 use std::sync::OnceLock;
 
@@ -81,7 +82,7 @@ pub(super) fn open(config: &UringConfig, rungs: &[Rung]) -> io::Result<(IoUring,
                 if !(has.is_feature_ext_arg() && has.is_feature_nodrop()) {
                     return Err(io::ErrorKind::Unsupported.into());
                 }
-                tracing::debug!(?rung, ?has, "io_uring set up");
+                log(|| tracing::debug!(?rung, ?has, "io_uring set up"));
                 return Ok((ring, rung));
             }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = error,

@@ -114,7 +114,11 @@ fn files_are_written_read_and_measured() {
         let fd = file.as_raw_fd();
         let data = b"overlapped";
         let len = data.len() as u32;
-        submit(hal, 0, Op::Write { fd, buf: data.as_ptr(), len, offset: 5, inline: true });
+        submit(
+            hal,
+            0,
+            Op::Write { fd, buf: data.as_ptr(), len, offset: 5, inline: true, through: false },
+        );
         assert_eq!(one(hal).result, 10);
         let mut back = [0u8; 32];
         let read = Op::Read { fd, buf: back.as_mut_ptr(), len: 32, offset: 5, inline: true };
@@ -140,7 +144,8 @@ fn short_operations_of_a_lone_thread_are_done_on_the_spot() {
     let fd = file.as_raw_fd();
     let data = [7u8; 5000];
     let mut back = [0u8; 8192];
-    let write = Op::Write { fd, buf: data.as_ptr(), len: 5000, offset: 0, inline: true };
+    let write =
+        Op::Write { fd, buf: data.as_ptr(), len: 5000, offset: 0, inline: true, through: false };
     let read = Op::Read { fd, buf: back.as_mut_ptr(), len: 8192, offset: 0, inline: true };
     // SAFETY: all of it outlives the calls.
     unsafe {

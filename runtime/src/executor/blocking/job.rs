@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use overlapped_iomgr::panics::caught;
+use overlapped_iomgr::panics::{caught, log};
 
 use super::Job;
 use crate::executor::task::JoinError;
@@ -69,7 +69,7 @@ impl<F, T> Cell<F, T> {
 /// Drops what is the user's, on a thread that must not unwind.
 fn discard<T>(value: T) {
     if caught(|| drop(value)).is_none() {
-        tracing::error!("blocking code or its result panicked while it was dropped");
+        log(|| tracing::error!("blocking code or its result panicked while it was dropped"));
     }
 }
 

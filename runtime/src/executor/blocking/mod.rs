@@ -7,6 +7,7 @@
 
 mod job;
 
+use overlapped_iomgr::panics::log;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -112,7 +113,7 @@ impl Blocking {
         }
         let refused = std::mem::take(&mut state.jobs);
         drop(state);
-        tracing::error!(%error, "no thread can be started for blocking code");
+        log(|| tracing::error!(%error, "no thread can be started for blocking code"));
         refused.into_iter().for_each(|job| job.refuse(JoinError::no_thread()));
     }
 

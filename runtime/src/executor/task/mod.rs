@@ -32,7 +32,7 @@ pub use join::{AbortHandle, JoinError, JoinHandle};
 pub(super) use mail::Mail;
 
 use overlapped_iomgr::cache;
-use overlapped_iomgr::panics::caught;
+use overlapped_iomgr::panics::{caught, log};
 use pin_project_lite::pin_project;
 
 use super::inbox::AtomicPtr;
@@ -153,7 +153,7 @@ impl<F: Future<Output = Result<T, JoinError>>, T> Task<F, T> {
         unsafe {
             let drop = || ManuallyDrop::drop(&mut (*stage).future);
             if caught(drop).is_none() {
-                tracing::error!("a task's future panicked while it was dropped");
+                log(|| tracing::error!("a task's future panicked while it was dropped"));
             }
             stage.write(Stage { output: ManuallyDrop::new(output) });
         }
@@ -172,7 +172,7 @@ impl<F: Future<Output = Result<T, JoinError>>, T> Task<F, T> {
         unsafe {
             let drop = || ManuallyDrop::drop(&mut (*Self::stage(task)).output);
             if caught(drop).is_none() {
-                tracing::error!("a task's output panicked while it was dropped");
+                log(|| tracing::error!("a task's output panicked while it was dropped"));
             }
         }
     }
@@ -410,7 +410,7 @@ unsafe fn finish(task: NonNull<Header>, keeps: bool) {
                 let waker = (*header.join.get()).assume_init_read();
                 // A waker is foreign code.
                 if caught(|| waker.wake()).is_none() {
-                    tracing::error!("a waker panicked");
+                    log(|| tracing::error!("a waker panicked"));
                 }
             }
             Completed::Discard => (header.vtable.drop_output)(task),

@@ -15,7 +15,7 @@
 use std::sync::PoisonError;
 use std::task::Waker;
 
-use overlapped_iomgr::panics::caught;
+use overlapped_iomgr::panics::{caught, log};
 use slab::Slab;
 
 #[cfg(loom)]
@@ -100,7 +100,7 @@ impl Handle {
             for (_, waker) in waiting {
                 // One that panics must not keep the others from being woken.
                 if caught(|| waker.wake()).is_none() {
-                    tracing::error!("a waker panicked");
+                    log(|| tracing::error!("a waker panicked"));
                 }
             }
         }

@@ -202,13 +202,16 @@ fn files() {
     std::fs::remove_file(&path).unwrap();
     let data: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
     let (buf, len) = (data.as_ptr(), 10_000);
-    let inline = Op::Write { fd, buf, len, offset: 0, inline: true };
+    let inline = Op::Write { fd, buf, len, offset: 0, inline: true, through: false };
     assert_eq!(rig.start(1, inline), Some(10_000));
     // SAFETY: as in `Rig::start`.
     assert_eq!(unsafe { rig.hal.submit(token(1), inline, false) }, None, "not alone");
     assert_eq!(rig.one(), (1, 10_000));
     let len = 100_000;
-    assert_eq!(rig.start(2, Op::Write { fd, buf, len, offset: 0, inline: true }), None);
+    assert_eq!(
+        rig.start(2, Op::Write { fd, buf, len, offset: 0, inline: true, through: false }),
+        None
+    );
     assert_eq!(rig.one(), (2, 100_000));
     let mut back = vec![0u8; 100_000];
     let buf = back.as_mut_ptr();
@@ -256,7 +259,7 @@ fn bad_descriptors_are_errors() {
             Op::Shutdown { fd, how: 0 },
             Op::Close { fd, now: false },
             Op::Read { fd, buf, len, offset: 0, inline: true },
-            Op::Write { fd, buf, len, offset: 0, inline: true },
+            Op::Write { fd, buf, len, offset: 0, inline: true, through: false },
             Op::Sync { fd, data_only: true },
         ];
         for op in ops {

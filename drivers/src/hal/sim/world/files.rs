@@ -252,14 +252,19 @@ impl World {
             return Err(libc::EINVAL);
         }
         const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
         match mode {
-            0 | libc::FALLOC_FL_KEEP_SIZE if len > ROOM => Err(libc::ENOSPC),
+            0 | libc::FALLOC_FL_KEEP_SIZE | ZERO if len > ROOM => Err(libc::ENOSPC),
             0 => self.change(index, |content| {
                 content.reserve(at, len);
                 content.set_len(content.len().max(end));
             }),
             libc::FALLOC_FL_KEEP_SIZE => self.change(index, |content| content.reserve(at, len)),
             PUNCH => self.change(index, |content| content.punch(at, len)),
+            ZERO => self.change(index, |content| {
+                content.punch(at, len);
+                content.reserve(at, len);
+            }),
             _ => Err(libc::EOPNOTSUPP),
         }
     }
