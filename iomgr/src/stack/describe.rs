@@ -48,7 +48,8 @@ impl Stack {
         format!("{major:?}: {}", visits.collect::<Vec<_>>().join(", "))
     }
 
-    /// The devices, top first, as JSON: name, class, limits, what each hooks, what has gone wrong.
+    /// The devices, top first, as JSON: name, altitude (of filters that go on every stack, as a string),
+    /// class, limits, what each hooks, what has gone wrong.
     pub fn to_json(&self) -> String {
         let hooks = |device: &Device| {
             let hooked = Major::ALL.into_iter().filter(|m| device.driver().hooks().contains(*m));
@@ -56,10 +57,12 @@ impl Stack {
         };
         let devices = self.devices().map(|device| {
             let limits = device.driver().limits(crate::limits::Limits::NONE);
+            let altitude = device.altitude().map(|at| format!("\"altitude\":\"{at}\","));
             format!(
-                "{{\"name\":{},\"class\":{},\"block\":{},\"most\":{},\"hooks\":[{}],\"faulted\":{},\
+                "{{\"name\":{},{}\"class\":{},\"block\":{},\"most\":{},\"hooks\":[{}],\"faulted\":{},\
                  \"bugs\":{}}}",
                 quoted(device.name()),
+                altitude.unwrap_or_default(),
                 quoted(&format!("{:?}", device.driver().class())),
                 limits.block,
                 limits.most,

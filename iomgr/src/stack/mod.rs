@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::altitude::Altitude;
 use crate::driver::{Class, Driver};
 use crate::driver_counts::Number;
 use crate::filter::{Align, Filter};
@@ -30,6 +31,8 @@ pub struct Device {
     stands_for: Option<usize>,
     /// Put in by the I/O manager for these limits, of the device with this key.
     aligns: Option<(Limits, usize)>,
+    /// Of an instance of a filter that goes on every stack.
+    altitude: Option<Altitude>,
     faulted: AtomicBool,
     bugs: AtomicU64,
 }
@@ -39,7 +42,13 @@ impl Device {
         let name: Box<str> = driver.name().into();
         let number = Number::of(&name);
         let (faulted, bugs) = (AtomicBool::new(false), AtomicU64::new(0));
-        Device { driver, name, number, stands_for: None, aligns: None, faulted, bugs }
+        let (stands_for, aligns, altitude) = (None, None, None);
+        Device { driver, name, number, stands_for, aligns, altitude, faulted, bugs }
+    }
+
+    /// An instance of a filter that goes on every stack.
+    pub(crate) fn at(altitude: Altitude, driver: Arc<dyn Driver>) -> Device {
+        Device { altitude: Some(altitude), ..Device::new(driver) }
     }
 
     /// The driver.
@@ -50,6 +59,12 @@ impl Device {
     /// The driver's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it stands among the filters that go on every stack, if it is one of these
+    /// ([`register_filter`](crate::register_filter)).
+    pub fn altitude(&self) -> Option<&Altitude> {
+        self.altitude.as_ref()
     }
 
     /// Whether the I/O manager has put it in.
