@@ -19,6 +19,7 @@
 //! To follow one request, read [`request`] → `irp::dispatch` → [`processor`]. To write a driver,
 //! read [`driver`] and [`irp`].
 
+mod altitude;
 pub mod apc;
 pub mod buf;
 pub mod cache;
@@ -32,6 +33,7 @@ mod driver_counts;
 pub mod file;
 pub mod filter;
 pub mod hal;
+mod instances;
 pub mod irp;
 mod late;
 mod limits;
@@ -54,6 +56,7 @@ pub mod wait;
 mod wake;
 mod wheel;
 
+pub use altitude::{Altitude, BadAltitude};
 pub use census::{Census, LiveRequest, live_requests};
 pub use companion::{Companion, downcast as downcast_companion};
 pub use counters::{IrpCounts, MajorCounts, SizeClass};
@@ -62,6 +65,7 @@ pub use driver::{Class, Driver};
 pub use driver_counts::{DriverCensus, DriverCounts, driver_counts};
 pub use file::{Attachment, Change, ChangeError, FileHandle, FileObject, Place};
 pub use filter::Filter;
+pub use instances::{AltitudeTaken, Opening, Registration, register_filter};
 pub use irp::{
     Completion, Disposition, Held, Irp, Late, Lower, MAX_LOCATIONS, NextLocation, On, Part,
     Unwinding, View,

@@ -1,5 +1,5 @@
 //! Children, retries and slots that are used again (I-25, I-40, I-42), where more than one thing happens
-//! at once. The plain cases are in `dispatch.rs` and `cancel.rs`.
+//! at once. The plain cases are in `splits.rs`, `dispatch.rs` and `cancel.rs`.
 
 #![cfg(not(loom))]
 

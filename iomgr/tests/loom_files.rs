@@ -68,6 +68,8 @@ struct File {
     /// The home's thread's.
     counts_locally: UnsafeCell<bool>,
     stopping: UnsafeCell<bool>,
+    /// Whether it is in a list of files with an instance of a filter; in models with such a list.
+    list: Option<Mutex<bool>>,
 }
 
 fn get<T: Copy>(cell: &UnsafeCell<T>) -> T {
@@ -97,7 +99,29 @@ impl File {
             mail: Mutex::new(Some(Vec::new())),
             counts_locally: UnsafeCell::new(true),
             stopping: UnsafeCell::new(false),
+            list: None,
         })
+    }
+
+    /// As [`File::new`], in a list.
+    fn listed() -> Arc<File> {
+        let mut file = File::new();
+        Arc::get_mut(&mut file).expect("new").list = Some(Mutex::new(true));
+        file
+    }
+
+    /// `Registration::detach`: takes a handle of what is in the list, and uses it.
+    fn find(&self) {
+        let list = self.list.as_ref().expect("listed").lock().unwrap();
+        let found = *list && {
+            self.touch();
+            self.count.try_add_handle()
+        };
+        drop(list);
+        if found {
+            self.touch();
+            self.drop_handle(Elsewhere);
+        }
     }
 
     /// Any access of somebody who counts.
@@ -115,6 +139,9 @@ impl File {
 
     fn free(&self) {
         self.touch();
+        if let Some(list) = &self.list {
+            *list.lock().unwrap() = false;
+        }
         set(&self.memory, false);
         self.frees.fetch_add(1, Ordering::Relaxed);
     }
@@ -571,5 +598,39 @@ fn two_closes_that_wait() {
         close.join().unwrap();
         file.drop_handle(Home);
         file.finish(1);
+    });
+}
+
+/// Somebody finds the file in a list while its last handle goes, and a request after it.
+#[test]
+fn found_in_a_list() {
+    model(|| {
+        let file = File::listed();
+        file.count.add_foreign();
+        let finder = run(&file, File::find);
+        let request = run(&file, |file| {
+            file.use_descriptor();
+            file.leave_foreign(Elsewhere);
+        });
+        file.drop_handle(Home);
+        file.turn();
+        finder.join().unwrap();
+        request.join().unwrap();
+        file.finish(1);
+    });
+}
+
+/// The same while the home goes.
+#[test]
+fn found_in_a_list_while_the_home_goes() {
+    model(|| {
+        let file = File::listed();
+        let finder = run(&file, File::find);
+        let handle = run(&file, |file| file.drop_handle(Elsewhere));
+        file.home_goes(0);
+        finder.join().unwrap();
+        handle.join().unwrap();
+        let cleanups = file.cleanups.load(Ordering::Relaxed);
+        file.finish(cleanups);
     });
 }

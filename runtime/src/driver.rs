@@ -177,10 +177,11 @@ pub use overlapped_iomgr::filter::{
     SharedMut, Sleep, heap_futures,
 };
 pub use overlapped_iomgr::{
-    Attachment, CancelSafeQueue, Change, ChangeError, Class, Companion, Completion, Device,
-    Disposition, Done, Driver, FileHandle, FileObject, Group, Held, Irp, Late, Lower,
-    MAX_LOCATIONS, Major, MajorSet, NextLocation, On, OutOfOrder, Part, PerCore, Place,
-    RelatedFile, Setup, Stack, StackError, Unwinding, View, Visit, Why, minor,
+    Altitude, AltitudeTaken, Attachment, BadAltitude, CancelSafeQueue, Change, ChangeError, Class,
+    Companion, Completion, Device, Disposition, Done, Driver, FileHandle, FileObject, Group, Held,
+    Irp, Late, Lower, MAX_LOCATIONS, Major, MajorSet, NextLocation, On, Opening, OutOfOrder, Part,
+    PerCore, Place, Registration, RelatedFile, Setup, Stack, StackError, Unwinding, View, Visit,
+    Why, minor, register_filter,
 };
 
 /// Testing filters and bottoms: a kit for the tests of those who write them.

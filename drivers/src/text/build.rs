@@ -1,11 +1,11 @@
 //! From elements to drivers, by a registry of names.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::{fmt, io};
 
-use overlapped_iomgr::Driver;
+use overlapped_iomgr::{Altitude, Driver, Opening, Registration, register_filter};
 
 use super::error::{TextError, TextErrorKind};
 use super::parameter::{Parameters, Size};
@@ -188,5 +188,41 @@ impl Text {
             }
         }
         Ok(built)
+    }
+
+    /// Puts a filter, which is all of the text, on everything that is opened from now on, and that `on` is
+    /// true of: the same one on all, made now. See [`register_filter`].
+    ///
+    /// ```
+    /// # mod overlapped { pub mod driver { pub use overlapped_drivers::text; } }
+    /// use overlapped::driver::text::Text;
+    ///
+    /// let trace: Text = "stats(label=files)".parse()?;
+    /// let registration = trace.register("385100.5".parse()?, |opening| opening.bottom() == "file")?;
+    /// drop(registration);
+    ///
+    /// let two: Text = "stats | slice".parse()?;
+    /// let error = two.register(7.into(), |_| true).map(drop).unwrap_err();
+    /// assert!(error.to_string().contains("one filter"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`TextError`], as of [`Text::build`], and of what is not one filter; and an
+    /// [`AltitudeTaken`](overlapped_iomgr::AltitudeTaken).
+    pub fn register(
+        &self,
+        altitude: Altitude,
+        on: impl Fn(&Opening<'_>) -> bool + Send + Sync + 'static,
+    ) -> io::Result<Registration> {
+        let built = self.build()?;
+        let (Some(filter), None, [piece]) = (built.filters.first(), built.bottom, &*self.elements)
+        else {
+            let wrong = self.elements.last().expect("no text is without elements");
+            return Err(self.error(wrong.at.clone(), TextErrorKind::Expected("one filter")).into());
+        };
+        let filter = filter.clone();
+        let setup = move |opening: &Opening<'_>| on(opening).then(|| filter.clone());
+        Ok(register_filter(&piece.name, altitude, setup)?)
     }
 }

@@ -103,6 +103,10 @@ pub enum Place<'a> {
 pub struct Attachment(Arc<Device>);
 
 impl Attachment {
+    pub(crate) fn of(device: Arc<Device>) -> Attachment {
+        Attachment(device)
+    }
+
     /// The filter's name.
     pub fn name(&self) -> &str {
         self.0.name()
@@ -256,6 +260,7 @@ impl FileObject {
         place: Place<'_>,
         filter: Arc<dyn Driver>,
     ) -> Result<(Attachment, Change), ChangeError> {
+        self.expect_open()?;
         let device = Arc::new(Device::new(filter));
         let change = self.change(|devices| {
             let find = |name: &str| {
@@ -290,6 +295,12 @@ impl FileObject {
     /// # Errors
     /// [`ChangeError::Closed`], [`ChangeError::NotAttached`], [`ChangeError::Refused`].
     pub fn detach(&self, attachment: &Attachment) -> Result<Change, ChangeError> {
+        self.expect_open()?;
+        self.take_off(attachment)
+    }
+
+    /// As [`FileObject::detach`], also of a file that is not open yet.
+    pub(crate) fn take_off(&self, attachment: &Attachment) -> Result<Change, ChangeError> {
         let device = &attachment.0;
         self.change(|devices| {
             // The bottom is nobody's attachment.
@@ -311,15 +322,16 @@ impl FileObject {
         filters.iter().find(|d| d.name() == name && !d.is_implicit()).cloned().map(Attachment)
     }
 
+    fn expect_open(&self) -> Result<(), ChangeError> {
+        if self.is_closing() || !self.is_open() { Err(ChangeError::Closed) } else { Ok(()) }
+    }
+
     /// `change` is called again if the stack has been changed meanwhile: what it was told may not be so any
     /// more.
     fn change(
         &self,
         mut change: impl FnMut(&mut Vec<Arc<Device>>) -> Result<(), ChangeError>,
     ) -> Result<Change, ChangeError> {
-        if self.is_closing() || !self.is_open() {
-            return Err(ChangeError::Closed);
-        }
         loop {
             let old = self.stack();
             let mut devices = old.shared().to_vec();

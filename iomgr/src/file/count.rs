@@ -57,6 +57,21 @@ impl Count {
         }
     }
 
+    /// One handle more, if there is one; for those without a reference, who know by other means that the
+    /// memory is there. The file is not closed for its last handle while there are handles, so that this
+    /// keeps it as any other does.
+    pub(crate) fn try_add_handle(&self) -> bool {
+        let mut now = self.uses.load(Ordering::Relaxed);
+        while now & HANDLES > 0 && now & HANDLES < HANDLES / 2 {
+            let more = now + Kind::Handle as u64;
+            match self.uses.compare_exchange_weak(now, more, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(other) => now = other,
+            }
+        }
+        false
+    }
+
     /// One request of another processor more; the caller has a reference.
     #[inline]
     pub(crate) fn add_foreign(&self) {

@@ -31,6 +31,7 @@ use count::Count;
 use opens::Opens;
 
 use crate::hal::Wait;
+use crate::instances::{self, Instances};
 use crate::irp::{Held, Late};
 use crate::late::Kept;
 use crate::major::Major;
@@ -90,6 +91,8 @@ pub struct FileObject {
     modes: AtomicU8,
     /// Of a synchronous one (I-35).
     pub(crate) serial: OnceLock<Box<Serial>>,
+    /// The lists that it is in, of filters that go on every stack.
+    lists: Box<[Arc<Instances>]>,
 }
 
 /// In `modes`: there is a signal that requests keep up to date.
@@ -122,16 +125,38 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl FileObject {
     /// Makes a file object whose home is the calling thread's processor, not open yet (its
-    /// descriptor is −1). `context` is the bottom driver's own, per open.
+    /// descriptor is −1). `context` is the bottom driver's own, per open. Beside the filters of the stack it
+    /// gets those that go on every stack ([`register_filter`](crate::register_filter)).
     ///
     /// # Errors
     /// [`Status::DEVICE_NOT_READY`] when the thread has no processor and none can be made,
-    /// [`Status::SHUTDOWN_IN_PROGRESS`] when its runtime is ending.
+    /// [`Status::SHUTDOWN_IN_PROGRESS`] when its runtime is ending; what
+    /// [`register_filter`](crate::register_filter) says.
     #[expect(clippy::new_ret_no_self, reason = "a file object exists only behind its handles")]
     pub fn new(
         stack: Arc<Stack>,
         name: &str,
         context: Box<dyn Any + Send + Sync>,
+    ) -> Result<FileHandle, Status> {
+        // Drivers' code, before anything is to be undone.
+        let (stack, instances) = instances::set_up(stack, name)?;
+        let file = Self::with(stack, name, context, instances::lists(&instances))?;
+        if !instances.is_empty() {
+            instances::list(&file, instances);
+        }
+        Ok(file)
+    }
+
+    /// As [`FileObject::new`], of a file that is none of a program's: with these drivers alone.
+    pub(crate) fn internal(stack: Arc<Stack>) -> Result<FileHandle, Status> {
+        Self::with(stack, "", Box::new(()), Box::default())
+    }
+
+    fn with(
+        stack: Arc<Stack>,
+        name: &str,
+        context: Box<dyn Any + Send + Sync>,
+        lists: Box<[Arc<Instances>]>,
     ) -> Result<FileHandle, Status> {
         Core::with_or_create(|core| {
             core.check_running()?;
@@ -156,6 +181,7 @@ impl FileObject {
                 modes: AtomicU8::new(0),
                 opens: OnceLock::new(),
                 serial: OnceLock::new(),
+                lists,
             };
             // SAFETY: just allocated for this.
             unsafe { memory.write(file) };

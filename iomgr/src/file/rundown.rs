@@ -91,6 +91,16 @@ impl FileHandle {
         FileHandle(file)
     }
 
+    /// Of a file object that may be closing; `None`, if nobody has a handle any more.
+    ///
+    /// # Safety
+    /// The memory is there, and stays for this call.
+    pub(crate) unsafe fn of_listed(file: NonNull<FileObject>) -> Option<FileHandle> {
+        // SAFETY: the caller's.
+        let counted = unsafe { file.as_ref() }.count.try_add_handle();
+        counted.then(|| FileHandle::counted(file))
+    }
+
     /// When the last handle goes, requests in flight will go on, and the last of them closes the
     /// file. On the home's thread, when nobody else knows the file yet.
     pub(crate) fn leave_out_cleanup(&self) {
@@ -214,7 +224,7 @@ unsafe fn maybe_close(file: NonNull<FileObject>) {
             return;
         }
         if object.ending.get() == Ending::Closing || !object.is_open() {
-            Core::free_file(Box::from_raw(file.as_ptr()));
+            free(file);
             return;
         }
         object.ending.set(Ending::Closing);
@@ -238,6 +248,19 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
                 return;
             }
         }
+        free(file);
+    }
+}
+
+/// Frees a file object. Those that know it from a list have forgotten it before.
+///
+/// # Safety
+/// Nobody counts on it, and the caller is the one to know.
+unsafe fn free(file: NonNull<FileObject>) {
+    // SAFETY: the caller's; it was allocated as a box.
+    unsafe {
+        let object = file.as_ref();
+        object.lists.iter().for_each(|list| list.forget(object));
         Core::free_file(Box::from_raw(file.as_ptr()));
     }
 }

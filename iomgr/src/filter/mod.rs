@@ -5,7 +5,7 @@
 //! drivers above see. Between the two it may wait for whatever a future can wait for.
 //!
 //! ```text
-//!   dispatch ──▶ call: the filter's future, in a pooled chunk     `call.rs`
+//!   dispatch ──▶ call: the filter's future, in a pooled chunk     `call/`
 //!                  │ poll                                          
 //!                  ├─ ended ────────────▶ complete                 `next.rs`, `io.rs`: what the
 //!                  ├─ wants it below ───▶ forward … completed ─▶ poll again   future holds

@@ -249,7 +249,7 @@ impl Ward {
     /// `false`: nothing will come of it.
     fn watch(&mut self, stack: &Arc<Stack>, fd: i32) -> bool {
         if self.file.is_none() {
-            let Ok(file) = FileObject::new(stack.clone(), "", Box::new(())) else { return false };
+            let Ok(file) = FileObject::internal(stack.clone()) else { return false };
             // SAFETY: `Watch` does not close it, and it is not used after the processor is gone.
             unsafe { file.set_fd(fd) };
             self.file = Some(file);

@@ -50,8 +50,9 @@ impl Stack {
         format!("{major:?}: {}", visits.collect::<Vec<_>>().join(", "))
     }
 
-    /// The devices, top first, as JSON: name, class, limits, what each hooks and can do, what has gone wrong.
-    /// Limits and what a device can do are those of it and all below it.
+    /// The devices, top first, as JSON: name, altitude (of filters that go on every stack, as a string),
+    /// class, limits, what each hooks and can do, what has gone wrong. Limits and what a device can do are
+    /// those of it and all below it.
     pub fn to_json(&self) -> String {
         let hooks = |device: &Device| {
             let hooked = Major::ALL.into_iter().filter(|m| device.driver().hooks().contains(*m));
@@ -60,10 +61,12 @@ impl Stack {
         let names = |can: Capabilities| can.names().map(quoted).collect::<Vec<_>>().join(",");
         let devices = self.devices().zip(&self.limits).map(|(device, limits)| {
             let Limits { block, most, messages, can, .. } = *limits;
+            let altitude = device.altitude().map(|at| format!("\"altitude\":\"{at}\","));
             format!(
-                "{{\"name\":{},\"class\":{},\"block\":{block},\"most\":{most},\"messages\":{messages},\
+                "{{\"name\":{},{}\"class\":{},\"block\":{block},\"most\":{most},\"messages\":{messages},\
                  \"can\":[{}],\"hooks\":[{}],\"faulted\":{},\"bugs\":{}}}",
                 quoted(device.name()),
+                altitude.unwrap_or_default(),
                 quoted(&format!("{:?}", device.driver().class())),
                 names(can),
                 hooks(device),

@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::altitude::Altitude;
 use crate::driver::{Class, Driver};
 use crate::driver_counts::Number;
 use crate::irp::{Disposition, Irp, Lower, MAX_LOCATIONS};
@@ -33,6 +34,8 @@ pub struct Device {
     stands_for: Option<usize>,
     /// Put in by the I/O manager, and what for.
     implicit: Option<Implicit>,
+    /// Of an instance of a filter that goes on every stack.
+    altitude: Option<Altitude>,
     faulted: AtomicBool,
     bugs: AtomicU64,
 }
@@ -42,7 +45,13 @@ impl Device {
         let name: Box<str> = driver.name().into();
         let number = Number::of(&name);
         let (faulted, bugs) = (AtomicBool::new(false), AtomicU64::new(0));
-        Device { driver, name, number, stands_for: None, implicit: None, faulted, bugs }
+        let (stands_for, implicit, altitude) = (None, None, None);
+        Device { driver, name, number, stands_for, implicit, altitude, faulted, bugs }
+    }
+
+    /// An instance of a filter that goes on every stack.
+    pub(crate) fn at(altitude: Altitude, driver: Arc<dyn Driver>) -> Device {
+        Device { altitude: Some(altitude), ..Device::new(driver) }
     }
 
     /// The driver.
@@ -53,6 +62,12 @@ impl Device {
     /// The driver's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it stands among the filters that go on every stack, if it is one of these
+    /// ([`register_filter`](crate::register_filter)).
+    pub fn altitude(&self) -> Option<&Altitude> {
+        self.altitude.as_ref()
     }
 
     /// Whether the I/O manager has put it in.

@@ -482,6 +482,11 @@ pub struct Harness {
     pub sim: Sim,
 }
 
+/// A part of the file that harnesses have.
+pub fn pattern(offset: usize, len: usize) -> Vec<u8> {
+    (offset..offset + len).map(|i| i as u8).collect()
+}
+
 /// The descriptor that harnesses open.
 pub const FD: i32 = 3;
 

@@ -20,25 +20,30 @@
 //! - The request does not complete past its call before the future has ended, everything that the
 //!   call has sent below in the request's own name has come back, and every part of the data that
 //!   was handed out has been dropped. A panic of the future is caught here, for the same reason.
+//!
+//! The future's type and memory are in `body.rs`; what it asks of the call, in `asks.rs`.
+
+mod asks;
+mod body;
 
 use std::cell::{Cell, UnsafeCell};
-use std::future::Future;
-use std::mem::{self, ManuallyDrop, MaybeUninit};
-use std::pin::Pin;
+use std::mem::{self, MaybeUninit};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
-use super::alarm::{self, Alarm};
-use super::arena::Size;
+pub(super) use body::Owned;
+use body::Table;
+
+use super::alarm::Alarm;
 use super::next::Next;
 use crate::buf::Payload;
 use crate::irp::slot::{IoStatus, Phase, SlotPtr, flags};
 use crate::irp::{Irp, NextLocation, dispatch, finish};
 use crate::major::Major;
 use crate::panics::caught;
-use crate::processor::{Core, Settle};
+use crate::processor::Core;
 use crate::stack::Device;
 use crate::status::Status;
 use crate::wake;
@@ -100,139 +105,6 @@ pub(crate) struct Call {
     memory: Cell<MaybeUninit<(*mut u8, u32)>>,
     /// For the drivers below, if `MOVED`.
     offset: Cell<u64>,
-}
-
-/// What a future's type is needed for.
-struct Table {
-    poll: unsafe fn(NonNull<Call>),
-    drop: unsafe fn(NonNull<Call>),
-    size: Size,
-}
-
-/// A call and its future.
-#[repr(C)]
-struct Body<F> {
-    call: Call,
-    future: ManuallyDrop<F>,
-}
-
-impl<F: Future<Output = Outcome>> Body<F> {
-    const TABLE: &'static Table =
-        &Table { poll: poll::<F>, drop: drop_future::<F>, size: Size::of::<Body<F>>() };
-}
-
-/// Polls the future once, and drops it when it has ended: `ENDED` is set then, and `DROPPED`. All that
-/// a poll takes is in this one function, for it costs as much as what most futures do.
-///
-/// # Safety
-/// The call is that of a `Body<F>`, pinned where it is, whose future has not ended; on its thread, and no
-/// poll of it is under way.
-unsafe fn poll<F: Future<Output = Outcome>>(this: NonNull<Call>) {
-    // SAFETY: the caller's. `ManuallyDrop` is transparent; of the call beside the future nothing is
-    // borrowed for writing.
-    unsafe {
-        let call = this.as_ref();
-        call.polling.set(true);
-        let outer = POLLED.replace(this.as_ptr());
-        let waker = ManuallyDrop::new(alarm::borrowed(this));
-        let polled = caught(|| {
-            let future = &raw mut (*this.cast::<Body<F>>().as_ptr()).future;
-            let polled =
-                Pin::new_unchecked(&mut *future.cast::<F>()).poll(&mut Context::from_waker(&waker));
-            if let Poll::Ready(outcome) = polled {
-                call.end(outcome, mark::DROPPED);
-                ManuallyDrop::drop(&mut *future);
-            }
-        });
-        POLLED.set(outer);
-        call.polling.set(false);
-        if polled.is_none() {
-            call.panicked();
-        }
-    }
-}
-
-/// # Safety
-/// As [`poll`]; the future is not used afterwards.
-unsafe fn drop_future<F>(call: NonNull<Call>) {
-    // SAFETY: the caller's.
-    unsafe { ManuallyDrop::drop(&mut (*call.cast::<Body<F>>().as_ptr()).future) };
-}
-
-/// Owns a call. Kept in its driver's stack location.
-pub(super) struct Owned(NonNull<Call>);
-
-// SAFETY: an address. It is used on the thread of the request's processor, as the location is; that
-// may be another thread from one use to the next, which is why the futures are `Send`.
-unsafe impl Send for Owned {}
-
-impl Owned {
-    /// Makes a call for the request: its future, made by `make`, is not polled yet.
-    ///
-    /// # Safety
-    /// The caller owns the request's driver side. Whatever the future borrows lives until the request
-    /// has unwound past the current location, which keeps what is returned here.
-    #[inline]
-    pub(super) unsafe fn new<'a, F: Future<Output = Outcome> + Send + 'a>(
-        slot: SlotPtr,
-        make: impl FnOnce(NonNull<Call>) -> F,
-    ) -> Owned {
-        let table = Body::<F>::TABLE;
-        // SAFETY: the request lives; the memory is right for the body, and ours.
-        unsafe {
-            let call = (*slot.0.as_ptr()).core.as_ref().arena().take(table.size).cast::<Call>();
-            call.write(Call {
-                slot,
-                device: NonNull::from(slot.device()),
-                table,
-                marks: AtomicU16::new(0),
-                refusals: Cell::new(0),
-                polling: Cell::new(false),
-                offset: Cell::new(0),
-                len: Cell::new(0),
-                outcome: Cell::new(MaybeUninit::uninit()),
-                lent: UnsafeCell::new(Payload::empty()),
-                memory: Cell::new(MaybeUninit::uninit()),
-                waiter: UnsafeCell::new(None),
-                alarm: OnceLock::new(),
-            });
-            // Foreign code, which may hand parts of the data out: what panics here is the call's end too.
-            match caught(|| make(call)) {
-                Some(future) => {
-                    let place = &raw mut (*call.cast::<Body<F>>().as_ptr()).future;
-                    place.write(ManuallyDrop::new(future));
-                }
-                None => {
-                    call.as_ref().set(mark::DROPPED);
-                    call.as_ref().panicked();
-                }
-            }
-            Owned(call)
-        }
-    }
-
-    pub(super) fn call(&self) -> NonNull<Call> {
-        self.0
-    }
-}
-
-impl Drop for Owned {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: ours, on the call's thread; the request, whose location had this, lives.
-        unsafe {
-            Call::drop_future(self.0);
-            let call = self.0.as_ref();
-            if call.alarm.get().is_some()
-                || (*call.waiter.get()).is_some()
-                || !(*call.lent.get()).is_empty()
-            {
-                Call::leave_rest(self.0);
-            }
-            let core = (*call.slot.0.as_ptr()).core;
-            core.as_ref().arena().give(self.0.cast(), call.table.size);
-        }
-    }
 }
 
 /// What the driver is to do after a poll.
@@ -302,32 +174,6 @@ impl Call {
         matches!(unsafe { (*self.slot.0.as_ptr()).major }, Major::Close | Major::Cleanup)
     }
 
-    /// Whether a part of the future is being polled that a fork has called off.
-    pub(super) fn is_called_off(&self) -> bool {
-        self.has(mark::CALLED_OFF)
-    }
-
-    /// Until what is returned is dropped, what is polled is a part of the future that a fork has called
-    /// off; or, unless a fork around that one has, it is none.
-    ///
-    /// # Panics
-    /// When the calling thread does not poll the call.
-    pub(super) fn called_off(next: Next<'_>, off: bool) -> impl Drop {
-        struct Until<'a>(Next<'a>, bool);
-        impl Drop for Until<'_> {
-            fn drop(&mut self) {
-                if !self.1 {
-                    self.0.polled().clear(mark::CALLED_OFF);
-                }
-            }
-        }
-        let was_off = next.polled().is_called_off();
-        if off {
-            next.polled().set(mark::CALLED_OFF);
-        }
-        Until(next, was_off)
-    }
-
     /// Whether it is being polled by the calling thread.
     pub(super) fn is_polled(this: NonNull<Call>) -> bool {
         ptr::eq(POLLED.get(), this.as_ptr())
@@ -352,20 +198,6 @@ impl Call {
     pub(super) fn made_alarm(&self) -> Option<&Arc<Alarm>> {
         self.alarm.get()
     }
-
-    /// See [`Next::random`].
-    pub(super) fn random(&self) -> u64 {
-        self.core().random()
-    }
-
-    /// See [`super::Io::until_settled`].
-    pub(super) fn tell_when_settled(&self, driver: Arc<dyn Settle>) {
-        // SAFETY: the request is in hand, on its processor's thread.
-        unsafe { (*self.slot.0.as_ptr()).flags.set(flags::HOOKED) };
-        self.core().hook(self.slot, driver);
-    }
-
-    // The driver's side.
 
     /// The request has come back from below, and is in the driver's hand.
     ///
@@ -640,93 +472,6 @@ impl Call {
             }
         }
     }
-
-    // The future's side: the functions of `Next` and `Io`, during a poll.
-
-    /// Whether the request is with the drivers below, or about to be.
-    pub(super) fn is_away(&self) -> bool {
-        self.has(mark::BELOW | mark::WANTED)
-    }
-
-    /// Asks for the request to be sent below. `false`: it is there already, for somebody who has given
-    /// it up since.
-    pub(super) fn ask(&self, shift: Option<(u64, u32)>) -> bool {
-        let mut marks = self.marks.load(Ordering::Relaxed);
-        if marks & (mark::BELOW | mark::WANTED) != 0 {
-            return false;
-        }
-        marks &= !(mark::CAME_BACK | mark::MOVED | mark::LENT);
-        if let Some((offset, len)) = shift {
-            self.offset.set(offset);
-            self.len.set(len);
-            marks |= mark::MOVED;
-        }
-        self.marks.store(marks | mark::WANTED, Ordering::Relaxed);
-        true
-    }
-
-    /// The result of what was asked for, if it is there.
-    pub(super) fn answer(&self) -> Option<Outcome> {
-        self.has(mark::CAME_BACK).then(|| {
-            // SAFETY: it has come back, so it is in hand.
-            let result = unsafe { (*self.slot.0.as_ptr()).result };
-            if result.status.is_success() { Ok(result.info) } else { Err(result.status) }
-        })
-    }
-
-    /// Leaves word whom to wake, unless that is the call itself.
-    pub(super) fn watch(&self, this: NonNull<Call>, cx: &Context<'_>) {
-        if alarm::is_borrowed(cx.waker(), this) {
-            return;
-        }
-        let waker = cx.waker().clone();
-        // SAFETY: on the call's thread; nothing else is done meanwhile.
-        drop(unsafe { (*self.waiter.get()).replace(waker) });
-    }
-
-    /// Whoever asked does not want it any more.
-    pub(super) fn give_up(&self) {
-        if !self.take(mark::WANTED) && self.has(mark::BELOW) {
-            // It comes back, here or later, and the call goes on.
-            // SAFETY: on the call's thread; the request is there, for it is below.
-            unsafe { finish::cancel(self.slot) };
-        }
-    }
-
-    /// Whoever asked wants it to end early, and waits for it.
-    pub(super) fn cancel(&self) {
-        // SAFETY: on the call's thread; the request is there, below or in hand.
-        unsafe { finish::cancel(self.slot) };
-    }
-
-    /// Lends a buffer to the drivers below, for what is asked for next.
-    ///
-    /// # Safety
-    /// The request is not below. `memory` says where the buffer's bytes are, which are initialised.
-    pub(super) unsafe fn lend<B: Send + 'static>(
-        &self,
-        buffer: B,
-        memory: impl FnOnce(&mut B) -> (*mut u8, usize),
-    ) {
-        // SAFETY: not below, so that nobody has what is replaced; on the call's thread.
-        unsafe {
-            drop(mem::replace(&mut *self.lent.get(), Payload::new(buffer)));
-            let lent = (*self.lent.get()).get_mut::<B>().expect("just stored");
-            let (start, len) = memory(lent);
-            let len = u32::try_from(len).unwrap_or(u32::MAX);
-            self.memory.set(MaybeUninit::new((start, len)));
-            self.set(mark::LENT);
-        }
-    }
-
-    /// Takes the buffer back.
-    ///
-    /// # Safety
-    /// The request is not below.
-    pub(super) unsafe fn take_lent<B: 'static>(&self) -> B {
-        // SAFETY: as in `lend`.
-        unsafe { &mut *self.lent.get() }.take().expect("what was lent")
-    }
 }
 
 /// The request's call, if it has one with this driver.
@@ -743,7 +488,7 @@ pub(crate) unsafe fn tell(slot: SlotPtr) {
     // SAFETY: the caller's; the current location is the call's driver's.
     unsafe {
         let owned = (*slot.current()).scratch.get_ref::<Owned>();
-        Call::alarm(owned.expect("it waits").0).ring();
+        Call::alarm(owned.expect("it waits").call()).ring();
     }
 }
 
@@ -757,7 +502,7 @@ pub(crate) unsafe fn tell_above(slot: SlotPtr) {
     unsafe {
         for i in 0..(*slot.0.as_ptr()).cursor {
             let owned = (*slot.location(i)).scratch.get_ref::<Owned>();
-            if let Some(alarm) = owned.and_then(|owned| owned.0.as_ref().made_alarm()) {
+            if let Some(alarm) = owned.and_then(|owned| owned.call().as_ref().made_alarm()) {
                 alarm.ring();
             }
         }
