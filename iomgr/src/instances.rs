@@ -17,7 +17,7 @@ use crate::altitude::Altitude;
 use crate::driver::Driver;
 use crate::file::{Attachment, Change, ChangeError, FileHandle, FileObject};
 use crate::panics::{caught, log};
-use crate::stack::{Device, Stack};
+use crate::stack::{Device, Stack, StackError};
 use crate::status::Status;
 
 /// How many there are.
@@ -109,8 +109,9 @@ impl fmt::Debug for Opening<'_> {
 /// others stand below these, right above the bottom. What is [attached](FileObject::attach) later goes to
 /// the place that is asked for.
 ///
-/// A `setup` that panics, or a stack that is too deep with all its filters, makes opening fail with
-/// [`Status::DRIVER_INTERNAL_ERROR`] or [`Status::INVALID_PARAMETER`]; the log says more.
+/// A `setup` that panics makes opening fail with [`Status::DRIVER_INTERNAL_ERROR`], a stack that is too deep
+/// with all its filters with [`Status::INVALID_PARAMETER`], and one that a filter cannot be in
+/// ([`Driver::may_stand_on`]) with what that says; the log says more.
 ///
 /// ```
 /// # mod overlapped { pub mod driver { pub use overlapped_iomgr::{Driver, register_filter}; } }
@@ -267,9 +268,8 @@ fn ask_all(stack: Arc<Stack>, name: &str) -> Result<(Arc<Stack>, Vec<Instance>),
     let mut instances = Vec::new();
     for of in registered {
         let Some(filter) = caught(|| (of.setup)(&opening)) else {
-            log(|| {
-                tracing::error!(filter = &*of.name, file = name, "the setup of a filter panicked")
-            });
+            let filter = &*of.name;
+            log(|| tracing::error!(filter, file = name, "the setup of a filter panicked"));
             return Err(Status::DRIVER_INTERNAL_ERROR);
         };
         if let Some(filter) = filter {
@@ -294,7 +294,10 @@ fn ask_all(stack: Arc<Stack>, name: &str) -> Result<(Arc<Stack>, Vec<Instance>),
         Ok(stack) => Ok((stack, instances)),
         Err(error) => {
             log(|| tracing::error!(file = name, %error, "with filters that go on every stack"));
-            Err(Status::INVALID_PARAMETER)
+            match error {
+                StackError::Refused { status, .. } => Err(status),
+                _ => Err(Status::INVALID_PARAMETER),
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use overlapped::driver::bottom::Memory;
 use overlapped::driver::filter::{PassKind, Xor, pass};
 use overlapped::driver::text::Text;
 use overlapped::driver::{
-    Altitude, Change, ChangeError, Disposition, Driver, FileObject, Filter, Io, Irp, Lower,
+    Altitude, Change, ChangeError, Disposition, Driver, FileObject, Filter, Io, Irp, Limits, Lower,
     MAX_LOCATIONS, Major, MajorSet, Next, Opening, Place, Registration, register_filter,
 };
 use overlapped::fs::{self, OpenOptions};
@@ -82,7 +82,8 @@ fn they_stand_by_their_altitudes() {
             let mut registered: Vec<_> =
                 [2, 0, 4, 1, 3].map(|i| register(&counts[i], names[i], is_file)).into();
             let file = options.clone().open(&path).await.unwrap();
-            let expected = "385100.5 | 385100.45 | 200000 | xor | 199999.9 | 30 | file";
+            // What does for `xor` what that cannot belongs to it.
+            let expected = "385100.5 | 385100.45 | 200000 | emulate | xor | 199999.9 | 30 | file";
             assert_eq!(file.object().stack().to_string(), expected);
             let json = file.object().stack().to_json();
             assert!(
@@ -121,7 +122,7 @@ fn they_stand_by_their_altitudes() {
             until(|| counts.iter().all(|count| Arc::strong_count(count) == 1)).await;
             assert_eq!(
                 options.open(&path).await.unwrap().object().stack().to_string(),
-                "xor | file"
+                "emulate | xor | file"
             );
         });
     });
@@ -349,6 +350,24 @@ fn files_are_opened_while_filters_come_and_go() {
     });
 }
 
+/// Stands on nothing.
+struct Nowhere;
+
+impl Driver for Nowhere {
+    fn name(&self) -> &str {
+        "nowhere"
+    }
+    fn hooks(&self) -> MajorSet {
+        MajorSet::NONE
+    }
+    fn may_stand_on(&self, _: Limits) -> Result<(), Status> {
+        Err(Status::DEVICE_BUSY)
+    }
+    fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition {
+        lower.skip(irp)
+    }
+}
+
 #[test]
 fn what_cannot_be_set_up_is_not_opened() {
     alone("what_cannot_be_set_up_is_not_opened", |backend| {
@@ -360,6 +379,10 @@ fn what_cannot_be_set_up_is_not_opened() {
             let refused = status(options.clone().open(&path).await);
             assert_eq!(refused, Status::DRIVER_INTERNAL_ERROR);
             drop(panics);
+            let nowhere = register_filter("nowhere", altitude("1"), |_| Some(Arc::new(Nowhere)));
+            let nowhere = nowhere.unwrap();
+            assert_eq!(status(options.clone().open(&path).await), Status::DEVICE_BUSY);
+            drop(nowhere);
             // As many as there is room for, and one more.
             let deep = (0..MAX_LOCATIONS - 1)
                 .fold(options.clone(), |options, _| options.filter(pass(PassKind::Skip)));
