@@ -25,6 +25,7 @@ mod notice;
 mod presence;
 mod remote;
 mod settle;
+mod slots;
 mod thread;
 mod timers;
 mod turn;
@@ -34,7 +35,7 @@ use std::fmt;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 pub(crate) use drain::Retired;
@@ -51,9 +52,8 @@ use crate::driver_counts;
 use crate::file::FileObject;
 use crate::filter::Arena;
 use crate::hal::{self, Hal, Op, Token, Wait};
-use crate::irp::finish;
 use crate::irp::slab::Slab;
-use crate::irp::slot::{Route, SlotPtr, flags};
+use crate::irp::slot::SlotPtr;
 use crate::major::Major;
 use crate::panics::log;
 use crate::status::Status;
@@ -366,46 +366,6 @@ impl Core {
         if self.stopping.get() { Err(Status::SHUTDOWN_IN_PROGRESS) } else { Ok(()) }
     }
 
-    #[inline]
-    pub(crate) fn alloc_slot(&self, depth: usize) -> Option<SlotPtr> {
-        let slot = self.slab.borrow_mut().alloc(depth, self.this.get())?;
-        // SAFETY: just allocated, ours.
-        unsafe {
-            (*slot.0.as_ptr()).issued = self.now.get();
-            (*slot.0.as_ptr()).children = 0;
-            (*slot.0.as_ptr()).filled = 0;
-        }
-        Some(slot)
-    }
-
-    /// # Safety
-    /// As [`Slab::free`].
-    #[inline]
-    pub(crate) unsafe fn free_slot(&self, slot: SlotPtr) {
-        // SAFETY: the caller's.
-        unsafe { self.slab.borrow_mut().free(slot) };
-    }
-
-    /// Whether the slot still is the request of that generation.
-    pub(crate) fn is_live(&self, slot: SlotPtr, generation: u32) -> bool {
-        // SAFETY: slots are readable as long as the core lives; owner's thread.
-        unsafe {
-            let header = slot.0.as_ptr();
-            (*header).generation == generation && (*header).flags.has(flags::LIVE)
-        }
-    }
-
-    pub(crate) fn live_slots(&self) -> Vec<SlotPtr> {
-        let mut all = Vec::new();
-        self.slab.borrow().for_each_live(|slot| all.push(slot));
-        all
-    }
-
-    /// Requests in use, finished ones whose requester has not looked included.
-    pub(crate) fn live(&self) -> usize {
-        self.slab.borrow().live()
-    }
-
     /// # Safety
     /// As [`Hal::submit`].
     #[inline]
@@ -447,46 +407,6 @@ impl Core {
         }
     }
 
-    /// Cancels every request on the file.
-    pub(crate) fn cancel_file(&self, id: u64) {
-        // SAFETY: `cancel_where` asks for live slots, on this thread.
-        self.cancel_where(|slot| unsafe {
-            slot.file_id() == Some(id) && !matches!(slot.major(), Major::Close | Major::Cleanup)
-        });
-    }
-
-    /// Whether a request on the file is not done.
-    pub(crate) fn has_requests_on(&self, id: u64) -> bool {
-        // SAFETY: owner's thread; live slots.
-        self.live_slots().into_iter().any(|slot| unsafe {
-            (*slot.0.as_ptr()).phase != crate::irp::slot::Phase::Final && slot.file_id() == Some(id)
-        })
-    }
-
-    /// Takes the hardware's requests of that major on the file back.
-    pub(crate) fn interrupt_file(&self, id: u64, major: Major) {
-        for slot in self.live_slots() {
-            // SAFETY: owner's thread; live slots.
-            unsafe {
-                if slot.file_id() == Some(id) && slot.major() == major {
-                    finish::interrupt(slot);
-                }
-            }
-        }
-    }
-
-    pub(crate) fn cancel_where(&self, wanted: impl Fn(SlotPtr) -> bool) {
-        for slot in self.live_slots() {
-            // SAFETY: owner's thread. A cancel may free other slots of the list, so each is checked
-            // for being live; their memory stays.
-            unsafe {
-                if (*slot.0.as_ptr()).flags.has(flags::LIVE) && wanted(slot) {
-                    finish::cancel(slot);
-                }
-            }
-        }
-    }
-
     #[inline]
     pub(crate) fn count(&self, major: Major, status: Status) {
         self.counters.count(major, status);
@@ -511,39 +431,6 @@ impl Core {
 
     pub(crate) fn now(&self) -> u64 {
         self.now.get()
-    }
-
-    /// A requester lets go of a slot whose processor is gone.
-    ///
-    /// # Safety
-    /// The slot is `DONE`, its mail was refused, and the caller was its requester.
-    pub(crate) unsafe fn free_orphan(slot: SlotPtr) {
-        // SAFETY: the orphan count keeps the core until we subtract; the slot is ours alone.
-        unsafe {
-            let header = &mut *slot.0.as_ptr();
-            header.payload = crate::buf::Payload::empty();
-            drop(slot.set_companion(None));
-            header.parking = None;
-            header.route = Route::None;
-            header.tell = None;
-            crate::scope::reaped(slot);
-            if let Some(file) = header.file.take() {
-                // If it was local, it has been adopted out.
-                crate::file::leave(file, false, false);
-            }
-            let core = header.core;
-            Core::drop_orphans(core, 1);
-        }
-    }
-
-    unsafe fn drop_orphans(core: NonNull<Core>, n: usize) {
-        // SAFETY: the caller owns `n` of the references.
-        unsafe {
-            if core.as_ref().orphans.fetch_sub(n, Ordering::AcqRel) == n {
-                core.as_ref().slab.borrow_mut().forget_live();
-                drop(Box::from_raw(core.as_ptr()));
-            }
-        }
     }
 }
 
