@@ -659,8 +659,8 @@ fn clients_that_vanish() {
 
 #[test]
 fn a_client_that_takes_no_replies() {
-    let server = Server::start("probe(id=10) | memory(size=40M)");
-    let reads = || probe(10).reads.load(SeqCst);
+    let server = Server::start("probe(id=12) | memory(size=40M)");
+    let reads = || probe(12).reads.load(SeqCst);
     let mut client = server.client();
     for cookie in 0..64 {
         client.send(READ, 0, cookie, 1 << 20, 1 << 20);

@@ -428,7 +428,7 @@ fn a_filter_sees_every_operation_once() {
             (Major::SetInformation, minor::LINK, "None to d".into()),
         ];
         assert_eq!(seen, expected);
-        assert_eq!(file.object().stack().to_string(), "xor | watch | file");
+        assert_eq!(file.object().stack().to_string(), "emulate | xor | watch | file");
     });
 }
 

@@ -79,15 +79,6 @@ impl Shared {
         inner.packets.len() + self.inbox.len()
     }
 
-    /// Takes in what has come, if the queue is empty and something seems to have: who looks at an empty
-    /// port again and again is not in the way of those who post.
-    #[inline]
-    fn refill(&self, inner: &mut Inner) {
-        if inner.packets.is_empty() && self.inbox.seems_filled() {
-            self.drain(inner);
-        }
-    }
-
     /// Takes in what has come.
     #[inline]
     fn drain(&self, inner: &mut Inner) {
@@ -109,15 +100,20 @@ impl Shared {
     /// The oldest packet.
     #[inline]
     fn pop(&self, inner: &mut Inner) -> Option<Packet> {
-        self.refill(inner);
+        if inner.packets.is_empty() {
+            self.drain(inner);
+        }
         inner.pop()
     }
 
-    /// Takes the oldest packet, for a thread of a port that does not count them.
+    /// Takes the oldest packet, for a thread of a port that does not count them. `None`: there seems to be
+    /// none; who looks here is not in the way of those who post.
     #[inline]
     pub(super) fn take_one(&self) -> Option<Packet> {
         let mut inner = self.lock();
-        self.refill(&mut inner);
+        if inner.packets.is_empty() && self.inbox.seems_filled() {
+            self.drain(&mut inner);
+        }
         let Inner { packets, spare, .. } = &mut *inner;
         let entry = packets.pop(spare)?;
         self.show(&inner);
