@@ -98,6 +98,7 @@ impl<T: fmt::Debug + Send + Sync> fmt::Debug for PerCore<T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::cell::Cell;
+    use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
     use std::thread;
 
@@ -150,5 +151,24 @@ mod tests {
         assert_eq!(ALIVE.load(Relaxed), 2);
         drop(values);
         assert_eq!(ALIVE.load(Relaxed), 0);
+    }
+
+    /// Whoever has looked at a value goes on with it.
+    #[test]
+    fn a_value_that_is_made_while_another_is() {
+        static VALUES: LazyLock<PerCore<Nested>> = LazyLock::new(PerCore::new);
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        struct Nested(usize);
+        impl Default for Nested {
+            fn default() -> Nested {
+                let number = MADE.fetch_add(1, Relaxed);
+                if number == 0 {
+                    VALUES.with(|inner| assert_eq!(inner.0, 1));
+                }
+                Nested(number)
+            }
+        }
+        VALUES.with(|value| assert_eq!(value.0, 1, "the one that was there first"));
+        assert_eq!(VALUES.iter().map(|value| value.0).collect::<Vec<_>>(), [1]);
     }
 }

@@ -535,3 +535,42 @@ fn skip_after_changing_the_next_location() {
     drop(file);
     h.finish();
 }
+
+/// I-9: what a driver had lent is back when it skips; the driver below, which has its location then, keeps
+/// a value of its own there.
+#[test]
+fn skip_after_lending() {
+    let h = Harness::new();
+    let parked: Arc<Mutex<Option<Held>>> = Arc::default();
+    let keep = parked.clone();
+    let passes = AtomicUsize::new(0);
+    let lends = Filter::new("lends", move |mut irp, lower| {
+        if passes.fetch_add(1, SeqCst) > 0 {
+            return lower.skip(irp);
+        }
+        irp.next().lend_mut(vec![0; 4]);
+        lower.forward(irp, On::ALL)
+    })
+    .completed(move |irp| {
+        let (held, completion) = irp.reclaim();
+        *keep.lock().unwrap() = Some(held);
+        completion
+    });
+    let keeps = Filter::new("keeps", |mut irp, lower| {
+        irp.next().set_len(3);
+        irp.set_scratch(5usize);
+        lower.forward(irp, On::ALL)
+    })
+    .completed(|mut irp| {
+        assert_eq!((irp.scratch(), irp.info()), (Some(&5usize), 3));
+        irp.set_result(Status::SUCCESS, 2);
+        irp.proceed()
+    });
+    let file = open(&stack(vec![lends, keeps], Bottom::default()), FD);
+    let mut request = read(&file, 4, 8);
+    assert!(poll(&mut request).is_pending());
+    parked.lock().unwrap().take().expect("reclaimed").redispatch();
+    assert_eq!(h.block_on(request).unwrap(), (2, pattern(8, 2)));
+    drop(file);
+    h.finish();
+}
