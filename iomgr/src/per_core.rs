@@ -53,6 +53,13 @@ use thread_local::ThreadLocal;
 /// lost. They go with the container.
 pub struct PerCore<T: Send>(ThreadLocal<Own<T>>);
 
+/// Has the calling thread keep its values until what is made for it from now on is gone: a thread's locals
+/// are dropped the last one first, and its number, by which it finds its values, is one of them.
+pub(crate) fn hold() {
+    static HELD: ThreadLocal<()> = ThreadLocal::new();
+    HELD.get_or_default();
+}
+
 /// Alone on its cache lines; and on the neighbours that the processor fetches with them.
 #[derive(Default)]
 #[repr(align(128))]
@@ -66,6 +73,10 @@ impl<T: Send> PerCore<T> {
 
     /// Calls `work` with the calling thread's value; made by `T::default()` if there is none. It runs on
     /// this thread to its end, so that nobody else is in such a call with this value.
+    ///
+    /// # Panics
+    /// In the drop of a thread local, when the thread's values are its own no more; requests that end with
+    /// their thread find them still.
     #[inline]
     pub fn with<R>(&self, work: impl FnOnce(&T) -> R) -> R
     where
