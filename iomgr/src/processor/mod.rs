@@ -56,6 +56,7 @@ use crate::irp::slab::Slab;
 use crate::irp::slot::SlotPtr;
 use crate::major::Major;
 use crate::panics::log;
+use crate::per_core;
 use crate::status::Status;
 use crate::wheel::Wheel;
 use drain::Drain;
@@ -521,6 +522,8 @@ impl Processor {
                 "this thread already drives a processor (is this inside a runtime?)",
             ));
         }
+        // The last requests pass drivers too; the processor may go with the thread.
+        per_core::hold();
         let hal = hal()?;
         let seed = hal.seed();
         let gated = driven == Driven::Thread;

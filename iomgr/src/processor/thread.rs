@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 use super::{Driven, Processor, bequest};
 use crate::hal::Hal;
 use crate::panics::log;
-use crate::per_core;
 use crate::status::Status;
 
 type Factory = fn() -> io::Result<Box<dyn Hal>>;
@@ -54,8 +53,6 @@ pub(super) fn create() -> Result<(), Status> {
         log(|| tracing::error!(%error, "this thread cannot do I/O"));
         Status::from(&error)
     })?;
-    // The last requests pass drivers too.
-    per_core::hold();
     OWN.try_with(|own| own.borrow_mut().0 = Some(processor)).map_err(|_| {
         // The thread is ending: the processor was dropped with the closure.
         Status::SHUTDOWN_IN_PROGRESS
