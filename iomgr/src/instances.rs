@@ -46,7 +46,7 @@ pub(crate) struct Instances(Mutex<Files>);
 
 #[derive(Default)]
 struct Files {
-    /// No more of them.
+    /// What is entered from now on is to lose it at once.
     over: bool,
     list: HashMap<u64, (Listed, Weak<Device>)>,
 }
@@ -308,14 +308,11 @@ pub(crate) fn list(file: &FileHandle, instances: Vec<Instance>) {
     for Instance { of, device } in instances {
         let over = {
             let mut files = of.instances.files();
-            if !files.over {
-                let entry = (Listed(file.address()), Arc::downgrade(&device));
-                files.list.insert(file.id(), entry);
-            }
+            files.list.insert(file.id(), (Listed(file.address()), Arc::downgrade(&device)));
             files.over
         };
         if over {
-            // Those that are to lose it have been looked for already.
+            // Those that are to lose it have been looked for already. If it refuses, the next call finds it.
             _ = file.take_off(&Attachment::of(device));
         }
     }

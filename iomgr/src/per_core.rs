@@ -53,6 +53,13 @@ use thread_local::ThreadLocal;
 /// lost. They go with the container.
 pub struct PerCore<T: Send>(ThreadLocal<Own<T>>);
 
+/// Has the calling thread keep its values until what is made for it from now on is gone: a thread's locals
+/// are dropped the last one first, and its number, by which it finds its values, is one of them.
+pub(crate) fn hold() {
+    static HELD: ThreadLocal<()> = ThreadLocal::new();
+    HELD.get_or_default();
+}
+
 /// Alone on its cache lines; and on the neighbours that the processor fetches with them.
 #[derive(Default)]
 #[repr(align(128))]
@@ -66,6 +73,10 @@ impl<T: Send> PerCore<T> {
 
     /// Calls `work` with the calling thread's value; made by `T::default()` if there is none. It runs on
     /// this thread to its end, so that nobody else is in such a call with this value.
+    ///
+    /// # Panics
+    /// In the drop of a thread local, when the thread's values are its own no more; requests that end with
+    /// their thread find them still.
     #[inline]
     pub fn with<R>(&self, work: impl FnOnce(&T) -> R) -> R
     where
@@ -98,6 +109,7 @@ impl<T: fmt::Debug + Send + Sync> fmt::Debug for PerCore<T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::cell::Cell;
+    use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
     use std::thread;
 
@@ -150,5 +162,24 @@ mod tests {
         assert_eq!(ALIVE.load(Relaxed), 2);
         drop(values);
         assert_eq!(ALIVE.load(Relaxed), 0);
+    }
+
+    /// Whoever has looked at a value goes on with it.
+    #[test]
+    fn a_value_that_is_made_while_another_is() {
+        static VALUES: LazyLock<PerCore<Nested>> = LazyLock::new(PerCore::new);
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        struct Nested(usize);
+        impl Default for Nested {
+            fn default() -> Nested {
+                let number = MADE.fetch_add(1, Relaxed);
+                if number == 0 {
+                    VALUES.with(|inner| assert_eq!(inner.0, 1));
+                }
+                Nested(number)
+            }
+        }
+        VALUES.with(|value| assert_eq!(value.0, 1, "the one that was there first"));
+        assert_eq!(VALUES.iter().map(|value| value.0).collect::<Vec<_>>(), [1]);
     }
 }

@@ -6,7 +6,9 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use overlapped_iomgr::{
     CancelSafeQueue, Class, CompletionPort, Driver, Held, Major, On, Part, Stack, StackError,
@@ -332,6 +334,67 @@ fn completes_the_last_request_of_a_file_inside_its_own_dispatch() {
     h.finish();
 }
 
+/// As above, when the file's home is another processor, which frees it meanwhile.
+#[test]
+fn completes_the_last_request_of_a_file_of_another_processor() {
+    struct Guard(Arc<AtomicBool>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.store(true, SeqCst);
+        }
+    }
+    let home = Harness::new();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let guard = Guard(dropped.clone());
+    let early = Arc::new(AtomicBool::new(true));
+    let see = early.clone();
+    let parked: Arc<Mutex<Option<Held>>> = Arc::default();
+    let (completed, is_completed) = mpsc::channel();
+    let (turned, has_turned) = mpsc::channel::<()>();
+    let (keep, passes) = (parked.clone(), AtomicUsize::new(0));
+    let signals = Mutex::new((completed, has_turned));
+    let hold = Filter::new("hold", move |irp, _| {
+        let (held, disposition) = irp.hold();
+        if passes.fetch_add(1, SeqCst) == 0 {
+            *keep.lock().unwrap() = Some(held);
+            return disposition;
+        }
+        // All that is needed afterwards: if the driver goes, so does what it has.
+        let (is_gone, early) = (guard.0.clone(), see.clone());
+        let has_turned = {
+            let mut signals = signals.lock().unwrap();
+            held.complete(Status::SUCCESS, 0);
+            signals.0.send(()).unwrap();
+            std::mem::replace(&mut signals.1, mpsc::channel().1)
+        };
+        has_turned.recv().unwrap();
+        early.store(is_gone.load(SeqCst), SeqCst);
+        disposition
+    })
+    .hooks(&[Major::Read]);
+    let file = open(&stack(vec![hold], Bottom::default()), FD);
+    let (sim, theirs) = (home.sim.clone(), file.clone());
+    let other = thread::spawn(move || {
+        let there = Harness::with(&sim);
+        let port = CompletionPort::new();
+        read(&theirs, 4, 0).post(&port, 1).unwrap();
+        drop(theirs);
+        parked.lock().unwrap().take().unwrap().redispatch();
+        assert_eq!(port.depth(), 1);
+        drop(port);
+        there.turns(2);
+        assert_eq!(there.processor.shutdown(Duration::ZERO).leaked, 0);
+    });
+    drop(file);
+    home.until("the request is completed", || is_completed.try_recv().is_ok());
+    home.turns(10);
+    turned.send(()).unwrap();
+    other.join().unwrap();
+    assert!(!early.load(SeqCst), "the driver is dropped while it runs");
+    home.until("with the file goes the driver", || dropped.load(SeqCst));
+    home.finish();
+}
+
 /// park, remove, then each way on from a `Held`.
 #[test]
 fn park_then_every_way_on() {
@@ -532,6 +595,45 @@ fn skip_after_changing_the_next_location() {
     let file = open(&stack(vec![shift], Bottom::default()), FD);
     assert_eq!(now(&mut read(&file, 4, 0)).unwrap(), (2, pattern(9, 2)));
     assert_eq!(up.load(SeqCst), 0);
+    drop(file);
+    h.finish();
+}
+
+/// I-9: what a driver had lent is back when it skips; the driver below, which has its location then, keeps
+/// a value of its own there.
+#[test]
+fn skip_after_lending() {
+    let h = Harness::new();
+    let parked: Arc<Mutex<Option<Held>>> = Arc::default();
+    let keep = parked.clone();
+    let passes = AtomicUsize::new(0);
+    let lends = Filter::new("lends", move |mut irp, lower| {
+        if passes.fetch_add(1, SeqCst) > 0 {
+            return lower.skip(irp);
+        }
+        irp.next().lend_mut(vec![0; 4]);
+        lower.forward(irp, On::ALL)
+    })
+    .completed(move |irp| {
+        let (held, completion) = irp.reclaim();
+        *keep.lock().unwrap() = Some(held);
+        completion
+    });
+    let keeps = Filter::new("keeps", |mut irp, lower| {
+        irp.next().set_len(3);
+        irp.set_scratch(5usize);
+        lower.forward(irp, On::ALL)
+    })
+    .completed(|mut irp| {
+        assert_eq!((irp.scratch(), irp.info()), (Some(&5usize), 3));
+        irp.set_result(Status::SUCCESS, 2);
+        irp.proceed()
+    });
+    let file = open(&stack(vec![lends, keeps], Bottom::default()), FD);
+    let mut request = read(&file, 4, 8);
+    assert!(poll(&mut request).is_pending());
+    parked.lock().unwrap().take().expect("reclaimed").redispatch();
+    assert_eq!(h.block_on(request).unwrap(), (2, pattern(8, 2)));
     drop(file);
     h.finish();
 }

@@ -286,6 +286,38 @@ fn taken_off_while_a_file_is_opened() {
     });
 }
 
+/// A file that is being opened when the filter is taken off everything, and refuses to be rid of it, is
+/// found by the next call as any other.
+#[test]
+fn a_file_that_is_opened_meanwhile_may_refuse_too() {
+    alone("a_file_that_is_opened_meanwhile_may_refuse_too", |backend| {
+        local(backend).block_on(async {
+            let dir = Dir::new();
+            let path = dir.file("f", "text");
+            let count = Count::new("count");
+            count.stays.store(true, Ordering::Relaxed);
+            let registration = Arc::<OnceLock<Registration>>::default();
+            let (mine, filter) = (registration.clone(), count.clone());
+            let registered = register_filter("count", altitude("1"), move |_| {
+                assert!(mine.get().expect("registered").detach().is_empty());
+                Some(filter.clone())
+            });
+            registration.set(registered.unwrap()).unwrap();
+            let registration = registration.get().unwrap();
+            let file = OpenOptions::new().read(true).open(&path).await.unwrap();
+            assert_eq!(file.object().stack().to_string(), "count | file");
+            let refused = registration.detach();
+            assert!(matches!(refused[..], [Err(ChangeError::Refused { .. })]), "{refused:?}");
+            count.stays.store(false, Ordering::Relaxed);
+            for change in registration.detach() {
+                change.unwrap().await;
+            }
+            assert_eq!(file.object().stack().to_string(), "file");
+            assert!(registration.detach().is_empty(), "none is left");
+        });
+    });
+}
+
 /// Files are opened, used and closed by several threads while filters come and go: each file has all of
 /// a filter or nothing of it, and in the end nobody has any.
 #[test]

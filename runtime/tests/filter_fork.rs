@@ -515,7 +515,7 @@ async fn split(size: usize, at_once: usize, fails: Option<(u64, Outcome)>) -> Sp
 #[test]
 fn a_request_in_pieces() {
     both(async |_| {
-        for at_once in [0, 1, 3, 100] {
+        for at_once in [0, 1, 3, 100, usize::MAX] {
             let split = split(7, at_once, None).await;
             let (n, bytes) = split.file.read_at(vec![0; 100], 5).await.unwrap();
             assert!(n == 100 && bytes == pattern(1000)[5..105]);

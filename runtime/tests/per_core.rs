@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +11,8 @@ use overlapped::driver::{
     Disposition, Driver, Filter, Io, Irp, Lower, Major, MajorSet, Next, PerCore,
 };
 use overlapped::fs::OpenOptions;
-use support::{Dir, pattern, workers};
+use overlapped::net::{TcpStream, stack_of};
+use support::{Dir, alone, pattern, poll_once, workers};
 
 #[derive(Default)]
 struct Counts(PerCore<AtomicU64>);
@@ -86,5 +88,24 @@ fn both_levels_count_without_a_lock() {
             reader.await.unwrap();
         }
         assert_eq!((one.total(), two.total()), (3600, 7200));
+    });
+}
+
+/// the requests of a thread that ends pass its filters as any others.
+#[test]
+fn a_thread_that_ends_has_its_own_to_the_last() {
+    alone("a_thread_that_ends_has_its_own_to_the_last", |_| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let counts = Arc::new(Counts::default());
+        let stack = stack_of([Level2(counts.clone()).into_driver()]).unwrap();
+        let of_stream = stack.clone();
+        let thread = std::thread::spawn(move || {
+            let stream = TcpStream::from_std_with(theirs, of_stream).unwrap();
+            assert!(poll_once(&mut stream.read(vec![0; 9])).is_pending());
+        });
+        thread.join().unwrap();
+        assert_eq!(counts.total(), 2);
+        assert!(stack.devices().all(|device| device.bugs() == 0));
     });
 }

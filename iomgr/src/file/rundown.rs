@@ -241,9 +241,10 @@ unsafe fn close_without_home(file: NonNull<FileObject>) {
     unsafe {
         let object = file.as_ref();
         if object.is_open() {
-            // The driver may make handles of its own.
+            // The driver may make handles of its own; and who finds the file in a list of filters
+            // (`instances`) has one as long as this is there, and may change the stack.
             object.count.add_handle();
-            object.stack_here().bottom().driver().close_now(object);
+            object.stack().bottom().driver().close_now(object);
             if !object.count.give_up_alone(Kind::Handle, || ()) {
                 return;
             }

@@ -89,8 +89,10 @@ impl Next<'_> {
             return Err(Status::NOT_SUPPORTED);
         }
         let follow = offset == CURRENT || major == Major::Write && io.file().appends();
-        let room = if follow { 1 } else { at_once.max(1) };
         let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
+        // Room is taken for no more than there are, of a byte each.
+        let there_are = pieces.size_hint().1.unwrap_or(usize::MAX).min(io.len());
+        let room = if follow { 1 } else { at_once.min(there_are).max(1) };
         let row = Row { start: 0, next: None, end: usize::MAX, status: Status::SUCCESS };
         let mut split =
             Split { next: self, io, pieces, room, sent: Children::with_room(room), row };

@@ -160,6 +160,8 @@ pub(crate) unsafe fn prepare_next(slot: SlotPtr) {
     unsafe {
         if !(*slot.0.as_ptr()).flags.has(flags::NEXT_READY) {
             (*slot.0.as_ptr()).flags.set(flags::NEXT_READY);
+            // What was lent for an earlier pass, perhaps by a driver that skipped since, is back.
+            (*slot.current()).control &= !control::LENT;
             copy_to_next(slot);
         }
     }

@@ -399,7 +399,11 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
         (*header).stack = None;
         if let Some(file) = (*header).file.take() {
             let local = (*header).flags.has(flags::LOCAL_USE) && core(slot).counts_locally.get();
-            crate::file::leave(file, local, (*header).flags.has(flags::CANCEL));
+            if local {
+                crate::file::leave(file, true, (*header).flags.has(flags::CANCEL));
+            } else {
+                core(slot).leave_foreign(file);
+            }
         }
     }
 }

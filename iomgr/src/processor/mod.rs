@@ -49,13 +49,14 @@ use crate::census::LiveRequest;
 use crate::clock;
 use crate::counters::{Counters, IrpCounts};
 use crate::driver_counts;
-use crate::file::FileObject;
+use crate::file::{self, FileObject};
 use crate::filter::Arena;
 use crate::hal::{self, Hal, Op, Token, Wait};
 use crate::irp::slab::Slab;
 use crate::irp::slot::SlotPtr;
 use crate::major::Major;
 use crate::panics::log;
+use crate::per_core;
 use crate::status::Status;
 use crate::wheel::Wheel;
 use drain::Drain;
@@ -110,6 +111,8 @@ pub(crate) struct Core {
     /// Files that are closed while a driver of their stack may still be running; see [`Frame`].
     #[expect(clippy::vec_box, reason = "frames on the stack still have their addresses")]
     graves: RefCell<Vec<Box<FileObject>>>,
+    /// Files of other homes that requests have left meanwhile.
+    left: RefCell<Vec<NonNull<FileObject>>>,
     /// Requests count as local on files; not any more once the teardown has begun to end it.
     pub(crate) counts_locally: Cell<bool>,
     /// Nesting of calls into the processor, and loops that borrow it: it is not torn down before the
@@ -350,10 +353,26 @@ impl Core {
         });
     }
 
-    /// Frees what [`Core::free_file`] was given, unless a driver may be running.
+    /// Counts a request off its file, as soon as no driver of its stack can be running on this thread: the
+    /// home, which is elsewhere, does not see that when it frees the file.
+    ///
+    /// # Safety
+    /// As [`file::leave`], of a request that is not local.
+    pub(crate) unsafe fn leave_foreign(&self, file: NonNull<FileObject>) {
+        self.left.borrow_mut().push(file);
+        self.bury();
+    }
+
+    /// Frees what [`Core::free_file`] was given, and leaves what [`Core::leave_foreign`] was, unless a driver
+    /// may be running.
     pub(crate) fn bury(&self) {
         if self.frames.get() > 0 || self.depth.get() > 0 {
             return;
+        }
+        loop {
+            let Some(file) = self.left.borrow_mut().pop() else { break };
+            // SAFETY: the reference came with it.
+            unsafe { file::leave(file, false, false) };
         }
         // One by one, outside the borrow: dropping one runs code of drivers, which may close files.
         loop {
@@ -503,6 +522,8 @@ impl Processor {
                 "this thread already drives a processor (is this inside a runtime?)",
             ));
         }
+        // The last requests pass drivers too; the processor may go with the thread.
+        per_core::hold();
         let hal = hal()?;
         let seed = hal.seed();
         let gated = driven == Driven::Thread;
@@ -525,6 +546,7 @@ impl Processor {
             depth: Cell::new(0),
             frames: Cell::new(0),
             graves: RefCell::default(),
+            left: RefCell::default(),
             counts_locally: Cell::new(true),
             busy: Cell::new(0),
             due: Cell::new(false),
