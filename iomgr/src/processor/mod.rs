@@ -363,17 +363,22 @@ impl Core {
         self.bury();
     }
 
+    /// Leaves what [`Core::leave_foreign`] was given. No driver may be running.
+    fn leave_files(&self) {
+        loop {
+            let Some(file) = self.left.borrow_mut().pop() else { return };
+            // SAFETY: the reference came with it.
+            unsafe { file::leave(file, false, false) };
+        }
+    }
+
     /// Frees what [`Core::free_file`] was given, and leaves what [`Core::leave_foreign`] was, unless a driver
     /// may be running.
     pub(crate) fn bury(&self) {
         if self.frames.get() > 0 || self.depth.get() > 0 {
             return;
         }
-        loop {
-            let Some(file) = self.left.borrow_mut().pop() else { break };
-            // SAFETY: the reference came with it.
-            unsafe { file::leave(file, false, false) };
-        }
+        self.leave_files();
         // One by one, outside the borrow: dropping one runs code of drivers, which may close files.
         loop {
             let Some(file) = self.graves.borrow_mut().pop() else { return };

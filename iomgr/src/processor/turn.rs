@@ -81,9 +81,12 @@ impl Core {
         let _inside = Inside::enter(self, own);
         self.inline_left.set(super::INLINE_BUDGET);
         self.remote.read(self, false);
-        if self.due.get() && self.frames.get() == 0 && self.busy.get() <= own {
-            // Somebody may be waiting for what the mail has asked for, while this sleeps.
-            self.report_drains();
+        if self.frames.get() == 0 && self.busy.get() <= own {
+            // Somebody may be waiting for what the mail has asked for, or ended, while this sleeps.
+            self.leave_files();
+            if self.due.get() {
+                self.report_drains();
+            }
         }
 
         let wait = self.bounded_by_timers(wait);
