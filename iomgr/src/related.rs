@@ -42,6 +42,6 @@ impl fmt::Debug for RelatedFile {
 impl Drop for RelatedFile {
     fn drop(&mut self) {
         // SAFETY: counted as of another processor, which may be given up on any thread.
-        unsafe { file::leave(self.0, false, false) };
+        unsafe { file::leave_foreign(self.0) };
     }
 }

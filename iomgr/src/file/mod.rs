@@ -15,7 +15,7 @@ mod opens;
 mod rundown;
 
 pub use rundown::FileHandle;
-pub(crate) use rundown::{adopt_out, enter, enter_foreign, leave, note_asked};
+pub(crate) use rundown::{adopt_out, enter, enter_foreign, leave_foreign, leave_local, note_asked};
 
 use std::any::Any;
 use std::cell::Cell;

@@ -266,7 +266,7 @@ unsafe fn free(file: NonNull<FileObject>) {
     }
 }
 
-/// Counts a new request on the file. The result goes to [`leave`].
+/// Counts a new request on the file. The result goes to [`leave_local`] or [`leave_foreign`].
 #[inline]
 pub(crate) fn enter(file: &FileObject, core: &Core) -> bool {
     let local = file.home.is(core);
@@ -294,25 +294,35 @@ pub(crate) unsafe fn note_asked(file: NonNull<FileObject>) {
     asked.set(asked.get() + 1);
 }
 
-/// Counts a request off. `asked`: [`note_asked`] was called for it.
+/// Counts a request of the home off. `asked`: [`note_asked`] was called for it.
 ///
 /// # Safety
-/// It was counted by [`enter`] with the given result, on this thread; or, not local, by
-/// [`enter_foreign`].
+/// [`enter`] has counted it as local, on this thread.
 #[inline]
-pub(crate) unsafe fn leave(file: NonNull<FileObject>, local: bool, asked: bool) {
+pub(crate) unsafe fn leave_local(file: NonNull<FileObject>, asked: bool) {
     // SAFETY: the count keeps the file until it is taken off; see `arrive`.
     unsafe {
         let object = file.as_ref();
-        if local {
-            object.count.drop_local();
-            if asked {
-                object.asked.set(object.asked.get() - 1);
-            }
-            if object.ending.get() != Ending::Open {
-                maybe_close(file);
-            }
-        } else if !object.count.drop_foreign() {
+        object.count.drop_local();
+        if asked {
+            object.asked.set(object.asked.get() - 1);
+        }
+        if object.ending.get() != Ending::Open {
+            maybe_close(file);
+        }
+    }
+}
+
+/// Counts a request off that is not local.
+///
+/// # Safety
+/// [`enter`] has counted it, and not as local, or [`enter_foreign`] has; or the home has gone meanwhile
+/// ([`adopt_out`]).
+#[inline]
+pub(crate) unsafe fn leave_foreign(file: NonNull<FileObject>) {
+    // SAFETY: as in `leave_local`.
+    unsafe {
+        if !file.as_ref().count.drop_foreign() {
             send_home(file, Kind::Foreign);
         }
     }

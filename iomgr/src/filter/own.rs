@@ -39,7 +39,8 @@ impl WritePart {
 
 type Back = (Result<usize, Status>, AlignedBuf);
 
-fn result(done: &Done<'_>, n: usize) -> Result<usize, Status> {
+/// What became of a request, of which so many bytes have come: its failure, if it is one.
+pub(super) fn result(done: &Done<'_>, n: usize) -> Result<usize, Status> {
     let status = done.status();
     if status.is_error() { Err(status) } else { Ok(n) }
 }

@@ -10,6 +10,7 @@ use super::call::Call;
 use super::children::Children;
 use super::io::{Io, Shared, SharedMut};
 use super::next::{Below, Next};
+use super::own;
 use crate::major::{Major, minor};
 use crate::request::{Done, Operation, Setup};
 use crate::serial::CURRENT;
@@ -257,7 +258,7 @@ impl Operation for Piece {
     }
 
     fn finish(done: &mut Done<'_>) -> Self::Output {
-        if done.status().is_error() { Err(done.status()) } else { Ok(done.info()) }
+        own::result(done, done.info())
     }
 
     fn refuse(self, status: Status) -> Self::Output {

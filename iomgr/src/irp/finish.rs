@@ -400,7 +400,7 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
         if let Some(file) = (*header).file.take() {
             let local = (*header).flags.has(flags::LOCAL_USE) && core(slot).counts_locally.get();
             if local {
-                crate::file::leave(file, true, (*header).flags.has(flags::CANCEL));
+                crate::file::leave_local(file, (*header).flags.has(flags::CANCEL));
             } else {
                 core(slot).leave_foreign(file);
             }

@@ -357,10 +357,21 @@ impl Core {
     /// home, which is elsewhere, does not see that when it frees the file.
     ///
     /// # Safety
-    /// As [`file::leave`], of a request that is not local.
+    /// As [`file::leave_foreign`].
+    #[inline]
     pub(crate) unsafe fn leave_foreign(&self, file: NonNull<FileObject>) {
-        self.left.borrow_mut().push(file);
-        self.bury();
+        if self.may_run_drivers() {
+            self.left.borrow_mut().push(file);
+        } else {
+            // SAFETY: the caller's.
+            unsafe { file::leave_foreign(file) };
+        }
+    }
+
+    /// Whether code of drivers may be on the stack whose file nobody there keeps.
+    #[inline]
+    fn may_run_drivers(&self) -> bool {
+        self.frames.get() > 0 || self.depth.get() > 0
     }
 
     /// Leaves what [`Core::leave_foreign`] was given. No driver may be running.
@@ -368,14 +379,14 @@ impl Core {
         loop {
             let Some(file) = self.left.borrow_mut().pop() else { return };
             // SAFETY: the reference came with it.
-            unsafe { file::leave(file, false, false) };
+            unsafe { file::leave_foreign(file) };
         }
     }
 
     /// Frees what [`Core::free_file`] was given, and leaves what [`Core::leave_foreign`] was, unless a driver
     /// may be running.
     pub(crate) fn bury(&self) {
-        if self.frames.get() > 0 || self.depth.get() > 0 {
+        if self.may_run_drivers() {
             return;
         }
         self.leave_files();

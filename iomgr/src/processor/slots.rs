@@ -106,7 +106,7 @@ impl Core {
             crate::scope::reaped(slot);
             if let Some(file) = header.file.take() {
                 // If it was local, it has been adopted out.
-                crate::file::leave(file, false, false);
+                crate::file::leave_foreign(file);
             }
             let core = header.core;
             Core::drop_orphans(core, 1);

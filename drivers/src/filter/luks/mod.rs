@@ -409,7 +409,8 @@ async fn write_parts(
         let mut plain = Plain(AlignedBuf::new(many, 4096));
         let upto = (at + len as u64).min(from + many as u64);
         let (head, tail) = (from, from + (many - sector) as u64);
-        for edge in [head, tail] {
+        // They may be the same.
+        for edge in [Some(head), (head != tail).then_some(tail)].into_iter().flatten() {
             if edge < at || edge + sector as u64 > upto {
                 let (_, old) = fetch(volume, next, edge, sector).await?;
                 let place = (edge - from) as usize;

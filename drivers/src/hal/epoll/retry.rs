@@ -30,8 +30,7 @@ impl EpollHal {
     fn retry(&mut self, fd: c_int, side: Side) {
         while let Some(index) = self.table.first(fd, side) {
             let op = self.table.entry(index).op;
-            let empty = self.takes(&op).is_some() && self.table.is_empty(fd);
-            if empty || !self.retry_one(index) {
+            if self.finds_nothing(fd, &op) || !self.retry_one(index) {
                 return;
             }
         }

@@ -109,7 +109,7 @@ impl EpollHal {
                 return None;
             }
         }
-        if self.takes(&op).is_some() && self.table.is_empty(fd) {
+        if self.finds_nothing(fd, &op) {
             // A call would only say so.
             self.enqueue(fd, side, entry);
             return None;
@@ -243,12 +243,18 @@ impl EpollHal {
 
     /// The most bytes that an operation takes out of a stream; `None`: it takes none.
     #[inline]
-    pub(super) fn takes(&self, op: &Op) -> Option<u32> {
+    fn takes(&self, op: &Op) -> Option<u32> {
         match *op {
             Op::Recv { len, flags, .. } if flags & libc::MSG_PEEK == 0 => Some(len.min(sys::MOST)),
             Op::RecvPooled { len, .. } => Some(self.buffers.most(len)),
             _ => None,
         }
+    }
+
+    /// Whether it is known beforehand that the operation would find nothing.
+    #[inline]
+    pub(super) fn finds_nothing(&self, fd: c_int, op: &Op) -> bool {
+        self.takes(op).is_some() && self.table.is_empty(fd)
     }
 
     /// Notes what a receive says of what is left.
