@@ -1,5 +1,9 @@
 //! The example `nbd` under clients that behave, that do not, and that vanish.
 
+#[path = "../../runtime/tests/support/loop_device.rs"]
+mod loop_device;
+#[path = "support/running.rs"]
+mod running;
 #[path = "../nbd/server/mod.rs"]
 mod server;
 
@@ -9,17 +13,17 @@ use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use loop_device::Loop;
+use overlapped::Status;
 use overlapped::driver::text::{Entry, Made, register};
 use overlapped::driver::{Filter, Io, Major, MajorSet, Next};
-use overlapped::task::Graceful;
-use overlapped::{Builder, Runtime, Status};
-use server::{Disk, Listener, Tls};
+use running::{PATIENCE, Server};
+use server::{Disk, Tls};
 
 const READ: u16 = 0;
 const WRITE: u16 = 1;
@@ -40,9 +44,6 @@ const EIO: u32 = 5;
 const EINVAL: u32 = 22;
 const ENOSPC: u32 = 28;
 const ENOTSUP: u32 = 95;
-
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 // A filter that tests look through: `probe(id=N)`.
 
@@ -120,13 +121,6 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 
 // The server, in this process.
 
-struct Server {
-    runtime: Runtime,
-    graceful: Graceful,
-    disk: Arc<Disk>,
-    socket: PathBuf,
-}
-
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 fn path(what: &str) -> PathBuf {
@@ -168,26 +162,7 @@ impl Server {
             about: "looks: probe(id=N)",
             make: |p| Ok(Made::Filter(Looks(probe(p.required("id")?)).into_driver())),
         });
-        let runtime = Builder::new().workers(2).build().unwrap();
-        let (socket, graceful) = (path("socket"), Graceful::new());
-        let (stack, address) = (stack.to_owned(), format!("unix:{}", socket.display()));
-        let tracker = graceful.clone();
-        let disk = runtime.block_on(runtime.spawn(async move {
-            let disk = Arc::new(Disk::open(&stack, read_only).await.unwrap());
-            let listener = Listener::bind(&address).await.unwrap();
-            assert_eq!(listener.to_string(), address);
-            let server = server::serve(listener, disk.clone(), None, tracker.clone());
-            overlapped::spawn(tracker.track(server));
-            disk
-        }));
-        Server { runtime, graceful, disk: disk.unwrap(), socket }
-    }
-
-    /// A connection of which nothing has been said yet.
-    fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(&self.socket).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
+        Server::run(path("socket"), stack, read_only, None)
     }
 
     fn client(&self) -> Client {
@@ -199,18 +174,6 @@ impl Server {
         let mut client = self.client();
         assert_eq!(client.ask(READ, 0, 512, 512).0, OK);
         client.disconnect();
-    }
-
-    fn stop(self) {
-        let Server { runtime, graceful, disk, socket } = self;
-        let left = runtime.block_on(async move {
-            let left = graceful.shutdown(PATIENCE).await;
-            Disk::close(disk).await.unwrap();
-            left
-        });
-        assert_eq!(left, 0);
-        assert!(!socket.exists(), "the socket's path is left behind");
-        assert_eq!(runtime.shutdown(PATIENCE).leaked_requests, 0);
     }
 }
 
@@ -498,38 +461,11 @@ fn zeroes_and_holes_of_a_file() {
     assert!(bytes.iter().enumerate().all(|(i, &b)| b == if is_data.contains(&i) { 7 } else { 0 }));
 }
 
-/// A loop device over an image; gone with this.
-struct Loop(String);
-
-impl Loop {
-    /// `None`: none can be made here, and nobody has promised one.
-    fn over(image: &Image) -> Option<Loop> {
-        let made = Command::new("losetup").args(["--find", "--show"]).arg(&image.0).output();
-        let said = match made {
-            Ok(output) if output.status.success() => {
-                return Some(Loop(String::from_utf8(output.stdout).unwrap().trim().into()));
-            }
-            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-            Err(error) => error.to_string(),
-        };
-        assert!(std::env::var_os("CI").is_none(), "no loop device can be made: {said}");
-        eprintln!("NOT TESTED: no loop device can be made, which takes root: {said}");
-        None
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let detached = Command::new("losetup").args(["--detach", &self.0]).status();
-        assert!(detached.is_ok_and(|status| status.success()), "{} is left behind", self.0);
-    }
-}
-
 #[test]
 fn a_block_device() {
     let image = Image::new(1 << 20);
-    let Some(device) = Loop::over(&image) else { return };
-    let server = Server::start(&format!("file({})", device.0));
+    let Some(device) = Loop::over(&image.0) else { return };
+    let server = Server::start(&format!("file({})", device.0.display()));
     let mut client = server.client();
     assert_eq!(server.disk.export().size, 1 << 20);
     assert_eq!(client.extents(0, 0, 1 << 20), [(1 << 20, 0)], "it does not tell its holes");

@@ -1,5 +1,7 @@
 //! The example `nbd` over TLS: who is let in, who is not, and who tries.
 
+#[path = "support/running.rs"]
+mod running;
 #[path = "../nbd/server/mod.rs"]
 mod server;
 
@@ -13,16 +15,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use overlapped::driver::filter::tls::rustls;
-use overlapped::task::Graceful;
-use overlapped::{Builder, Runtime};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
+use running::{PATIENCE, Server};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
-use server::{Disk, Listener, Tls};
+use server::Tls;
 
 const EXPORT_NAME: u32 = 1;
 const ABORT: u32 = 2;
@@ -35,9 +36,6 @@ const STRUCTURED: u32 = 8;
 const ACK: u32 = 1;
 const INVALID: u32 = (1 << 31) + 3;
 const TLS_REQUIRED: u32 = (1 << 31) + 5;
-
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 // Certificates.
 
@@ -121,33 +119,15 @@ impl Drop for Directory {
 
 // The server, in this process.
 
-struct Server {
-    runtime: Runtime,
-    graceful: Graceful,
-    disk: Arc<Disk>,
-    socket: PathBuf,
-}
-
 impl Server {
     fn start(directory: &Directory) -> Server {
-        let runtime = Builder::new().workers(2).build().unwrap();
-        let (socket, graceful) = (directory.0.join("socket"), Graceful::new());
         let tls = Tls::open(directory.path()).unwrap();
-        let (address, tracker) = (format!("unix:{}", socket.display()), graceful.clone());
-        let disk = runtime.block_on(runtime.spawn(async move {
-            let disk = Arc::new(Disk::open("memory(size=1M)", false).await.unwrap());
-            let listener = Listener::bind(&address).await.unwrap();
-            let server = server::serve(listener, disk.clone(), Some(tls), tracker.clone());
-            overlapped::spawn(tracker.track(server));
-            disk
-        }));
-        Server { runtime, graceful, disk: disk.unwrap(), socket }
+        Server::run(directory.0.join("socket"), "memory(size=1M)", false, Some(tls))
     }
 
     /// A connection, greeted, whose flags have been said.
-    fn connect(&self) -> UnixStream {
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    fn greeted(&self) -> UnixStream {
+        let mut stream = self.connect();
         stream.read_exact(&mut [0; 18]).unwrap();
         stream.write_all(&[0, 0, 0, 3]).unwrap();
         stream
@@ -155,7 +135,7 @@ impl Server {
 
     /// One on which TLS may begin.
     fn starttls(&self) -> UnixStream {
-        let mut stream = self.connect();
+        let mut stream = self.greeted();
         assert_eq!(ask(&mut stream, STARTTLS, b""), [ACK]);
         stream
     }
@@ -180,21 +160,13 @@ impl Server {
     }
 
     /// All its clients have gone, and it ends.
-    fn stop(self) {
-        let Server { runtime, graceful, disk, socket } = self;
+    fn end(self) {
         let begun = Instant::now();
-        while graceful.tasks() > 1 {
+        while self.graceful.tasks() > 1 {
             assert!(begun.elapsed() < PATIENCE, "a client's task does not end");
             thread::sleep(Duration::from_millis(1));
         }
-        let left = runtime.block_on(async move {
-            let left = graceful.shutdown(PATIENCE).await;
-            Disk::close(disk).await.unwrap();
-            left
-        });
-        assert_eq!(left, 0);
-        assert!(!socket.exists(), "the socket's path is left behind");
-        assert_eq!(runtime.shutdown(PATIENCE).leaked_requests, 0);
+        self.stop();
     }
 }
 
@@ -273,14 +245,14 @@ fn clients_with_certificates_have_the_disk() {
     }
     // One that just goes, as NBD's clients may.
     let _ = server.serves(&directory.honest());
-    server.stop();
+    server.end();
 }
 
 #[test]
 fn nothing_is_to_be_had_in_the_clear() {
     let directory = Directory::new();
     let server = Server::start(&directory);
-    let mut client = server.connect();
+    let mut client = server.greeted();
     for (number, data) in
         [(LIST, &b""[..]), (INFO, &[0; 6]), (GO, &[0; 6]), (STRUCTURED, b""), (77, b"x")]
     {
@@ -290,15 +262,15 @@ fn nothing_is_to_be_had_in_the_clear() {
     assert_eq!(ask(&mut client, ABORT, b""), [ACK]);
     is_closed(client);
     // This one cannot be refused otherwise.
-    let mut client = server.connect();
+    let mut client = server.greeted();
     client.write_all(&option(EXPORT_NAME, b"")).unwrap();
     is_closed(client);
     // It is another's who is between: it does not count as the client's.
-    let mut client = server.connect();
+    let mut client = server.greeted();
     client.write_all(&[option(STARTTLS, b""), option(STRUCTURED, b"")].concat()).unwrap();
     is_closed(client);
     server.serves(&directory.honest());
-    server.stop();
+    server.end();
 }
 
 #[test]
@@ -310,7 +282,7 @@ fn tls_begins_once() {
     assert_eq!(ask(&mut client, GO, &[0; 6]), [3, ACK]);
     assert_eq!(read(&mut client, 0, 5), [0; 5]);
     drop(client);
-    server.stop();
+    server.end();
 }
 
 #[test]
@@ -332,7 +304,7 @@ fn who_is_not_let_in() {
         }
     }
     server.serves(&directory.honest());
-    server.stop();
+    server.end();
 }
 
 #[test]
@@ -342,7 +314,7 @@ fn without_an_authority_nobody_is_asked() {
     let server = Server::start(&directory);
     server.serves(&directory.client(None, &[&TLS13]));
     server.serves(&directory.honest());
-    server.stop();
+    server.end();
 }
 
 /// What a client's TLS says first.
@@ -383,7 +355,7 @@ fn garbage_in_place_of_tls() {
     assert_eq!(client.read(&mut [0]).expect("close_notify"), 0);
     assert_eq!(read(&mut honest, 0, 9), [0; 9], "others are served as ever");
     drop((client, honest));
-    server.stop();
+    server.end();
 }
 
 #[test]
@@ -395,7 +367,7 @@ fn clients_that_vanish_while_tls_begins() {
         server.starttls().write_all(&hello[..sent]).unwrap();
     }
     // Without waiting for an answer to the option.
-    server.connect().write_all(&option(STARTTLS, b"")).unwrap();
+    server.greeted().write_all(&option(STARTTLS, b"")).unwrap();
     // Just behind the handshake; in a request; in a write's data, which is not written.
     drop(server.secure(&directory.honest()).unwrap());
     server.serves(&directory.honest()).write_all(&request(0, 0, 9)[..20]).unwrap();
@@ -410,7 +382,7 @@ fn clients_that_vanish_while_tls_begins() {
     let mut client = server.serves(&directory.honest());
     assert_eq!(read(&mut client, 0, 1000), [0; 1000]);
     drop(client);
-    server.stop();
+    server.end();
 }
 
 #[test]

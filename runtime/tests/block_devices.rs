@@ -1,45 +1,14 @@
 //! Block devices, which are opened as files are: on loop devices, where they can be made.
 
+#[path = "support/loop_device.rs"]
+mod loop_device;
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use loop_device::Loop;
 use overlapped::driver::Filter;
 use overlapped::fs::OpenOptions;
 use overlapped_drivers::filter::luks::{Format, Luks};
 use support::{Dir, both, pattern};
-
-/// A device over a file; gone with this.
-struct Loop(PathBuf);
-
-impl Loop {
-    /// `None`: none can be made here, and nobody has promised one.
-    fn over(image: &Path) -> Option<Loop> {
-        let made = Command::new("losetup").args(["--find", "--show"]).arg(image).output();
-        let said = match made {
-            Ok(output) if output.status.success() => {
-                return Some(Loop(String::from_utf8(output.stdout).unwrap().trim().into()));
-            }
-            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-            Err(error) => error.to_string(),
-        };
-        assert!(std::env::var_os("CI").is_none(), "no loop device can be made: {said}");
-        eprintln!("NOT TESTED: no loop device can be made, which takes root: {said}");
-        None
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let detached = Command::new("losetup").arg("--detach").arg(&self.0).status();
-        assert!(
-            detached.is_ok_and(|status| status.success()),
-            "{} is left behind",
-            self.0.display()
-        );
-    }
-}
 
 const SIZE: usize = 4 << 20;
 
