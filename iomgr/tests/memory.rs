@@ -12,8 +12,8 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -69,6 +69,13 @@ unsafe impl GlobalAlloc for Short {
 
 #[global_allocator]
 static ALLOCATOR: Short = Short;
+
+/// Lets one test run at a time: what others send to all processors of the process, as the end of an
+/// issuer scope, is read in a turn that is counted here.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Counts from the next completion to the end of `run`.
 #[track_caller]
@@ -152,6 +159,7 @@ fn file() -> FileHandle {
 /// on a synchronous file.
 #[test]
 fn i1_completing_needs_no_memory() {
+    let _alone = alone();
     let processor = Processor::new(quiet).unwrap();
     let file = file();
     let limit = Duration::from_secs(3600);
@@ -237,6 +245,7 @@ fn i1_completing_needs_no_memory() {
 /// I-1, I-25: children, and their parent.
 #[test]
 fn i1_children() {
+    let _alone = alone();
     let processor = Processor::new(quiet).unwrap();
     let parts: Vec<_> = (0..3).map(|i| Part { start: i * 4, len: 4, offset: 0 }).collect();
     let splits = Filter::new("splits", move |irp, _| irp.split(&parts));
@@ -252,6 +261,7 @@ fn i1_children() {
 /// I-1: waited for, and by an APC.
 #[test]
 fn i1_on_plain_threads() {
+    let _alone = alone();
     // SAFETY: nothing in it minds which thread drives it.
     unsafe { set_hardware_factory(quiet) };
     let thread = thread::spawn(|| {
@@ -308,6 +318,7 @@ fn take_all_but(file: &FileHandle, left: usize) -> Vec<overlapped_iomgr::Block<R
 /// (I-39), and nobody told. It can be tried again.
 #[test]
 fn i6_no_memory_for_the_irp() {
+    let _alone = alone();
     let h = Harness::new();
     let file = bare();
     h.sim.default_step(Step::GATED);
@@ -358,6 +369,7 @@ fn i6_no_memory_for_the_irp() {
 /// I-6 on a plain thread, which waits.
 #[test]
 fn i6_no_memory_for_a_wait() {
+    let _alone = alone();
     // SAFETY: nothing in it minds which thread drives it.
     unsafe { set_hardware_factory(quiet) };
     let thread = thread::spawn(|| {
@@ -380,6 +392,7 @@ fn i6_no_memory_for_a_wait() {
 /// I-6, I-25: a child for which there is no IRP fails as any other part does.
 #[test]
 fn i6_no_memory_for_a_child() {
+    let _alone = alone();
     for (left, expected) in [(1, Err(Status::INSUFFICIENT_RESOURCES)), (3, Ok(8)), (4, Ok(12))] {
         let h = Harness::new();
         let plain = bare();
@@ -412,6 +425,7 @@ fn i6_no_memory_for_a_child() {
 /// a close cannot fail: without an IRP the driver closes with none.
 #[test]
 fn x33_no_memory_for_a_close() {
+    let _alone = alone();
     let h = Harness::new();
     let plain = bare();
     h.sim.default_step(Step::GATED);
