@@ -163,14 +163,23 @@ fn settled(file: &FileObject) {
 }
 
 /// Disposes of a result that nobody takes.
+#[inline]
 unsafe fn dispose(slot: SlotPtr) {
     // SAFETY: the slot is `DONE` and the caller is, or stands for, its requester; the request still
     // counts on its file.
     unsafe {
+        if !(*slot.0.as_ptr()).flags.has(flags::TAKEN) {
+            dispose_of_result(slot);
+        }
+    }
+}
+
+#[cold]
+unsafe fn dispose_of_result(slot: SlotPtr) {
+    // SAFETY: as in `dispose`.
+    unsafe {
         let header = slot.0.as_ptr();
-        let status = (*header).result.status;
-        let ended_early = matches!(status, Status::CANCELLED | Status::IO_TIMEOUT);
-        if (*header).flags.has(flags::TAKEN) || ended_early {
+        if matches!((*header).result.status, Status::CANCELLED | Status::IO_TIMEOUT) {
             return;
         }
         if (*header).flags.has(flags::BELOW) && (*header).major.receives() {
@@ -389,6 +398,7 @@ pub(crate) unsafe fn read_mail(slot: SlotPtr) {
 }
 
 /// Counts the request off its file.
+#[inline]
 pub(crate) unsafe fn leave_file(slot: SlotPtr) {
     // SAFETY: owner's thread; the file is counted until here.
     unsafe {
@@ -409,6 +419,7 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
 }
 
 /// Frees a slot that is `DONE` and has no requester; what it still carries is dropped.
+#[inline]
 unsafe fn free(slot: SlotPtr) {
     // SAFETY: both sides are finished, on the owner's thread.
     unsafe {

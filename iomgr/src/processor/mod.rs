@@ -178,14 +178,19 @@ impl Core {
     #[inline]
     pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
         let current = CURRENT.with(Cell::get);
-        if current.is_null() {
-            return None;
-        }
+        // SAFETY: just looked.
+        (!current.is_null()).then(|| unsafe { Self::with(current, f) })
+    }
+
+    /// # Safety
+    /// `current` is what `CURRENT` says on this thread, and not null.
+    #[inline]
+    unsafe fn with<R>(current: *const Core, f: impl FnOnce(&Core) -> R) -> R {
         // SAFETY: `CURRENT` is set by `Processor::new` and cleared by its teardown, on this thread,
         // which waits while it is busy.
         let core = unsafe { &*current };
         let _busy = core.busy();
-        Some(f(core))
+        f(core)
     }
 
     #[inline]
@@ -249,12 +254,18 @@ impl Core {
 
     /// A plain thread has issued a request whose result it will not look for here: submits it, and
     /// has the keeper see to it.
+    #[inline]
     pub(crate) fn pass_on(&self) {
         if self.driven() == Driven::Thread && !self.is_inside_turn() {
-            self.asked.set(true);
-            if let Err(error) = self.turn(Wait::No, || true) {
-                log(|| tracing::error!(%error, "the backend failed under a plain thread"));
-            }
+            self.ask_keeper();
+        }
+    }
+
+    #[cold]
+    fn ask_keeper(&self) {
+        self.asked.set(true);
+        if let Err(error) = self.turn(Wait::No, || true) {
+            log(|| tracing::error!(%error, "the backend failed under a plain thread"));
         }
     }
 
@@ -305,11 +316,17 @@ impl Core {
     }
 
     /// The calling thread's processor; a plain thread gets one now.
+    #[inline]
     pub(crate) fn with_or_create<R>(f: impl FnOnce(&Core) -> R) -> Result<R, Status> {
         if CURRENT.with(Cell::get).is_null() {
             thread::create()?;
         }
-        Self::with_current(f).ok_or(Status::DEVICE_NOT_READY)
+        let current = CURRENT.with(Cell::get);
+        if current.is_null() {
+            return Err(Status::DEVICE_NOT_READY);
+        }
+        // SAFETY: just looked.
+        Ok(unsafe { Self::with(current, f) })
     }
 
     #[inline]

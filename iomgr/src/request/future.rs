@@ -14,75 +14,113 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::issue::{admit, begin, collect, launch};
-use super::{Operation, Request, State};
+use super::{Operation, Request, State, Target};
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::Core;
+use crate::status::Status;
 
 impl<K: Operation> Future for Request<'_, K> {
     type Output = K::Output;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<K::Output> {
-        if let State::Issued(slot) = self.state {
-            // SAFETY: an issued request holds the requester's reference.
-            unsafe {
-                if !(*slot.0.as_ptr()).state.is_done() && !watch(slot, cx) {
-                    return Poll::Pending;
+        let slot = match self.state {
+            State::Issued(slot) => {
+                // SAFETY: an issued request holds the requester's reference.
+                unsafe {
+                    if !(*slot.0.as_ptr()).state.is_done() && !watch(slot, cx) {
+                        return Poll::Pending;
+                    }
                 }
-                self.state = State::Done;
-                return Poll::Ready(collect::<K>(slot));
+                slot
             }
+            _ => match self.state.start(cx) {
+                Poll::Ready(Ok(slot)) => slot,
+                Poll::Ready(Err(refused)) => return Poll::Ready(refused),
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        self.state = State::Done;
+        // SAFETY: it is done, and the requester's reference, which goes, is ours.
+        Poll::Ready(unsafe { collect::<K>(slot) })
+    }
+}
+
+impl<K: Operation> State<'_, K> {
+    /// The first poll: issues the request. Its slot, if it is complete; or the result of one that was
+    /// refused.
+    #[inline]
+    fn start(&mut self, cx: &Context<'_>) -> Poll<Result<SlotPtr, K::Output>> {
+        if matches!(self, State::Ready(Target::New(_), ..))
+            && let Err(refused) = self.make()
+        {
+            return Poll::Ready(Err(refused));
         }
-        let State::Ready(file, operation, mut extras) =
-            std::mem::replace(&mut self.state, State::Done)
-        else {
+        let (slot, inline, too_many) = match self.issue() {
+            Ok(issued) => issued,
+            Err(status) => return Poll::Ready(Err(self.refuse(status))),
+        };
+        if inline && !too_many {
+            return Poll::Ready(Ok(slot));
+        }
+        // Before foreign code, the waker's, may panic.
+        *self = State::Issued(slot);
+        if inline {
+            // The result waits here while the others have their turn.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // SAFETY: the requester's reference is ours.
+        if unsafe { watch(slot, cx) } { Poll::Ready(Ok(slot)) } else { Poll::Pending }
+    }
+
+    /// Issues what is ready: its slot, whether it is complete, and whether so many have been that the
+    /// requester is to wait for a turn. On an error it still is ready.
+    // The operation stays where it is until it goes into the IRP: moves are a good part of what a request
+    // costs.
+    #[inline]
+    fn issue(&mut self) -> Result<(SlotPtr, bool, bool), Status> {
+        let State::Ready(file, _, extras) = self else {
             panic!("a request was polled after it had completed");
         };
-        let file = match file.made() {
-            Ok(file) => file,
-            Err(status) => return Poll::Ready(operation.refuse(status)),
-        };
-        if let Err(status) = begin(&file, &mut extras) {
-            return Poll::Ready(operation.refuse(status));
-        }
-        let mut operation = Some(operation);
-        let launched = Core::with_or_create(|core| {
+        begin(file, extras)?;
+        Core::with_or_create(|core| {
+            let State::Ready(file, operation, extras) = self else { unreachable!("just seen") };
+            let slot = admit(core, file, operation, extras)?;
             // Its handle goes in here.
-            let file = file;
-            let slot = admit(core, &file, operation.as_ref().expect("not taken"), &extras)?;
-            let operation = operation.take().expect("not taken");
+            let State::Ready(file, operation, extras) = mem::replace(self, State::Done) else {
+                unreachable!("just seen")
+            };
             let left = core.inline_left();
             let inline = launch(core, slot, &file, operation, Route::Future(None), extras);
             if !inline {
                 core.pass_on();
             }
             Ok((slot, inline, inline && !core.was_inline(left)))
-        });
-        let (slot, inline, too_many) = match launched.unwrap_or_else(Err) {
-            Ok(launched) => launched,
-            Err(status) => {
-                return Poll::Ready(operation.take().expect("not taken").refuse(status));
-            }
+        })?
+    }
+
+    /// Makes the file object of its own. Back, if that fails: the request's result.
+    #[cold]
+    fn make(&mut self) -> Result<(), K::Output> {
+        let State::Ready(file, operation, extras) = mem::replace(self, State::Done) else {
+            unreachable!("the caller has looked")
         };
-        // SAFETY: the requester's reference is ours.
-        unsafe {
-            if inline && !too_many {
-                return Poll::Ready(collect::<K>(slot));
-            }
-            // Before foreign code, the waker's, may panic.
-            self.state = State::Issued(slot);
-            if inline {
-                // The result waits here while the others have their turn.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            if watch(slot, cx) {
-                self.state = State::Done;
-                return Poll::Ready(collect::<K>(slot));
-            }
+        match file.made() {
+            Ok(file) => *self = State::Ready(file, operation, extras),
+            Err(status) => return Err(operation.refuse(status)),
         }
-        Poll::Pending
+        Ok(())
+    }
+
+    /// The result of a request that is not issued.
+    #[cold]
+    fn refuse(&mut self, status: Status) -> K::Output {
+        let State::Ready(_, operation, _) = mem::replace(self, State::Done) else {
+            unreachable!("it was refused before it was issued")
+        };
+        operation.refuse(status)
     }
 }
 
