@@ -53,7 +53,7 @@ unsafe impl<T: Send> Send for Spare<T> {}
 
 impl<T> Spare<T> {
     /// More are freed.
-    const MOST: usize = 256;
+    const MOST: usize = 1024;
 
     pub(crate) fn len(&self) -> usize {
         self.len

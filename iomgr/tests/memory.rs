@@ -242,6 +242,26 @@ fn i1_completing_needs_no_memory() {
     assert_eq!(processor.live(), 0);
 }
 
+/// Who posts gets the memory of packets that have been taken, though there are always others left.
+#[test]
+fn c14_memory_of_packets_goes_round() {
+    let _alone = alone();
+    let port = CompletionPort::new();
+    let post = |value| port.post(0, value, Status::SUCCESS, 0).unwrap();
+    let take = || port.remove(Some(Duration::ZERO)).unwrap().value();
+    (0..3000).for_each(post);
+    (0..100).for_each(|value| assert_eq!(take(), value));
+    COUNT.set(0);
+    COUNTING.set(true);
+    for value in 100..10_000 {
+        post(value + 2900);
+        assert_eq!(take(), value);
+    }
+    COUNTING.set(false);
+    // A block has the room of thirty; 2900 packets are in a hundred, all there is at a time.
+    assert!(COUNT.get() < 50, "{} allocations", COUNT.get());
+}
+
 /// I-1, I-25: children, and their parent.
 #[test]
 fn i1_children() {

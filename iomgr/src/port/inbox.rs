@@ -112,6 +112,18 @@ impl Inbox {
         arrivals.room = limit.saturating_sub(queue.len());
     }
 
+    /// Takes the queue's spare blocks if these are more than its own.
+    #[cold]
+    pub(super) fn give(&self, spare: &mut Spare<Posted>) {
+        Self::share(&mut self.arrivals.lock(), spare);
+    }
+
+    fn share(arrivals: &mut Arrivals, spare: &mut Spare<Posted>) {
+        if arrivals.spare.len() < spare.len() {
+            std::mem::swap(&mut arrivals.spare, spare);
+        }
+    }
+
     /// As [`Inbox::drain`], and no packet comes in any more: it is the queue that needs the blocks.
     pub(super) fn shut(&self, queue: &mut Fifo<Posted>, spare: &mut Spare<Posted>) {
         let mut arrivals = self.arrivals.lock();
@@ -135,8 +147,6 @@ impl Inbox {
             queue.append(&mut arrivals.packets);
             self.filled.store(false, Ordering::Relaxed);
         }
-        if arrivals.spare.len() < spare.len() {
-            std::mem::swap(&mut arrivals.spare, spare);
-        }
+        Self::share(arrivals, spare);
     }
 }

@@ -37,6 +37,7 @@ use crate::apc;
 use crate::file::FileObject;
 use crate::processor::{Core, Driven};
 use crate::status::Status;
+use crate::sync;
 use crate::wait::sleeper::{self, Limit};
 use crate::wait::{Alertable, Object, Signal};
 use inner::{Waiter, Who};
@@ -276,7 +277,7 @@ impl CompletionPort {
                 return Ok(taken);
             }
         }
-        self.remove_with(timeout, Alertable::No, |p| into.push(p), most)
+        self.remove_with(timeout, Alertable::No, false, |p| into.push(p), most)
     }
 
     /// Takes the oldest packet, in a task.
@@ -328,15 +329,29 @@ impl CompletionPort {
         timeout: Option<Duration>,
         alertable: Alertable,
     ) -> Result<Packet, NoPacket> {
+        // Threads that answer each other need not touch anything of their processors.
+        let looks_out = alertable == Alertable::No
+            && timeout != Some(Duration::ZERO)
+            && self.is_at_home()
+            && Core::is_idle_here();
+        if looks_out {
+            let port = self.shared();
+            sync::look_out(|| port.seems_filled());
+            if let Some(packet) = port.take_one() {
+                return Ok(packet);
+            }
+        }
         let mut packet = None;
-        self.remove_with(timeout, alertable, |p| packet = Some(p), 1)?;
+        self.remove_with(timeout, alertable, looks_out, |p| packet = Some(p), 1)?;
         Ok(packet.expect("one was taken"))
     }
 
+    /// `looked_out`: and nothing has come.
     fn remove_with(
         &self,
         timeout: Option<Duration>,
         alertable: Alertable,
+        looked_out: bool,
         mut give: impl FnMut(Packet),
         most: usize,
     ) -> Result<usize, NoPacket> {
@@ -367,7 +382,7 @@ impl CompletionPort {
             let taken = port.take(&mut inner, &mut give, most);
             drop(inner);
             let result = match taken {
-                0 => self.wait(timeout, alertable, give, most),
+                0 => self.wait(timeout, alertable, looked_out, give, most),
                 taken => Ok(taken),
             };
             return self.back(result);
@@ -395,6 +410,7 @@ impl CompletionPort {
         &self,
         timeout: Option<Duration>,
         alertable: Alertable,
+        looked_out: bool,
         mut give: impl FnMut(Packet),
         most: usize,
     ) -> Result<usize, NoPacket> {
@@ -403,10 +419,8 @@ impl CompletionPort {
         // Under this number it waits in the port, or has been handed a packet.
         let mut left = None;
         let apcs = (alertable == Alertable::Yes).then(apc::listen);
-        let waited = sleeper::wait(
-            limit,
-            || port.seems_filled(),
-            |sleeper| {
+        let waited =
+            sleeper::wait(limit, (!looked_out).then_some(|| port.seems_filled()), |sleeper| {
                 let mut inner = port.lock();
                 if let Some(packet) = left.and_then(|id| port.fetch(&mut inner, id)) {
                     // Counted by whoever handed it over.
@@ -439,8 +453,7 @@ impl CompletionPort {
                 drop(inner);
                 apcs.as_ref()?.at(sleeper);
                 apc::is_queued().then_some(Err(NoPacket::Apc))
-            },
-        );
+            });
         // It may have been handed one after its last look.
         let late = left.and_then(|id| {
             let mut inner = port.lock();

@@ -18,6 +18,9 @@ use crate::status::Status;
 use crate::sync::lock::{Guard, Lock};
 use crate::wait::Signal;
 
+/// Empty blocks that are given back to those who post at a time.
+const GIVEN: usize = 32;
+
 /// A port, behind its handles and the files and requests that report to it (C-13).
 pub(crate) struct Shared {
     inner: Lock<Inner>,
@@ -103,7 +106,20 @@ impl Shared {
         if inner.packets.is_empty() {
             self.drain(inner);
         }
-        inner.pop()
+        self.pop_entry(inner).map(Packet::of)
+    }
+
+    /// The oldest of the queue. Who posts gets the empty blocks, now and then: while the queue is not,
+    /// nothing is drained.
+    #[inline]
+    fn pop_entry(&self, inner: &mut Inner) -> Option<Entry<Posted>> {
+        let Inner { packets, spare, shut, .. } = inner;
+        let before = spare.len();
+        let entry = packets.pop(spare)?;
+        if spare.len() > before && spare.len() % GIVEN == 0 && !*shut {
+            self.inbox.give(spare);
+        }
+        Some(entry)
     }
 
     /// Takes the oldest packet, for a thread of a port that does not count them. `None`: there seems to be
@@ -114,8 +130,7 @@ impl Shared {
         if inner.packets.is_empty() && self.inbox.seems_filled() {
             self.drain(&mut inner);
         }
-        let Inner { packets, spare, .. } = &mut *inner;
-        let entry = packets.pop(spare)?;
+        let entry = self.pop_entry(&mut inner)?;
         self.show(&inner);
         drop(inner);
         if is_admitted(&entry) {

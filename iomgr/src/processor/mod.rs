@@ -193,6 +193,16 @@ impl Core {
         f(core)
     }
 
+    /// Whether the calling thread is a plain one whose processor, if it has one, has nothing to do and is
+    /// not in use. Only what others send may change that.
+    #[inline]
+    pub(crate) fn is_idle_here() -> bool {
+        let current = CURRENT.with(Cell::get);
+        // SAFETY: as in `with`; what is looked at is anybody's.
+        let idle = |core: &Core| core.gated && core.remote.presence().0 == State::Idle;
+        current.is_null() || idle(unsafe { &*current })
+    }
+
     #[inline]
     pub(crate) fn busy(&self) -> Busy<'_> {
         if self.gated {

@@ -67,31 +67,44 @@ pub(crate) fn look_out(news: impl Fn() -> bool) {
     {
         let patience = PATIENCE.try_with(Cell::get).unwrap_or(LITTLE);
         let remember = |patience| _ = PATIENCE.try_with(|p| p.set(patience));
+        // Looking only reads: the cache line comes once, with the news.
+        let spin = |times| {
+            (0..times).any(|_| {
+                spin_loop();
+                news()
+            })
+        };
+        if news() {
+            return remember(MUCH);
+        }
         for step in 0..patience {
-            if news() {
-                return remember(MUCH);
-            }
-            match step {
-                0..7 => (0..1 << step).for_each(|_| spin_loop()),
-                LITTLE.. if step % 2 == 0 => (0..64).for_each(|_| spin_loop()),
+            let heard = match step {
+                0 => spin(SPINS),
+                LITTLE.. if step % 2 == 0 => spin(SPINS / 2),
                 _ => {
                     let begin = Instant::now();
                     yield_now();
                     if begin.elapsed() > LONG {
                         break;
                     }
+                    news()
                 }
+            };
+            if heard {
+                return remember(MUCH);
             }
         }
         remember((patience / 2).max(LITTLE));
     }
 }
 
-/// Steps of [`look_out`].
+/// Looks of the first step of [`look_out`], and its steps.
 #[cfg(not(loom))]
-const LITTLE: u8 = 11;
+const SPINS: u32 = 128;
 #[cfg(not(loom))]
-const MUCH: u8 = 32;
+const LITTLE: u8 = 5;
+#[cfg(not(loom))]
+const MUCH: u8 = 26;
 /// Far longer than a thread needs that has nothing to do but to post.
 #[cfg(not(loom))]
 const LONG: Duration = Duration::from_micros(100);

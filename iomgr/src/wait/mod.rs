@@ -277,23 +277,19 @@ fn wait_for(
     let mut left = Left(Vec::new());
     let apcs = (alertable == Alertable::Yes).then(apc::listen);
     let blocked = (!limit.is_poll()).then(port::blocked);
-    let waited = sleeper::wait(
-        limit,
-        || true,
-        |sleeper| {
-            if left.0.is_empty() {
-                for signal in &signals {
-                    let id = signal.lock().leave(Waiter::Thread(sleeper.clone()));
-                    left.0.push((signal, id));
-                }
+    let waited = sleeper::wait(limit, None::<fn() -> bool>, |sleeper| {
+        if left.0.is_empty() {
+            for signal in &signals {
+                let id = signal.lock().leave(Waiter::Thread(sleeper.clone()));
+                left.0.push((signal, id));
             }
-            if let Some(found) = take(&signals) {
-                return Some(Waited::Object(found));
-            }
-            apcs.as_ref()?.at(sleeper);
-            apc::is_queued().then_some(Waited::Apc)
-        },
-    )?;
+        }
+        if let Some(found) = take(&signals) {
+            return Some(Waited::Object(found));
+        }
+        apcs.as_ref()?.at(sleeper);
+        apc::is_queued().then_some(Waited::Apc)
+    })?;
     drop((left, apcs, blocked));
     let waited = waited.unwrap_or(Waited::TimedOut);
     if waited == Waited::Apc {

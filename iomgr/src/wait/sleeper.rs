@@ -118,15 +118,15 @@ impl Limit {
 }
 
 /// Waits until `look` finds something, driving the thread's processor. `look` leaves the sleeper it
-/// is given where news comes from. `seems` is a cheap hint that it would find something. `Ok(None)`:
-/// the time is over.
+/// is given where news comes from. `seems` is a cheap hint that it would find something, for who has
+/// not looked out yet. `Ok(None)`: the time is over.
 ///
 /// # Errors
 /// [`Status::WOULD_DEADLOCK`] on a runtime's worker, or inside a turn: waiting would stop what it
 /// waits for. A poll is allowed everywhere, and looks only.
 pub(crate) fn wait<R>(
     limit: Limit,
-    seems: impl Fn() -> bool,
+    seems: Option<impl Fn() -> bool>,
     mut look: impl FnMut(&Arc<Sleeper>) -> Option<R>,
 ) -> Result<Option<R>, Status> {
     let waited = Core::with_or_create(|core| {
@@ -137,9 +137,12 @@ pub(crate) fn wait<R>(
             return found.map_or(refused, |found| Ok(Some(found)));
         }
         let _waits = Waits::here(&sleeper);
-        if !limit.is_poll() && core.live() == 0 {
-            // Nothing can come but from other threads.
-            sync::look_out(&seems);
+        // Nothing can come but from other threads.
+        if let Some(seems) = &seems
+            && !limit.is_poll()
+            && core.live() == 0
+        {
+            sync::look_out(seems);
         }
         loop {
             sleeper.told.begin();
@@ -163,12 +166,14 @@ pub(crate) fn wait<R>(
 #[cold]
 fn wait_without_processor<R>(
     limit: Limit,
-    seems: impl Fn() -> bool,
+    seems: Option<impl Fn() -> bool>,
     mut look: impl FnMut(&Arc<Sleeper>) -> Option<R>,
 ) -> Option<R> {
     let sleeper = Arc::new(Sleeper { told: Told::new(), place: Place::Thread(Parking::here()) });
     let Place::Thread(parking) = &sleeper.place else { unreachable!("just made") };
-    if !limit.is_poll() {
+    if let Some(seems) = seems
+        && !limit.is_poll()
+    {
         sync::look_out(seems);
     }
     loop {
