@@ -198,9 +198,12 @@ impl Core {
     #[inline]
     pub(crate) fn is_idle_here() -> bool {
         let current = CURRENT.with(Cell::get);
-        // SAFETY: as in `with`; what is looked at is anybody's.
-        let idle = |core: &Core| core.gated && core.remote.presence().0 == State::Idle;
-        current.is_null() || idle(unsafe { &*current })
+        if current.is_null() {
+            return true;
+        }
+        // SAFETY: as in `with`: it is torn down on this thread; and what is looked at is anybody's.
+        let core = unsafe { &*current };
+        core.gated && core.remote.presence().0 == State::Idle
     }
 
     #[inline]
