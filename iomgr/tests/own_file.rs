@@ -6,10 +6,10 @@
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use overlapped_iomgr::hal::Op;
+use overlapped_iomgr::hal::{Op, Wait};
 use overlapped_iomgr::processor::set_hardware_factory;
 use overlapped_iomgr::wait::{self, Alertable};
 use overlapped_iomgr::{
@@ -282,4 +282,49 @@ fn x33_related_files_are_not_closed() {
         h.until("it is closed", || closed.load(SeqCst) == 2);
         h.finish();
     }
+}
+
+/// what mail has ended is counted off its file before the processor sleeps: the file's home may be
+/// waiting for that, and nothing would wake the other.
+#[test]
+fn x33_another_home_hears_before_the_processor_sleeps() {
+    let h = Harness::new();
+    let (keep, kept) = mpsc::sync_channel(1);
+    let hold = Filter::new("hold", move |irp, _| {
+        let (held, disposition) = irp.hold();
+        keep.send(held).unwrap();
+        disposition
+    });
+    let counts = Arc::<BottomCounts>::default();
+    let bottom = Bottom { counts: counts.clone(), ..Bottom::default() };
+    let file = open(&stack(vec![hold], bottom), FD);
+    let (elsewhere, (home_is_done, done)) = (file.clone(), mpsc::channel());
+    let (go, gone) = mpsc::channel();
+    let sleeper = std::thread::spawn(move || {
+        let other = Harness::new();
+        // The last one to go here is the request, in the turn that reads the mail.
+        let mut request = Request::owned(elsewhere, Read { buf: vec![0; 4], offset: 0 });
+        assert!(poll(&mut request).is_pending());
+        drop(request);
+        gone.recv().unwrap();
+        let ready = || {
+            let told = done.recv_timeout(Duration::from_secs(10));
+            assert!(told.is_ok(), "the home waits for what this processor has not said");
+            true
+        };
+        other.processor.turn(Wait::Forever, ready).unwrap();
+        other.finish();
+    });
+    let held = kept.recv().unwrap();
+    held.complete(Status::SUCCESS, 0);
+    drop(file);
+    go.send(()).unwrap();
+    // In case it never is: the other's assertion says so.
+    while counts.closed.load(SeqCst) == 0 && !sleeper.is_finished() {
+        h.processor.turn(Wait::For(Duration::from_millis(1)), || false).unwrap();
+    }
+    let _ = home_is_done.send(());
+    sleeper.join().unwrap();
+    assert_eq!(counts.closed.load(SeqCst), 1);
+    h.finish();
 }
