@@ -67,6 +67,7 @@ mod selective;
 mod settling;
 mod split;
 
+use std::any::TypeId;
 use std::future::Future;
 use std::mem;
 use std::ptr::NonNull;
@@ -226,7 +227,12 @@ impl<F: Filter> Level2<F> {
         // keeps the call.
         unsafe {
             let filter: &F = &*std::ptr::from_ref(&self.0);
-            let open: &F::Open = &*std::ptr::from_ref(irp.open_state::<F::Open>());
+            let open: &F::Open = if TypeId::of::<F::Open>() == TypeId::of::<()>() {
+                // Most filters keep nothing, and need not look for it: one `()` is as good as another.
+                NonNull::dangling().as_ref()
+            } else {
+                &*std::ptr::from_ref(irp.open_state::<F::Open>())
+            };
             let slot = irp.slot();
             let (next, io) = (call::next, Io::new);
             let owned = match irp.major() {
