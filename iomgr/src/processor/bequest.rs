@@ -8,7 +8,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CURRENT, Core, Processor, Remote};
+use super::busy::CURRENT;
+use super::{Core, Processor, Remote};
 use crate::hal::{self, Wait};
 use crate::irp::slot::{Phase, Route, SlotPtr, flags};
 use crate::major::Major;

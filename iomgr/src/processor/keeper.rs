@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::busy::CURRENT;
 use super::gate::State;
 use super::notice::Notice;
-use super::{CURRENT, Core, Driven, Processor, ProcessorHandle, Remote, thread};
+use super::{Core, Driven, Processor, ProcessorHandle, Remote, thread};
 use crate::driver::Driver;
 use crate::file::{FileHandle, FileObject};
 use crate::hal::{Op, Wait};

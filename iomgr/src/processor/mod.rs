@@ -17,6 +17,7 @@
 //! hardware. Past its deadline everything the hardware may still write to is leaked, never freed.
 
 pub(crate) mod bequest;
+mod busy;
 mod drain;
 mod gate;
 mod keeper;
@@ -51,14 +52,14 @@ use crate::counters::{Counters, IrpCounts};
 use crate::driver_counts;
 use crate::file::{self, FileObject};
 use crate::filter::Arena;
-use crate::hal::{self, Hal, Op, Token, Wait};
+use crate::hal::{self, Hal, Op, Token};
 use crate::irp::slab::Slab;
 use crate::irp::slot::SlotPtr;
 use crate::major::Major;
-use crate::panics::log;
 use crate::per_core;
 use crate::status::Status;
 use crate::wheel::Wheel;
+use busy::CURRENT;
 use drain::Drain;
 use gate::{Gate, State};
 use timers::Timer;
@@ -106,9 +107,9 @@ pub(crate) struct Core {
     inline_left: Cell<u32>,
     /// Nesting of `turn` and of the code it calls.
     depth: Cell<u32>,
-    /// Nesting of [`Frame`]s.
+    /// Nesting of [`busy::Frame`]s.
     frames: Cell<u32>,
-    /// Files that are closed while a driver of their stack may still be running; see [`Frame`].
+    /// Files that are closed while a driver of their stack may still be running; see [`busy::Frame`].
     #[expect(clippy::vec_box, reason = "frames on the stack still have their addresses")]
     graves: RefCell<Vec<Box<FileObject>>>,
     /// Files of other homes that requests have left meanwhile.
@@ -140,213 +141,7 @@ pub(crate) struct Core {
     orphans: AtomicUsize,
 }
 
-/// Driver code may run, on this processor's thread, for a request that nobody's stack frame keeps:
-/// one that goes on after it pended. If that code completes the request, the file it belongs to,
-/// and with it the stack and the driver itself, may have no other owner. So as long as a frame or a
-/// turn is open, files that close are kept.
-pub(crate) struct Frame<'a>(&'a Core);
-
-impl Drop for Frame<'_> {
-    fn drop(&mut self) {
-        self.0.frames.set(self.0.frames.get() - 1);
-        self.0.bury();
-        self.0.do_what_is_due(0);
-    }
-}
-
-/// Somebody uses the processor; see `Core::busy`.
-pub(crate) struct Busy<'a>(&'a Core);
-
-impl Drop for Busy<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.busy.set(self.0.busy.get() - 1);
-        if self.0.gated {
-            self.0.leave();
-        } else {
-            self.0.do_what_is_due(0);
-        }
-    }
-}
-
-thread_local! {
-    static CURRENT: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
-}
-
 impl Core {
-    /// The calling thread's processor, if it has one.
-    #[inline]
-    pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
-        let current = CURRENT.with(Cell::get);
-        // SAFETY: just looked.
-        (!current.is_null()).then(|| unsafe { Self::with(current, f) })
-    }
-
-    /// # Safety
-    /// `current` is what `CURRENT` says on this thread, and not null.
-    #[inline]
-    unsafe fn with<R>(current: *const Core, f: impl FnOnce(&Core) -> R) -> R {
-        // SAFETY: `CURRENT` is set by `Processor::new` and cleared by its teardown, on this thread,
-        // which waits while it is busy.
-        let core = unsafe { &*current };
-        let _busy = core.busy();
-        f(core)
-    }
-
-    /// Whether the calling thread is a plain one whose processor, if it has one, has nothing to do and is
-    /// not in use. Only what others send may change that.
-    #[inline]
-    pub(crate) fn is_idle_here() -> bool {
-        let current = CURRENT.with(Cell::get);
-        if current.is_null() {
-            return true;
-        }
-        // SAFETY: as in `with`: it is torn down on this thread; and what is looked at is anybody's.
-        let core = unsafe { &*current };
-        core.gated && core.remote.presence().0 == State::Idle
-    }
-
-    #[inline]
-    pub(crate) fn busy(&self) -> Busy<'_> {
-        if self.gated {
-            self.enter();
-        }
-        self.busy.set(self.busy.get() + 1);
-        Busy(self)
-    }
-
-    /// A plain thread, or the keeper, comes in.
-    fn enter(&self) {
-        let gate = self.remote.gate();
-        gate.lock();
-        if self.busy.get() == 0 {
-            gate.set(State::Inside);
-            if self.kept.replace(false) {
-                self.remote.awake();
-            }
-        }
-    }
-
-    /// It goes, one `enter` back.
-    fn leave(&self) {
-        if self.due.get() {
-            let (remote, doomed) = (self.remote.clone(), self.doomed.get().is_some());
-            self.do_what_is_due(0);
-            if doomed {
-                // SAFETY: locked by `enter`.
-                return unsafe { remote.gate().unlock() };
-            }
-        }
-        if self.busy.get() == 0 && self.lent.get() == 0 {
-            self.look_back();
-        }
-        // SAFETY: locked by `enter`.
-        unsafe { self.remote.gate().unlock() };
-    }
-
-    /// Says whether anything is left that somebody must see to.
-    fn look_back(&self) {
-        let gate = self.remote.gate();
-        if self.kept.get() {
-            return gate.set(State::Kept);
-        }
-        if !self.is_outstanding() {
-            gate.set(State::Idle);
-            if self.remote.is_empty() {
-                return;
-            }
-        }
-        if self.asked.replace(false) {
-            gate.set(State::Asked);
-            keeper::call();
-        } else {
-            gate.set(State::Left);
-            keeper::notice();
-        }
-    }
-
-    /// A plain thread has issued a request whose result it will not look for here: submits it, and
-    /// has the keeper see to it.
-    #[inline]
-    pub(crate) fn pass_on(&self) {
-        if self.driven() == Driven::Thread && !self.is_inside_turn() {
-            self.ask_keeper();
-        }
-    }
-
-    #[cold]
-    fn ask_keeper(&self) {
-        self.asked.set(true);
-        if let Err(error) = self.turn(Wait::No, || true) {
-            log(|| tracing::error!(%error, "the backend failed under a plain thread"));
-        }
-    }
-
-    /// Whether there are requests, timers or mail.
-    fn is_outstanding(&self) -> bool {
-        self.live() > 0 || !self.wheel.borrow().is_empty() || !self.remote.is_empty()
-    }
-
-    /// See [`Hal::watch`].
-    fn watch(&self) -> Option<i32> {
-        self.hal.borrow_mut().as_mut().and_then(|hal| hal.watch())
-    }
-
-    fn is_busy(&self) -> bool {
-        self.busy.get() > 0 || self.frames.get() > 0 || self.depth.get() > 0
-    }
-
-    /// Has it torn down when it is not busy.
-    fn doom(&self, deadline: Duration) {
-        self.doomed.set(Some(deadline));
-        self.due.set(true);
-    }
-
-    /// Does what waits until the processor is not busy. `own`: uses of the processor that are the
-    /// caller's own, and have no driver on the stack.
-    #[inline]
-    fn do_what_is_due(&self, own: u32) {
-        if self.due.get()
-            && self.frames.get() == 0
-            && self.depth.get() == 0
-            && self.busy.get() <= own
-        {
-            self.do_it();
-        }
-    }
-
-    #[cold]
-    fn do_it(&self) {
-        self.report_drains();
-        if self.is_busy() {
-            return;
-        }
-        self.due.set(false);
-        if let Some(deadline) = self.doomed.take() {
-            // SAFETY: the processor was given up to `doomed`; nobody uses it.
-            unsafe { turn::shutdown(self.this.get(), deadline) };
-        }
-    }
-
-    /// The calling thread's processor; a plain thread gets one now.
-    #[inline]
-    pub(crate) fn with_or_create<R>(f: impl FnOnce(&Core) -> R) -> Result<R, Status> {
-        if CURRENT.with(Cell::get).is_null() {
-            thread::create()?;
-        }
-        let current = CURRENT.with(Cell::get);
-        if current.is_null() {
-            return Err(Status::DEVICE_NOT_READY);
-        }
-        // SAFETY: just looked.
-        Ok(unsafe { Self::with(current, f) })
-    }
-
-    #[inline]
-    pub(crate) fn is_current(&self) -> bool {
-        std::ptr::eq(CURRENT.with(Cell::get), self)
-    }
-
     pub(crate) fn remote(&self) -> &Arc<Remote> {
         &self.remote
     }
@@ -360,6 +155,11 @@ impl Core {
         mixed ^ mixed >> 31
     }
 
+    /// See [`Hal::watch`].
+    fn watch(&self) -> Option<i32> {
+        self.hal.borrow_mut().as_mut().and_then(|hal| hal.watch())
+    }
+
     pub(crate) fn driven(&self) -> Driven {
         self.driven.get()
     }
@@ -367,11 +167,6 @@ impl Core {
     /// Whether the caller was called by this processor's own turn.
     pub(crate) fn is_inside_turn(&self) -> bool {
         self.depth.get() > 0
-    }
-
-    pub(crate) fn frame(&self) -> Frame<'_> {
-        self.frames.set(self.frames.get() + 1);
-        Frame(self)
     }
 
     /// Frees a file object, as soon as no driver of its stack can be running on this thread.

@@ -9,7 +9,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{CURRENT, Core, Processor, ShutdownReport, timers};
+use super::busy::CURRENT;
+use super::{Core, Processor, ShutdownReport, timers};
 use crate::clock;
 use crate::hal::Wait;
 use crate::irp::dispatch;
