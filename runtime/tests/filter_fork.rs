@@ -520,7 +520,9 @@ fn a_request_in_pieces() {
             let (n, bytes) = split.file.read_at(vec![0; 100], 5).await.unwrap();
             assert!(n == 100 && bytes == pattern(1000)[5..105]);
             assert_eq!(split.seen.lock().unwrap().len(), 15);
-            assert_eq!(split.most.load(Ordering::Relaxed), at_once.clamp(1, 15));
+            // All that may, but that one may be through already when a late machine begins the last.
+            let may = at_once.clamp(1, 15);
+            assert!((may.min(2)..=may).contains(&split.most.load(Ordering::Relaxed)));
             // Over segments, and to the file's end.
             let room = vec![Vec::with_capacity(10), Vec::with_capacity(90)];
             let (n, bytes) = split.file.read_vectored_at(room, 950).await.unwrap();
