@@ -82,6 +82,14 @@ impl<T> Spare<T> {
         self.len += 1;
     }
 
+    /// Swaps them with the other's, if those are more.
+    #[inline]
+    pub(crate) fn take_larger(&mut self, other: &mut Spare<T>) {
+        if self.len < other.len {
+            std::mem::swap(self, other);
+        }
+    }
+
     pub(crate) fn take(&mut self) -> Option<Box<Block<T>>> {
         // SAFETY: made by `Box::into_raw`, and just unlinked.
         self.pop().map(|block| unsafe { Box::from_raw(block.as_ptr()) })

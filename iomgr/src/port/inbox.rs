@@ -115,22 +115,14 @@ impl Inbox {
     /// Takes the queue's spare blocks if these are more than its own.
     #[cold]
     pub(super) fn give(&self, spare: &mut Spare<Posted>) {
-        Self::share(&mut self.arrivals.lock(), spare);
-    }
-
-    fn share(arrivals: &mut Arrivals, spare: &mut Spare<Posted>) {
-        if arrivals.spare.len() < spare.len() {
-            std::mem::swap(&mut arrivals.spare, spare);
-        }
+        self.arrivals.lock().spare.take_larger(spare);
     }
 
     /// As [`Inbox::drain`], and no packet comes in any more: it is the queue that needs the blocks.
     pub(super) fn shut(&self, queue: &mut Fifo<Posted>, spare: &mut Spare<Posted>) {
         let mut arrivals = self.arrivals.lock();
         self.empty(&mut arrivals, queue, spare);
-        if spare.len() < arrivals.spare.len() {
-            std::mem::swap(&mut arrivals.spare, spare);
-        }
+        spare.take_larger(&mut arrivals.spare);
         arrivals.open = false;
     }
 
@@ -147,6 +139,6 @@ impl Inbox {
             queue.append(&mut arrivals.packets);
             self.filled.store(false, Ordering::Relaxed);
         }
-        Self::share(arrivals, spare);
+        arrivals.spare.take_larger(spare);
     }
 }

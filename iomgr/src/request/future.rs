@@ -89,9 +89,7 @@ impl<K: Operation> State<'_, K> {
             let State::Ready(file, operation, extras) = self else { unreachable!("just seen") };
             let slot = admit(core, file, operation, extras)?;
             // Its handle goes in here.
-            let State::Ready(file, operation, extras) = mem::replace(self, State::Done) else {
-                unreachable!("just seen")
-            };
+            let (file, operation, extras) = self.take();
             let left = core.inline_left();
             let inline = launch(core, slot, &file, operation, Route::Future(None), extras);
             if !inline {
@@ -104,9 +102,7 @@ impl<K: Operation> State<'_, K> {
     /// Makes the file object of its own. Back, if that fails: the request's result.
     #[cold]
     fn make(&mut self) -> Result<(), K::Output> {
-        let State::Ready(file, operation, extras) = mem::replace(self, State::Done) else {
-            unreachable!("the caller has looked")
-        };
+        let (file, operation, extras) = self.take();
         match file.made() {
             Ok(file) => *self = State::Ready(file, operation, extras),
             Err(status) => return Err(operation.refuse(status)),
@@ -117,10 +113,7 @@ impl<K: Operation> State<'_, K> {
     /// The result of a request that is not issued.
     #[cold]
     fn refuse(&mut self, status: Status) -> K::Output {
-        let State::Ready(_, operation, _) = mem::replace(self, State::Done) else {
-            unreachable!("it was refused before it was issued")
-        };
-        operation.refuse(status)
+        self.take().1.refuse(status)
     }
 }
 

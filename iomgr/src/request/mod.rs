@@ -51,6 +51,17 @@ enum State<'f, K> {
     Done,
 }
 
+impl<'f, K> State<'f, K> {
+    /// The parts of a request that is ready, which the caller has seen.
+    #[inline(always)]
+    fn take(&mut self) -> (Target<'f>, K, Extras) {
+        match std::mem::replace(self, State::Done) {
+            State::Ready(file, operation, extras) => (file, operation, extras),
+            State::Issued(_) | State::Done => unreachable!("the caller has looked"),
+        }
+    }
+}
+
 /// What a request may have beside its operation.
 #[derive(Default)]
 struct Extras {

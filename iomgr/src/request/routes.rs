@@ -117,10 +117,7 @@ impl<'f, K: Operation> Request<'f, K> {
         if !matches!(self.state, State::Ready(..)) {
             panic!("a request that has been polled cannot be {use_}");
         }
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Ready(file, operation, extras) => (file, operation, extras),
-            State::Issued(_) | State::Done => unreachable!("just looked"),
-        }
+        self.state.take()
     }
 
     /// Issues the request and waits for its result on this thread, driving the thread's processor
