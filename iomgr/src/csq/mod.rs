@@ -13,9 +13,9 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::irp::dispatch;
 use crate::irp::held::{Held, Resume};
 use crate::irp::slot::{IoStatus, Phase, Slot, SlotPtr, flags};
+use crate::irp::travel;
 use crate::processor::Core;
 use crate::status::Status;
 use line::{Entry, Line};
@@ -79,7 +79,7 @@ unsafe fn finish(slot: SlotPtr, status: Status) {
         let _frame = core.frame();
         (*slot.0.as_ptr()).result = IoStatus { status, info: 0 };
         (*slot.0.as_ptr()).phase = Phase::Finished;
-        dispatch::unwind(slot);
+        travel::unwind(slot);
     }
 }
 

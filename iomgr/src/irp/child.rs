@@ -5,10 +5,10 @@
 //! failed or came back short: what a reader of a contiguous range can use.
 
 use super::Disposition;
-use super::dispatch;
 use super::finish;
 use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use super::token::Irp;
+use super::travel;
 use crate::major::minor;
 use crate::processor::Core;
 use crate::status::Status;
@@ -94,7 +94,7 @@ unsafe fn split(parent: SlotPtr, parts: &[Part]) -> Disposition {
                 continue;
             };
             prepare(parent, child, *part, index);
-            if dispatch::issue(child) {
+            if travel::issue(child) {
                 child_done_inner(parent, child);
             }
         }
@@ -153,7 +153,7 @@ pub(crate) unsafe fn child_done(parent: SlotPtr, child: SlotPtr) {
         child_done_inner(parent, child);
         if (*parent.0.as_ptr()).children == 0 {
             collect(parent);
-            dispatch::unwind(parent);
+            travel::unwind(parent);
         }
     }
 }

@@ -10,10 +10,11 @@ use std::mem;
 use std::sync::Arc;
 
 use super::child;
-use super::dispatch::{PANICKED, core, mail, resume_here, token};
+use super::dispatch::{core, token};
 use super::slot::{IoStatus, Phase, Route, SlotPtr, flags};
 use super::state::Completed;
 use super::token::Late;
+use super::travel::{PANICKED, mail, resume_here};
 use super::view::View;
 use crate::file::FileObject;
 use crate::major::minor;
@@ -327,7 +328,7 @@ pub(crate) unsafe fn cancel(slot: SlotPtr) -> bool {
                     parking.cancel(slot);
                 }
             }
-            Phase::Driver | Phase::Finished | Phase::Final => {}
+            Phase::Driver | Phase::Down | Phase::Finished | Phase::Final => {}
         }
         true
     }

@@ -3,9 +3,9 @@
 use std::mem;
 use std::ops::Deref;
 
-use super::dispatch;
 use super::slot::{IoStatus, Slot, SlotPtr};
 use super::token::On;
+use super::travel;
 use super::view::View;
 use crate::csq::Parking;
 use crate::status::Status;
@@ -62,7 +62,7 @@ impl Held {
     /// Into the queue given.
     pub(crate) fn park(self, queue: Parking) {
         // SAFETY: the only driver-side owner.
-        unsafe { dispatch::resume(self.into_slot(), Resume::Park(queue)) };
+        unsafe { travel::resume(self.into_slot(), Resume::Park(queue)) };
     }
 
     /// Completes the request for the driver that holds it; the drivers above see it next.
@@ -71,7 +71,7 @@ impl Held {
         // SAFETY: the only driver-side owner; `result` is ours until posted.
         unsafe {
             (*slot.0.as_ptr()).result = slot.of_driver(status, info);
-            dispatch::resume(slot, Resume::Complete);
+            travel::resume(slot, Resume::Complete);
         }
     }
 
@@ -93,33 +93,33 @@ impl Held {
     /// Gives the request to its driver's [`crate::Driver::dispatch`] once more.
     pub fn redispatch(self) {
         // SAFETY: the only driver-side owner.
-        unsafe { dispatch::resume(self.into_slot(), Resume::Dispatch) };
+        unsafe { travel::resume(self.into_slot(), Resume::Dispatch) };
     }
 
     /// As [`Held::redispatch`], in the next turn of the request's processor, on its own thread too:
     /// requests that let each other go do not nest.
     pub fn redispatch_later(self) {
         // SAFETY: the only driver-side owner.
-        unsafe { dispatch::resume_later(self.into_slot(), Resume::Dispatch) };
+        unsafe { travel::resume_later(self.into_slot(), Resume::Dispatch) };
     }
 
     /// The request's turn at its synchronous file object has come. It goes on in the next turn of its
     /// processor: requests that let each other go do not nest.
     pub(crate) fn turn_has_come(self) {
         // SAFETY: the only driver-side owner.
-        unsafe { dispatch::resume_later(self.into_slot(), Resume::Turn) };
+        unsafe { travel::resume_later(self.into_slot(), Resume::Turn) };
     }
 
     /// Passes the request on to the driver below, as [`crate::Lower::forward`].
     pub fn forward(self, on: On) {
         // SAFETY: the only driver-side owner.
-        unsafe { dispatch::resume(self.into_slot(), Resume::Forward(on.0)) };
+        unsafe { travel::resume(self.into_slot(), Resume::Forward(on.0)) };
     }
 
     /// Passes the request on and forgets it, as [`crate::Lower::skip`].
     pub fn skip(self) {
         // SAFETY: the only driver-side owner.
-        unsafe { dispatch::resume(self.into_slot(), Resume::Forward(0)) };
+        unsafe { travel::resume(self.into_slot(), Resume::Forward(0)) };
     }
 }
 
@@ -137,7 +137,7 @@ impl Drop for Held {
         unsafe {
             slot.device().report_bug("a held IRP was dropped", false);
             (*slot.0.as_ptr()).result = IoStatus { status: Status::DRIVER_INTERNAL_ERROR, info: 0 };
-            dispatch::resume(slot, Resume::Complete);
+            travel::resume(slot, Resume::Complete);
         }
     }
 }

@@ -4,11 +4,12 @@
 //! - `slot`, `slab`: layout and memory.
 //! - `token`: what drivers hold ([`Irp`], [`Held`], [`Unwinding`], [`Late`]) and what they must
 //!   give back ([`Disposition`], [`Completion`]).
-//! - `dispatch`: down the stack and up again.
+//! - `dispatch`: what a driver does with a request: passes it on, hands it to the hardware.
+//! - `travel`: the loop that moves it, down the stack and up again.
 //! - `finish`: the final completion, cancels, and the requester's departure.
 //! - `child`: requests that a driver makes out of one it was given.
 //!
-//! Read `token` first to write a driver, `dispatch` first to follow a request.
+//! Read `token` first to write a driver, `travel` first to follow a request.
 
 pub(crate) mod child;
 pub(crate) mod dispatch;
@@ -19,6 +20,7 @@ pub(crate) mod slot;
 #[doc(hidden)]
 pub mod state;
 mod token;
+pub(crate) mod travel;
 mod view;
 
 pub use child::Part;

@@ -69,6 +69,8 @@ pub(crate) enum Route {
 pub(crate) enum Phase {
     /// A token exists: in dispatch, or in a completion routine.
     Driver,
+    /// Passed on: the driver of the current location is the next to be called.
+    Down,
     /// The current location's driver has finished it; ready to unwind.
     Finished,
     /// With the hardware.
@@ -82,7 +84,7 @@ pub(crate) enum Phase {
 impl Phase {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Phase::Driver => "dispatching",
+            Phase::Driver | Phase::Down => "dispatching",
             Phase::Finished => "unwinding",
             Phase::Hardware => "hardware",
             Phase::Held => "held",

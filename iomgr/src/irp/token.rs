@@ -25,14 +25,6 @@ use crate::status::Status;
 #[derive(Debug)]
 pub struct Disposition(pub(crate) ());
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Outcome {
-    /// The current location's driver has completed it; it can unwind.
-    Finished,
-    /// Somebody finishes it later (I-14).
-    Pended,
-}
-
 /// What a completion routine decided: the value `completed` must return.
 #[must_use = "return it from `completed`"]
 #[derive(Debug)]
@@ -335,6 +327,7 @@ pub struct Lower<'a> {
 impl Lower<'_> {
     /// Passes the request on and forgets it (I-9): the driver below gets this driver's own
     /// location, without what was kept in it, and no completion routine runs here.
+    #[inline]
     pub fn skip(&self, irp: Irp<'_>) -> Disposition {
         // SAFETY: the token's ownership goes to the driver below.
         unsafe { dispatch::skip(irp.into_slot()) }
@@ -342,6 +335,7 @@ impl Lower<'_> {
 
     /// Passes the request on and asks for [`crate::Driver::completed`] to be called when it comes
     /// back with one of the outcomes given (I-10).
+    #[inline]
     pub fn forward(&self, irp: Irp<'_>, on: On) -> Disposition {
         // SAFETY: the token's ownership goes to the driver below.
         unsafe { dispatch::forward(irp.into_slot(), on.0) }

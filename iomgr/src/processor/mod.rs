@@ -129,8 +129,8 @@ pub(crate) struct Core {
     hooks: RefCell<Vec<(SlotPtr, Arc<dyn Settle>)>>,
     /// Loops that a plain thread's processor is lent to.
     lent: Cell<u32>,
-    /// The driver that a panic left first has been told; see `irp::dispatch`.
-    pub(crate) blamed: Cell<bool>,
+    /// The request of the innermost loop of `irp::travel` that runs.
+    pub(crate) travels: Cell<Option<SlotPtr>>,
     done: RefCell<Vec<hal::Completion>>,
     /// The state of `random`.
     chance: Cell<u64>,
@@ -395,7 +395,7 @@ impl Processor {
             drains: RefCell::default(),
             hooks: RefCell::default(),
             lent: Cell::new(0),
-            blamed: Cell::new(false),
+            travels: Cell::new(None),
             done: RefCell::new(Vec::with_capacity(256)),
             chance: Cell::new(seed),
             counters: Counters::default(),

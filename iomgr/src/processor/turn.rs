@@ -2,7 +2,7 @@
 //!
 //! Completions are copied out of the hardware before any of them is acted on, so that completion
 //! routines and wakers find it free to submit to (design, section 6). Panics in them are caught
-//! where they are called (`irp::dispatch`).
+//! where they are called (`irp::travel`).
 
 use std::io;
 use std::ptr::NonNull;
@@ -13,9 +13,9 @@ use super::busy::CURRENT;
 use super::{Core, Processor, ShutdownReport, timers};
 use crate::clock;
 use crate::hal::Wait;
-use crate::irp::dispatch;
 use crate::irp::finish;
 use crate::irp::slot::{Slot, SlotPtr};
+use crate::irp::travel;
 use crate::panics::{caught, log};
 
 impl Processor {
@@ -118,7 +118,7 @@ impl Core {
             // SAFETY: tokens are the addresses of slots handed to the hardware (`dispatch::token`
             // exposes them), each back once for good.
             unsafe {
-                dispatch::hardware_done(SlotPtr(NonNull::new_unchecked(slot)), completion);
+                travel::hardware_done(SlotPtr(NonNull::new_unchecked(slot)), completion);
             }
         }
         drop(drain);

@@ -4,9 +4,9 @@ use std::ptr::NonNull;
 
 use super::{Done, Extras, Operation, Setup, Start, Tell};
 use crate::file::{self, FileObject};
-use crate::irp::dispatch;
 use crate::irp::finish;
 use crate::irp::slot::{IoStatus, Phase, Route, SlotPtr, WRITE_THROUGH, flags};
+use crate::irp::travel;
 use crate::limits::Capabilities;
 use crate::major::{Major, minor};
 use crate::processor::Core;
@@ -151,7 +151,7 @@ pub(super) fn launch<K: Operation>(
                 }
             }
         }
-        dispatch::issue(slot)
+        travel::issue(slot)
     }
 }
 
@@ -320,7 +320,7 @@ pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
             let Some(slot) = core.alloc_slot(stack.route(major).len()) else { return false };
             (*slot.0.as_ptr()).stack = Some(NonNull::from(stack));
             fill(core, slot, file, major, Route::None, None);
-            dispatch::issue(slot);
+            travel::issue(slot);
             finish::forget(slot);
         }
         core.pass_on();

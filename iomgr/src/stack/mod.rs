@@ -26,10 +26,13 @@ use implicit::{Composed, Implicit, composed};
 
 /// A driver's place in a stack.
 pub struct Device {
-    driver: Arc<dyn Driver>,
+    /// That of `_owned`: its address is at hand here, and to be reckoned there.
+    driver: NonNull<dyn Driver>,
+    /// What every visit needs is one cache line.
+    number: Number,
+    _owned: Arc<dyn Driver>,
     /// Asked once: a report must not run the code of the driver it is about.
     name: Box<str>,
-    number: Number,
     /// Of a stand-in: whose place it is in.
     stands_for: Option<usize>,
     /// Put in by the I/O manager, and what for.
@@ -40,13 +43,20 @@ pub struct Device {
     bugs: AtomicU64,
 }
 
+// SAFETY: the driver, which is `Send` and `Sync`, is shared as `_owned` shares it.
+unsafe impl Send for Device {}
+// SAFETY: as above.
+unsafe impl Sync for Device {}
+
 impl Device {
     pub(crate) fn new(driver: Arc<dyn Driver>) -> Device {
-        let name: Box<str> = driver.name().into();
+        let _owned = driver;
+        let name: Box<str> = _owned.name().into();
         let number = Number::of(&name);
         let (faulted, bugs) = (AtomicBool::new(false), AtomicU64::new(0));
         let (stands_for, implicit, altitude) = (None, None, None);
-        Device { driver, name, number, stands_for, implicit, altitude, faulted, bugs }
+        let driver = NonNull::from(&*_owned);
+        Device { driver, number, _owned, name, stands_for, implicit, altitude, faulted, bugs }
     }
 
     /// An instance of a filter that goes on every stack.
@@ -55,8 +65,10 @@ impl Device {
     }
 
     /// The driver.
+    #[inline]
     pub fn driver(&self) -> &dyn Driver {
-        &*self.driver
+        // SAFETY: `_owned` keeps it for as long as the device lives, and it does not move.
+        unsafe { self.driver.as_ref() }
     }
 
     /// The driver's name.

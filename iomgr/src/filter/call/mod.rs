@@ -40,7 +40,7 @@ use super::alarm::Alarm;
 use super::next::Next;
 use crate::buf::Payload;
 use crate::irp::slot::{IoStatus, Phase, SlotPtr, flags};
-use crate::irp::{Irp, NextLocation, dispatch, finish};
+use crate::irp::{Irp, NextLocation, finish, travel};
 use crate::major::Major;
 use crate::panics::caught;
 use crate::processor::Core;
@@ -468,7 +468,7 @@ impl Call {
             }
             if call.take(mark::WAITING) {
                 (*slot.0.as_ptr()).flags.clear(flags::WAITS);
-                dispatch::go_on_here(slot);
+                travel::go_on_here(slot);
             }
         }
     }
