@@ -10,7 +10,7 @@
 
 use std::any::Any;
 
-use crate::irp::slot::SlotPtr;
+use crate::irp::slot::{SlotPtr, flags};
 
 /// A value that accompanies a request's data.
 pub trait Companion: Any + Send {
@@ -39,10 +39,13 @@ impl SlotPtr {
         // SAFETY: the caller's; slots are initialised with `None`.
         unsafe {
             let header = self.0.as_ptr();
-            if !(*header).accompanied && companion.is_none() {
+            if companion.is_some() {
+                (*header).flags.set(flags::ACCOMPANIED);
+            } else if (*header).flags.has(flags::ACCOMPANIED) {
+                (*header).flags.clear(flags::ACCOMPANIED);
+            } else {
                 return None;
             }
-            (*header).accompanied = companion.is_some();
             std::mem::replace(&mut (*header).companion, companion)
         }
     }
@@ -56,7 +59,7 @@ impl SlotPtr {
         // SAFETY: the caller's.
         unsafe {
             let header = self.0.as_ptr();
-            if (*header).accompanied
+            if (*header).flags.has(flags::ACCOMPANIED)
                 && let Some(own) = (*header).companion.as_deref_mut()
             {
                 own.take_over(late);
@@ -72,7 +75,11 @@ impl SlotPtr {
         // SAFETY: the caller's.
         unsafe {
             let header = self.0.as_ptr();
-            if (*header).accompanied { is((*header).companion.as_deref()?) } else { None }
+            if (*header).flags.has(flags::ACCOMPANIED) {
+                is((*header).companion.as_deref()?)
+            } else {
+                None
+            }
         }
     }
 
@@ -84,7 +91,7 @@ impl SlotPtr {
         // SAFETY: the caller's.
         unsafe {
             let header = self.0.as_ptr();
-            if !(*header).accompanied {
+            if !(*header).flags.has(flags::ACCOMPANIED) {
                 return None;
             }
             ((*header).companion.as_deref_mut()? as &mut dyn Any).downcast_mut()

@@ -5,10 +5,11 @@
 //! whatever threads, and closing it cancels and joins them, so that nothing of it is in flight
 //! afterwards (a task group's requests, a connection's, a call's).
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -78,30 +79,29 @@ impl Inner {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<Inner>>> = const { RefCell::new(None) };
+    /// What the innermost [`within`] on this thread's stack has; null without one.
+    static CURRENT: Cell<*const Arc<Inner>> = const { Cell::new(ptr::null()) };
 }
 
 /// The scope that requests of this thread belong to at this moment.
 #[inline]
 pub(crate) fn current() -> Option<Arc<Inner>> {
-    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+    let current = CURRENT.get();
+    // SAFETY: `within` keeps it for as long as it is there.
+    (!current.is_null()).then(|| unsafe { (*current).clone() })
 }
 
-/// Puts a scope back when dropped.
-struct Entered(Option<Arc<Inner>>);
-
-impl Entered {
-    fn new(scope: &Arc<Inner>) -> Entered {
-        let set = |current: &RefCell<Option<Arc<Inner>>>| current.replace(Some(scope.clone()));
-        Entered(CURRENT.try_with(set).ok().flatten())
+/// Runs `work` with a scope as the current one.
+fn within<R>(scope: &Arc<Inner>, work: impl FnOnce() -> R) -> R {
+    /// Puts the scope before back, even if `work` panics.
+    struct Before(*const Arc<Inner>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
     }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let before = self.0.take();
-        let _ = CURRENT.try_with(|current| current.replace(before));
-    }
+    let _before = Before(CURRENT.replace(scope));
+    work()
 }
 
 /// What the requests of a scope may take at a time; those beyond it are refused at issue with
@@ -172,8 +172,7 @@ impl IssuerScope {
     /// Runs `work`; the requests that it issues on this thread are the scope's, and of no scope
     /// around it.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
-        let _entered = Entered::new(&self.0);
-        work()
+        within(&self.0, work)
     }
 
     /// The future, whose polls run in the scope.
@@ -256,9 +255,9 @@ struct Scoped<F> {
 
 impl<F: Future> Future for Scoped<F> {
     type Output = F::Output;
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let _entered = Entered::new(&self.scope.clone());
-        self.future.as_mut().poll(cx)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let Scoped { scope, future } = self.get_mut();
+        within(scope, || future.as_mut().poll(cx))
     }
 }
 

@@ -96,6 +96,7 @@ pub(crate) unsafe fn park_here(slot: SlotPtr, parking: Parking) {
             return finish(slot, Status::CANCELLED);
         }
         (*header).parking = Some(parking.clone());
+        (*header).flags.set(flags::PARKED);
         if !parking.0.enter(slot.0) {
             finish(slot, Status::CANCELLED);
         }

@@ -43,7 +43,8 @@ impl Irp<'_> {
     pub fn split(mut self, parts: &[Part]) -> Disposition {
         let bounds = self.len() as u64;
         // SAFETY: the token's ownership; children have no companion.
-        if self.minor() != minor::NONE || unsafe { (*self.header()).accompanied } {
+        if self.minor() != minor::NONE || unsafe { (*self.header()).flags.has(flags::ACCOMPANIED) }
+        {
             return self.complete(Status::NOT_SUPPORTED, 0);
         }
         if parts.is_empty() || parts.iter().any(|p| u64::from(p.start) + u64::from(p.len) > bounds)

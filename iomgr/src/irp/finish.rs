@@ -30,15 +30,37 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
     // SAFETY: the driver side ends here; the requester's half is handed over by `state`.
     unsafe {
         let header = slot.0.as_ptr();
-        let core = core(slot);
         (*header).phase = Phase::Final;
+        clamp_information(slot);
+        if (*header).flags.has(flags::ENDS_SPECIALLY) {
+            return finalize_specially(slot, inline);
+        }
+        core(slot).count((*header).major, (*header).result.status);
+        if inline {
+            (*header).state.complete_inline();
+        } else {
+            let completed = (*header).state.complete();
+            if matches!(completed, Completed::Free | Completed::FreeByMail) {
+                dispose(slot);
+            }
+            told(slot, completed);
+        }
+    }
+}
+
+/// Final completion of a request that more depends on than its requester.
+#[inline(never)]
+unsafe fn finalize_specially(slot: SlotPtr, inline: bool) {
+    // SAFETY: as `finalize`.
+    unsafe {
+        let header = slot.0.as_ptr();
+        let core = core(slot);
         if let Some(key) = (*header).timer.take() {
             core.cancel_deadline(key);
         }
         if (*header).flags.has(flags::TIMED_OUT) && (*header).result.status == Status::CANCELLED {
             (*header).result.status = Status::IO_TIMEOUT;
         }
-        clamp_information(slot);
         if (*header).flags.has(flags::SCOPED) {
             scope::left(slot);
         }
@@ -105,6 +127,18 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
                 return;
             }
         }
+        told(slot, completed);
+    }
+}
+
+/// The end of final completion: whoever is next hears of it.
+///
+/// # Safety
+/// The slot is `DONE`; what it was completed as says whose it is.
+#[inline]
+unsafe fn told(slot: SlotPtr, completed: Completed) {
+    // SAFETY: the caller's.
+    unsafe {
         match completed {
             Completed::Notify => notify(slot),
             Completed::Noticed | Completed::FreeByMail => {}
@@ -399,7 +433,7 @@ pub(crate) unsafe fn read_mail(slot: SlotPtr) {
 }
 
 /// Counts the request off its file.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn leave_file(slot: SlotPtr) {
     // SAFETY: owner's thread; the file is counted until here.
     unsafe {
@@ -420,16 +454,34 @@ pub(crate) unsafe fn leave_file(slot: SlotPtr) {
 }
 
 /// Frees a slot that is `DONE` and has no requester; what it still carries is dropped.
+///
+/// # Safety
+/// Both sides are finished, on the owner's thread.
 #[inline]
-unsafe fn free(slot: SlotPtr) {
-    // SAFETY: both sides are finished, on the owner's thread.
+pub(crate) unsafe fn free(slot: SlotPtr) {
+    // SAFETY: the caller's.
     unsafe {
         let header = slot.0.as_ptr();
+        let route = matches!((*header).route, Route::None | Route::Future(None));
+        if (*header).flags.has(flags::CARRIES) || !(*header).payload.is_empty() || !route {
+            return free_all(slot);
+        }
         // Most have nothing left: their results have been taken, and nobody has waited.
-        let payload = (!(*header).payload.is_empty()).then(|| mem::take(&mut (*header).payload));
+        leave_file(slot);
+        core(slot).free_slot(slot);
+    }
+}
+
+/// # Safety
+/// As [`free`].
+#[inline(never)]
+unsafe fn free_all(slot: SlotPtr) {
+    // SAFETY: the caller's.
+    unsafe {
+        let header = slot.0.as_ptr();
+        let payload = mem::take(&mut (*header).payload);
         let companion = slot.set_companion(None);
-        let route = (!matches!((*header).route, Route::None | Route::Future(None)))
-            .then(|| mem::replace(&mut (*header).route, Route::None));
+        let route = mem::replace(&mut (*header).route, Route::None);
         (*header).parking = None;
         (*header).tell = None;
         if (*header).flags.has(flags::SCOPED) {
@@ -438,13 +490,13 @@ unsafe fn free(slot: SlotPtr) {
         leave_file(slot);
         core(slot).free_slot(slot);
         // Last, because dropping them may run code of the user's, which may panic.
-        if let Some(payload) = payload {
+        if !payload.is_empty() {
             discard(payload, "a buffer or result panicked while it was dropped");
         }
         if companion.is_some() {
             discard(companion, "a request's companion panicked while it was dropped");
         }
-        if let Some(route) = route {
+        if !matches!(route, Route::None | Route::Future(None)) {
             discard(route, "a waker panicked while it was dropped");
         }
     }

@@ -137,7 +137,6 @@ impl Slab {
                     cursor: 0,
                     depth: 0,
                     fills: false,
-                    accompanied: false,
                     generation: 0,
                     filled: 0,
                     result: IoStatus { status: Status::SUCCESS, info: 0 },

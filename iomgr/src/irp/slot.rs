@@ -11,7 +11,7 @@ use std::any::TypeId;
 use std::cell::UnsafeCell;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 
 use super::held::Resume;
@@ -158,53 +158,66 @@ pub(crate) mod control {
 /// Marks of `Header::flags`.
 pub(crate) mod flags {
     /// Cancel has been requested; never cleared.
-    pub const CANCEL: u16 = 1;
+    pub const CANCEL: u32 = 1;
     /// The deadline asked for the cancel.
-    pub const TIMED_OUT: u16 = 2;
+    pub const TIMED_OUT: u32 = 2;
     /// The location below has been filled in by `Irp::next`.
-    pub const NEXT_READY: u16 = 4;
+    pub const NEXT_READY: u32 = 4;
     /// The bottom wants to hear when the result is final; see `Driver::settled`.
-    pub const SETTLE: u16 = 8;
+    pub const SETTLE: u32 = 8;
     /// A future asks: `route` may be written on its thread.
-    pub const FUTURE: u16 = 16;
+    pub const FUTURE: u32 = 16;
     /// The file's use is counted on its home processor.
-    pub const LOCAL_USE: u16 = 32;
+    pub const LOCAL_USE: u32 = 32;
     /// The requester has read the result.
-    pub const TAKEN: u16 = 64;
+    pub const TAKEN: u32 = 64;
     /// In use; clear while on the free list.
-    pub const LIVE: u16 = 128;
+    pub const LIVE: u32 = 128;
     /// There is a `tell`, or the file object is signalled when it is done.
-    pub const SIGNAL: u16 = 256;
+    pub const SIGNAL: u32 = 256;
     /// It belongs to an issuer scope.
-    pub const SCOPED: u16 = 512;
+    pub const SCOPED: u32 = 512;
     /// It has its synchronous file object.
-    pub const SERIAL: u16 = 1024;
+    pub const SERIAL: u32 = 1024;
     /// The hardware got it from a thread that has ended since; see `processor::bequest`.
-    pub const BEQUEATHED: u16 = 2048;
+    pub const BEQUEATHED: u32 = 2048;
     /// Held by a filter's call that waits, and is to be told of a cancel.
-    pub const WAITS: u16 = 4096;
+    pub const WAITS: u32 = 4096;
     /// Its stack has been replaced, and waits for it: see `processor::drain`.
-    pub const DRAINS: u16 = 8192;
+    pub const DRAINS: u32 = 8192;
     /// A driver's own: it started below that.
-    pub const BELOW: u16 = 16384;
+    pub const BELOW: u32 = 16384;
     /// A filter wants to hear when the result is final; see `processor::settle`.
-    pub const HOOKED: u16 = 32768;
+    pub const HOOKED: u32 = 32768;
+    /// It has a deadline, whose timer runs.
+    pub const TIMED: u32 = 1 << 16;
+    /// It has been in a queue: there is a `parking`.
+    pub const PARKED: u32 = 1 << 17;
+    /// There is a `companion`.
+    pub const ACCOMPANIED: u32 = 1 << 18;
+
+    /// Final completion has more to do than to say so.
+    pub const ENDS_SPECIALLY: u32 =
+        TIMED | TIMED_OUT | SCOPED | SERIAL | HOOKED | DRAINS | SIGNAL | SETTLE;
+    /// There is more to let go of than a result.
+    pub const CARRIES: u32 = PARKED | SIGNAL | SCOPED | ACCOMPANIED;
 }
 
 /// The marks: written by the owner alone, read by a [`super::Held`] elsewhere too.
-pub(crate) struct Flags(AtomicU16);
+pub(crate) struct Flags(AtomicU32);
 
 impl Flags {
-    pub(crate) fn new(bits: u16) -> Flags {
-        Flags(AtomicU16::new(bits))
+    pub(crate) fn new(bits: u32) -> Flags {
+        Flags(AtomicU32::new(bits))
     }
-    pub(crate) fn has(&self, bit: u16) -> bool {
-        self.0.load(Ordering::Relaxed) & bit != 0
+    /// Any of these.
+    pub(crate) fn has(&self, bits: u32) -> bool {
+        self.0.load(Ordering::Relaxed) & bits != 0
     }
-    pub(crate) fn set(&self, bit: u16) {
+    pub(crate) fn set(&self, bit: u32) {
         self.0.store(self.0.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
     }
-    pub(crate) fn clear(&self, bit: u16) {
+    pub(crate) fn clear(&self, bit: u32) {
         self.0.store(self.0.load(Ordering::Relaxed) & !bit, Ordering::Relaxed);
     }
 }
@@ -214,10 +227,10 @@ impl Flags {
 pub(crate) struct Slot {
     // First line: every request touches these.
     pub state: State,
+    pub flags: Flags,
     pub phase: Phase,
     /// It is in the queue of `parking`, whose lock this belongs to.
     pub parked: bool,
-    pub flags: Flags,
     pub class: u8,
     pub major: Major,
     /// Index of the current location.
@@ -226,8 +239,6 @@ pub(crate) struct Slot {
     pub depth: u8,
     /// The hardware's present operation puts as many bytes into the data as it reports.
     pub fills: bool,
-    /// Whether there is a `companion`.
-    pub accompanied: bool,
     pub generation: u32,
     /// Bytes of a read's memory, from its start, that somebody has filled: more is never reported,
     /// because the rest may be uninitialised. Counts the memory of the top location only; buffers

@@ -95,18 +95,21 @@ impl Travel<'_> {
         // SAFETY: the caller's; that a phase is the request's still, see the module's header. A
         // disposition says nothing by itself: a driver may return one that it got for another request.
         unsafe {
-            let header = self.slot.0.as_ptr();
+            let slot = self.slot;
+            let header = slot.0.as_ptr();
             loop {
                 if !self.up.get() {
-                    while (*header).phase == Phase::Down {
-                        self.core.driver_counts().saw(self.slot.device().number());
-                        self.dispatch();
+                    let is_down = || (*header).phase == Phase::Down;
+                    while is_down() {
+                        let device = self.called();
+                        self.core.driver_counts().saw(device.number());
+                        _ = device.driver().dispatch(Irp::new(slot), Lower { scope: PhantomData });
                     }
                     if (*header).phase != Phase::Finished {
                         return false;
                     }
                     let status = (*header).result.status;
-                    self.core.driver_counts().finished(self.slot.device().number(), status);
+                    self.core.driver_counts().finished(slot.device().number(), status);
                     self.up.set(true);
                 }
                 match self.rise() {
@@ -125,16 +128,6 @@ impl Travel<'_> {
         let device = unsafe { self.slot.device() };
         self.device.set(Some(NonNull::from(device)));
         device
-    }
-
-    /// Calls the driver of the current location.
-    #[inline]
-    unsafe fn dispatch(&self) {
-        // SAFETY: the driver side is ours, and goes to the driver.
-        unsafe {
-            let driver = self.called().driver();
-            _ = driver.dispatch(Irp::new(self.slot), Lower { scope: PhantomData });
-        }
     }
 
     /// Completes a finished request as far up as its drivers let it.
@@ -324,7 +317,10 @@ pub(crate) unsafe fn go_on_here(slot: SlotPtr) {
     // SAFETY: the caller's.
     unsafe {
         let _frame = core(slot).frame();
-        go_on(slot, |travel| travel.dispatch());
+        go_on(slot, |travel| {
+            let driver = travel.called().driver();
+            _ = driver.dispatch(Irp::new(slot), Lower { scope: PhantomData });
+        });
     }
 }
 

@@ -186,7 +186,7 @@ impl View {
     #[inline]
     pub fn has_companion(&self) -> bool {
         // SAFETY: as `slot` says.
-        unsafe { (*self.slot()).accompanied }
+        unsafe { (*self.slot()).flags.has(flags::ACCOMPANIED) }
     }
 
     /// What accompanies the request's data, if it is of this type.

@@ -165,7 +165,10 @@ impl Core {
         let key = self.wheel.borrow_mut().insert(tick_after(at), Timer::Deadline(slot));
         let slot: NonNull<_> = slot.0;
         // SAFETY: the caller's.
-        unsafe { (*slot.as_ptr()).timer = Some(key) };
+        unsafe {
+            (*slot.as_ptr()).timer = Some(key);
+            (*slot.as_ptr()).flags.set(flags::TIMED);
+        }
     }
 
     pub(crate) fn cancel_deadline(&self, key: TimerKey) {

@@ -52,7 +52,7 @@ impl<K: Operation + 'static> Request<'_, K> {
             let port = file.port().is_some() || extras.tell.as_ref().is_some_and(Tell::has_port);
             if port { Err(Status::INVALID_PARAMETER) } else { Ok(()) }
         };
-        let (file, mut operation, extras) = self.unissued_if("given an APC", no_port)?;
+        let (file, mut operation, mut extras) = self.unissued_if("given an APC", no_port)?;
         let admitted = match mine().and_then(Admitted::new) {
             Ok(admitted) => admitted,
             Err(status) => return Err(operation.take().expect("there").refuse(status)),
@@ -67,8 +67,8 @@ impl<K: Operation + 'static> Request<'_, K> {
             let cancel = unsafe { Cancel::of(core, slot) };
             let queue = admitted.queue().clone();
             let call = Call { admitted, run, operation: PhantomData::<fn() -> K> };
-            let route = Route::Apc(Box::new(call));
-            if !launch(core, slot, &file, operation, route, extras) {
+            let route = || Route::Apc(Box::new(call));
+            if !launch(core, slot, &file, operation, route, &mut extras) {
                 return Ok(cancel);
             }
             // SAFETY: complete, and the reference is ours; it goes to the queue, or ends here.

@@ -130,7 +130,7 @@ impl<K: Operation> Request<'_, K> {
     /// # Panics
     /// When the request has been polled.
     pub fn start(mut self) -> Result<Block<K>, K::Output> {
-        let (file, mut operation, extras) = self.unissued("started")?;
+        let (file, mut operation, mut extras) = self.unissued("started")?;
         let outcome = Core::with_or_create(|core| {
             let operation = operation.take().expect("taken once");
             let slot = match admit(core, &file, &operation, &extras) {
@@ -139,7 +139,7 @@ impl<K: Operation> Request<'_, K> {
             };
             // SAFETY: the slot is ours until it is issued.
             let cancel = unsafe { Cancel::of(core, slot) };
-            if launch(core, slot, &file, operation, Route::Block, extras) {
+            if launch(core, slot, &file, operation, || Route::Block, &mut extras) {
                 // SAFETY: complete, and the reference is ours.
                 unsafe {
                     if (*slot.0.as_ptr()).result.status.is_error() {

@@ -13,7 +13,7 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::issue::{admit, begin, collect, launch};
+use super::issue::{admit, begin, collect, collect_here, launch};
 use super::{Operation, Request, State, Target};
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
@@ -25,96 +25,108 @@ impl<K: Operation> Future for Request<'_, K> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<K::Output> {
-        let slot = match self.state {
-            State::Issued(slot) => {
-                // SAFETY: an issued request holds the requester's reference.
-                unsafe {
-                    if !(*slot.0.as_ptr()).state.is_done() && !watch(slot, cx) {
-                        return Poll::Pending;
-                    }
-                }
-                slot
-            }
-            _ => match self.state.start(cx) {
-                Poll::Ready(Ok(slot)) => slot,
-                Poll::Ready(Err(refused)) => return Poll::Ready(refused),
-                Poll::Pending => return Poll::Pending,
-            },
-        };
+        let State::Issued(slot) = self.state else { return self.first_poll(cx) };
+        // SAFETY: an issued request holds the requester's reference.
+        let done = unsafe { (*slot.0.as_ptr()).state.is_done() || watch(slot, cx) };
+        if !done {
+            return Poll::Pending;
+        }
         self.state = State::Done;
         // SAFETY: it is done, and the requester's reference, which goes, is ours.
         Poll::Ready(unsafe { collect::<K>(slot) })
     }
 }
 
-impl<K: Operation> State<'_, K> {
-    /// The first poll: issues the request. Its slot, if it is complete; or the result of one that was
-    /// refused.
+impl<K: Operation> Request<'_, K> {
+    /// Issues the request.
     #[inline]
-    fn start(&mut self, cx: &Context<'_>) -> Poll<Result<SlotPtr, K::Output>> {
-        if matches!(self, State::Ready(Target::New(_), ..))
-            && let Err(refused) = self.make()
-        {
-            return Poll::Ready(Err(refused));
+    fn first_poll(&mut self, cx: &Context<'_>) -> Poll<K::Output> {
+        if !matches!(self.state, State::Ready(_)) {
+            panic!("a request was polled after it had completed");
         }
-        let (slot, inline, too_many) = match self.issue() {
-            Ok(issued) => issued,
-            Err(status) => return Poll::Ready(Err(self.refuse(status))),
+        let issued = match self.file {
+            Target::New(_) => self.make().and_then(|()| self.issue(cx)),
+            _ => self.issue(cx),
         };
-        if inline && !too_many {
-            return Poll::Ready(Ok(slot));
+        match issued {
+            Ok(Issue::Taken(output)) => Poll::Ready(output),
+            Ok(Issue::Pends) => Poll::Pending,
+            Ok(Issue::Complete) => {
+                // The result waits here while the others have their turn.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Err(status) => Poll::Ready(self.refused(status)),
         }
-        // Before foreign code, the waker's, may panic.
-        *self = State::Issued(slot);
-        if inline {
-            // The result waits here while the others have their turn.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        // SAFETY: the requester's reference is ours.
-        if unsafe { watch(slot, cx) } { Poll::Ready(Ok(slot)) } else { Poll::Pending }
     }
 
-    /// Issues what is ready: its slot, whether it is complete, and whether so many have been that the
-    /// requester is to wait for a turn. On an error it still is ready.
-    // The operation stays where it is until it goes into the IRP: moves are a good part of what a request
-    // costs.
+    /// Issues what is ready. On an error it still is.
     #[inline]
-    fn issue(&mut self) -> Result<(SlotPtr, bool, bool), Status> {
-        let State::Ready(file, _, extras) = self else {
-            panic!("a request was polled after it had completed");
-        };
-        begin(file, extras)?;
+    fn issue(&mut self, cx: &Context<'_>) -> Result<Issue<K::Output>, Status> {
+        begin(&self.file, &mut self.extras)?;
         Core::with_or_create(|core| {
-            let State::Ready(file, operation, extras) = self else { unreachable!("just seen") };
-            let slot = admit(core, file, operation, extras)?;
-            // Its handle goes in here.
-            let (file, operation, extras) = self.take();
+            let State::Ready(operation) = &self.state else {
+                unreachable!("the caller has looked")
+            };
+            let slot = admit(core, &self.file, operation, &self.extras)?;
+            let operation = self.state.take();
             let left = core.inline_left();
-            let inline = launch(core, slot, &file, operation, Route::Future(None), extras);
-            if !inline {
-                core.pass_on();
+            let route = || Route::Future(None);
+            let inline = launch(core, slot, &self.file, operation, route, &mut self.extras);
+            self.file.leave();
+            if inline && core.was_inline(left) {
+                // SAFETY: complete inside its issue; the requester's reference, which goes, is ours.
+                return Ok(Issue::Taken(unsafe { collect_here::<K>(slot) }));
             }
-            Ok((slot, inline, inline && !core.was_inline(left)))
+            self.state = State::Issued(slot);
+            if inline {
+                return Ok(Issue::Complete);
+            }
+            core.pass_on();
+            // SAFETY: the requester's reference is ours; so is its route until it has a waker.
+            let done = unsafe {
+                let is_done = || (*slot.0.as_ptr()).state.is_done();
+                // Not if it has been completed by what others sent. The waker is foreign code, which may
+                // complete it too.
+                if let Some(waker) = (!is_done()).then(|| cx.waker().clone())
+                    && !is_done()
+                {
+                    (*slot.0.as_ptr()).route = Route::Future(Some(waker));
+                }
+                is_done()
+            };
+            if !done {
+                return Ok(Issue::Pends);
+            }
+            self.state = State::Done;
+            // SAFETY: as above.
+            Ok(Issue::Taken(unsafe { collect_here::<K>(slot) }))
         })?
     }
 
-    /// Makes the file object of its own. Back, if that fails: the request's result.
+    /// The result of a request that is not issued. Its file object, if it has one of its own, is not kept.
     #[cold]
-    fn make(&mut self) -> Result<(), K::Output> {
-        let (file, operation, extras) = self.take();
-        match file.made() {
-            Ok(file) => *self = State::Ready(file, operation, extras),
-            Err(status) => return Err(operation.refuse(status)),
-        }
-        Ok(())
+    fn refused(&mut self, status: Status) -> K::Output {
+        self.file.leave();
+        self.extras.tell = None;
+        self.state.take().refuse(status)
     }
 
-    /// The result of a request that is not issued.
+    /// Makes the file object of its own.
     #[cold]
-    fn refuse(&mut self, status: Status) -> K::Output {
-        self.take().1.refuse(status)
+    fn make(&mut self) -> Result<(), Status> {
+        self.file = mem::replace(&mut self.file, Target::Gone).made()?;
+        Ok(())
     }
+}
+
+/// What became of a request inside its issue.
+enum Issue<T> {
+    /// It is complete, and this its result.
+    Taken(T),
+    /// It is complete, as so many have been that the requester is to wait for a turn.
+    Complete,
+    Pends,
 }
 
 /// Gives the `WAKER` bit back if the waker's clone panics.

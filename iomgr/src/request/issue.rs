@@ -99,8 +99,8 @@ pub(super) fn launch<K: Operation>(
     slot: SlotPtr,
     file: &FileObject,
     operation: K,
-    route: Route,
-    extras: Extras,
+    route: impl FnOnce() -> Route,
+    extras: &mut Extras,
 ) -> bool {
     // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
     unsafe {
@@ -136,7 +136,7 @@ pub(super) fn launch<K: Operation>(
         }
         // A driver's own is none of the client's.
         if extras.tell.is_some() || file.is_watched() && extras.below.is_none() {
-            expect_signal(slot, file, extras.tell);
+            expect_signal(slot, file, extras.tell.take());
         }
         if let Some(serial) = file.serial()
             && major != Major::Close
@@ -239,7 +239,7 @@ unsafe fn fill(
     slot: SlotPtr,
     file: NonNull<FileObject>,
     major: Major,
-    route: Route,
+    route: impl FnOnce() -> Route,
     below: Option<Start>,
 ) {
     // SAFETY: the caller's; that of `Request::below`.
@@ -265,13 +265,11 @@ unsafe fn fill(
             core.starts_below(slot);
         }
         header.devices = devices.as_ptr();
-        if matches!(route, Route::Future(_)) {
-            header.flags.set(flags::FUTURE);
-        }
-        header.route = route;
-        if file::enter(object, core) {
-            header.flags.set(flags::LOCAL_USE);
-        }
+        // What is overwritten is nothing: a free slot has no route.
+        (&raw mut header.route).write(route());
+        let future = if matches!(header.route, Route::Future(_)) { flags::FUTURE } else { 0 };
+        let local = if file::enter(object, core) { flags::LOCAL_USE } else { 0 };
+        header.flags.set(future | local);
         let top = slot.location(0);
         (*top).minor = minor::NONE;
         (*top).control = 0;
@@ -290,20 +288,42 @@ unsafe fn fill(
 /// The caller is the slot's requester and gives its reference up.
 #[inline]
 pub(super) unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
+    // SAFETY: the caller's.
+    unsafe {
+        take::<K>(slot, |slot| {
+            (*slot.0.as_ptr()).flags.set(flags::TAKEN);
+            finish::release(slot);
+        })
+    }
+}
+
+/// As [`collect`], of a request that has just been issued, on its processor's thread, which is busy.
+///
+/// # Safety
+/// As [`collect`].
+#[inline]
+pub(super) unsafe fn collect_here<K: Operation>(slot: SlotPtr) -> K::Output {
+    // SAFETY: the caller's: both sides are finished.
+    unsafe { take::<K>(slot, |slot| finish::free(slot)) }
+}
+
+/// # Safety
+/// The slot is `DONE`, and the caller its requester, whose reference goes to `leave`.
+#[inline(always)]
+unsafe fn take<K: Operation>(slot: SlotPtr, leave: impl FnOnce(SlotPtr)) -> K::Output {
     /// Lets go even if `finish` panics.
-    struct Release(SlotPtr);
-    impl Drop for Release {
+    struct Leave<F: FnOnce(SlotPtr)>(SlotPtr, Option<F>);
+    impl<F: FnOnce(SlotPtr)> Drop for Leave<F> {
+        #[inline]
         fn drop(&mut self) {
-            // SAFETY: the requester's reference ends here.
-            unsafe {
-                (*self.0.0.as_ptr()).flags.set(flags::TAKEN);
-                finish::release(self.0);
+            if let Some(leave) = self.1.take() {
+                leave(self.0);
             }
         }
     }
-    let release = Release(slot);
+    let _leave = Leave(slot, Some(leave));
     // SAFETY: a `DONE` slot's result and payload are the requester's.
-    let mut done = unsafe { Done::new(slot, &mut (*release.0.0.as_ptr()).payload) };
+    let mut done = unsafe { Done::new(slot, &mut (*slot.0.as_ptr()).payload) };
     K::finish(&mut done)
 }
 
@@ -319,7 +339,7 @@ pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
             let stack = file.as_ref().stack_for(core);
             let Some(slot) = core.alloc_slot(stack.route(major).len()) else { return false };
             (*slot.0.as_ptr()).stack = Some(NonNull::from(stack));
-            fill(core, slot, file, major, Route::None, None);
+            fill(core, slot, file, major, || Route::None, None);
             travel::issue(slot);
             finish::forget(slot);
         }

@@ -42,21 +42,24 @@ use crate::wait::Event;
 /// thread's processor. [`Request::deadline`], [`Request::event`] and [`Request::tee`] come before that.
 #[must_use = "a request does nothing unless awaited, waited for or posted"]
 pub struct Request<'f, K> {
-    state: State<'f, K>,
+    // Beside the operation, so that only that moves when the request is issued.
+    file: Target<'f>,
+    extras: Extras,
+    state: State<K>,
 }
 
-enum State<'f, K> {
-    Ready(Target<'f>, K, Extras),
+enum State<K> {
+    Ready(K),
     Issued(SlotPtr),
     Done,
 }
 
-impl<'f, K> State<'f, K> {
-    /// The parts of a request that is ready, which the caller has seen.
+impl<K> State<K> {
+    /// The operation of a request that is ready, which the caller has seen.
     #[inline(always)]
-    fn take(&mut self) -> (Target<'f>, K, Extras) {
+    fn take(&mut self) -> K {
         match std::mem::replace(self, State::Done) {
-            State::Ready(file, operation, extras) => (file, operation, extras),
+            State::Ready(operation) => operation,
             State::Issued(_) | State::Done => unreachable!("the caller has looked"),
         }
     }
@@ -88,11 +91,21 @@ enum Target<'f> {
     Owned(FileHandle),
     /// To be made when the request is issued. In two boxes, so that it costs the others nothing.
     New(Box<Make>),
+    /// The request has been issued: it keeps the file object by itself.
+    Gone,
 }
 
 type Make = Box<dyn FnOnce() -> Result<FileHandle, Status> + Send>;
 
 impl Target<'_> {
+    /// Lets go of a file object that is the request's own.
+    #[inline]
+    fn leave(&mut self) {
+        if !matches!(self, Target::Borrowed(_)) {
+            *self = Target::Gone;
+        }
+    }
+
     /// Makes the file object, if that is still to be done, on the thread that issues the request.
     #[inline]
     fn made(self) -> Result<Self, Status> {
@@ -115,7 +128,9 @@ impl std::ops::Deref for Target<'_> {
         match self {
             Target::Borrowed(file) => file,
             Target::Owned(file) => file,
-            Target::New(_) => unreachable!("made before it is looked at"),
+            Target::New(_) | Target::Gone => {
+                unreachable!("made, and not issued, when it is looked at")
+            }
         }
     }
 }
@@ -130,12 +145,12 @@ impl<K> Unpin for Request<'_, K> {}
 impl<'f, K: Operation> Request<'f, K> {
     /// Builds a request. Applications call the methods of files and sockets instead.
     pub fn new(file: &'f FileObject, operation: K) -> Self {
-        Request { state: State::Ready(Target::Borrowed(file), operation, Extras::default()) }
+        Self::with(Target::Borrowed(file), operation)
     }
 
     /// Builds a request that keeps the file object by itself, and so may outlive its handles.
     pub fn owned(file: FileHandle, operation: K) -> Request<'static, K> {
-        Request { state: State::Ready(Target::Owned(file), operation, Extras::default()) }
+        Request::with(Target::Owned(file), operation)
     }
 
     /// Builds a request on a file object of its own, which `make` makes when the request is issued,
@@ -176,8 +191,12 @@ impl<'f, K: Operation> Request<'f, K> {
         make: impl FnOnce() -> Result<FileHandle, Status> + Send + 'static,
         operation: K,
     ) -> Request<'static, K> {
-        let file = Target::New(Box::new(Box::new(make)));
-        Request { state: State::Ready(file, operation, Extras::default()) }
+        Request::with(Target::New(Box::new(Box::new(make))), operation)
+    }
+
+    #[inline]
+    fn with(file: Target<'f>, operation: K) -> Self {
+        Request { file, extras: Extras::default(), state: State::Ready(operation) }
     }
 
     /// Builds a driver's own request, which starts below that driver.
@@ -194,8 +213,9 @@ impl<'f, K: Operation> Request<'f, K> {
             let write_through = View::of(&slot).is_write_through();
             (file.as_ref(), Start { stack, device: NonNull::from(device), write_through })
         };
-        let extras = Extras { below: Some(start), ..Extras::default() };
-        Request { state: State::Ready(Target::Borrowed(file), operation, extras) }
+        let mut request = Self::with(Target::Borrowed(file), operation);
+        request.extras.below = Some(start);
+        request
     }
 
     /// Asks for an early end of a request that has been issued and that nobody has taken.
@@ -211,10 +231,8 @@ impl<'f, K: Operation> Request<'f, K> {
     ///
     /// Without effect on a request that has been issued.
     pub fn deadline(mut self, limit: Duration) -> Self {
-        if let State::Ready(_, _, extras) = &mut self.state {
-            // A limit too far to express is none.
-            extras.deadline = crate::clock::now().checked_add(limit);
-        }
+        // A limit too far to express is none.
+        self.extras.deadline = crate::clock::now().checked_add(limit);
         self
     }
 
@@ -225,8 +243,8 @@ impl<'f, K: Operation> Request<'f, K> {
     ///
     /// Without effect on a request that has been issued.
     pub fn event(mut self, event: &Event) -> Self {
-        if let State::Ready(_, _, extras) = &mut self.state {
-            extras.tell = Some(Tell::with_event(extras.tell.take(), event.clone()));
+        if let State::Ready(_) = self.state {
+            self.extras.tell = Some(Tell::with_event(self.extras.tell.take(), event.clone()));
         }
         self
     }
@@ -273,10 +291,10 @@ impl<'f, K: Operation> Request<'f, K> {
     /// assert_eq!(watcher.depth(), 0);
     /// ```
     pub fn tee(mut self, port: &CompletionPort, key: u64) -> Self {
-        if let State::Ready(_, _, extras) = &mut self.state {
+        if let State::Ready(_) = self.state {
             let allowed = port.check(Rights::MODIFY);
-            let port = port.shared().clone();
-            extras.tell = Some(Tell::with_port(extras.tell.take(), port, key, allowed));
+            let (port, before) = (port.shared().clone(), self.extras.tell.take());
+            self.extras.tell = Some(Tell::with_port(before, port, key, allowed));
         }
         self
     }

@@ -117,7 +117,8 @@ impl<'f, K: Operation> Request<'f, K> {
         if !matches!(self.state, State::Ready(..)) {
             panic!("a request that has been polled cannot be {use_}");
         }
-        self.state.take()
+        let file = std::mem::replace(&mut self.file, FileRef::Gone);
+        (file, self.state.take(), std::mem::take(&mut self.extras))
     }
 
     /// Issues the request and waits for its result on this thread, driving the thread's processor
@@ -130,7 +131,7 @@ impl<'f, K: Operation> Request<'f, K> {
     /// # Panics
     /// When the request has been polled.
     pub fn wait(mut self) -> K::Output {
-        let (file, mut operation, extras) = match self.unissued("waited for") {
+        let (file, mut operation, mut extras) = match self.unissued("waited for") {
             Ok(parts) => parts,
             Err(refused) => return refused,
         };
@@ -145,7 +146,7 @@ impl<'f, K: Operation> Request<'f, K> {
             };
             // SAFETY: the slot is ours until it is issued.
             let cancel = unsafe { Cancel::of(core, slot) };
-            let inline = launch(core, slot, &file, operation, Route::Wait, extras);
+            let inline = launch(core, slot, &file, operation, || Route::Wait, &mut extras);
             // I-38.
             let alerts = file.serial().is_some_and(|serial| serial.alertable == Alertable::Yes);
             let apcs = (!inline && alerts).then(|| apc::listen_at(&Sleeper::of(core)));
@@ -204,7 +205,7 @@ impl<'f, K: Operation> Request<'f, K> {
     where
         K: 'static,
     {
-        let (file, mut operation, extras) = self.unissued("posted")?;
+        let (file, mut operation, mut extras) = self.unissued("posted")?;
         let allowed = port.check(Rights::MODIFY);
         let port = port.shared();
         let admission = match allowed.and_then(|()| port.admit()) {
@@ -223,8 +224,8 @@ impl<'f, K: Operation> Request<'f, K> {
                 (*slot.0.as_ptr()).operation = Some(TypeId::of::<K>);
                 Cancel::of(core, slot)
             };
-            let route = Route::Port(port.clone(), key);
-            if !launch(core, slot, &file, operation, route, extras) {
+            let route = || Route::Port(port.clone(), key);
+            if !launch(core, slot, &file, operation, route, &mut extras) {
                 return Ok(cancel);
             }
             // SAFETY: complete, and the reference is ours; it goes to the packet, or ends here.
@@ -263,7 +264,7 @@ impl<'f, K: Operation> Request<'f, K> {
     where
         K: 'static,
     {
-        let (file, mut operation, extras) = self.unissued("posted")?;
+        let (file, mut operation, mut extras) = self.unissued("posted")?;
         let port = file.port().map(|(port, _)| port);
         let admission = match port.as_ref().map(|port| port.admit()).transpose() {
             Ok(admission) => admission,
@@ -281,8 +282,8 @@ impl<'f, K: Operation> Request<'f, K> {
                 (*slot.0.as_ptr()).operation = Some(TypeId::of::<K>);
                 Cancel::of(core, slot)
             };
-            let route = Route::Associated { value, admitted };
-            if !launch(core, slot, &file, operation, route, extras) {
+            let route = || Route::Associated { value, admitted };
+            if !launch(core, slot, &file, operation, route, &mut extras) {
                 return Ok(Issued::Packet(cancel));
             }
             // SAFETY: as in `post`.
