@@ -341,6 +341,13 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Whether an attempt at it takes no longer for a slow device: it goes on at once, or not at all.
+    pub(crate) fn never_waits(&self) -> bool {
+        matches!(self, Op::Send { .. } | Op::SendMsg { .. } | Op::RecvMsg { .. })
+    }
+}
+
 /// What came back from the hardware.
 #[derive(Debug)]
 pub struct Completion {

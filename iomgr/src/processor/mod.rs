@@ -232,9 +232,11 @@ impl Core {
     pub(crate) unsafe fn submit(&self, token: Token, op: Op) -> Option<i32> {
         let mut hal = self.hal.borrow_mut();
         let hal = hal.as_mut().expect("requests are refused once the hardware is gone");
-        // A timer, be it the request's own deadline, must not wait for a slow disk either.
         let left = self.inline_left.get();
-        let alone = left > 0 && !self.runnable.get() && self.wheel.borrow().is_empty();
+        // A timer, be it the request's own deadline, must not wait for a slow disk either.
+        let alone = left > 0
+            && !self.runnable.get()
+            && (op.never_waits() || self.wheel.borrow().is_empty());
         // SAFETY: the caller's.
         let result = unsafe { hal.submit(token, op, alone) };
         if alone && let Some(result) = result {

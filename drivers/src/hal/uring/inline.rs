@@ -3,8 +3,8 @@
 //! A ring costs a submission, a completion and often a task switch, which only a batch repays. So
 //! when a thread has nothing else to run and nothing in flight, a small read is tried against the
 //! page cache first (`RWF_NOWAIT`), and a small buffered write is simply made: the ring would hand
-//! it to a kernel thread, at many times the cost. Messages too: a server that answers the messages of
-//! one socket one by one has no batch, and what it sends is taken at once.
+//! it to a kernel thread, at many times the cost. What is sent too, if nothing else is queued for the
+//! kernel: a server that answers one request at a time has no batch, and what it sends is taken at once.
 //!
 //! **Invariant.** An operation tried here either is finished, or has changed nothing but its own
 //! buffer, so that the ring can do it from the start. That is why operations at the file's own

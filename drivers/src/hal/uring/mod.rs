@@ -101,6 +101,8 @@ pub struct UringHal {
     look_again: bool,
     /// Cancelled before they left; to be delivered by the next turn.
     cancelled: Vec<Token>,
+    /// Of which so many bytes have been sent on the spot, and the rest is with the ring.
+    begun: Vec<(Token, i32)>,
     reply: Arc<Reply>,
     /// Operations with the thread pool.
     pooled: usize,
@@ -139,6 +141,7 @@ impl UringHal {
             buffers: Buffers::NotYet { count: config.pool_buffers, size: config.pool_buffer_size },
             look_again: false,
             cancelled: Vec::new(),
+            begun: Vec::new(),
             reply: Reply::new(wake.clone()),
             pooled: 0,
             wake,
@@ -176,6 +179,78 @@ impl UringHal {
         }
         let taken = self.gate.enter(queued, sleep, limit)?;
         Ok(taken > 0 || queued == 0)
+    }
+
+    /// Does an operation on the spot, when the thread has nothing else to run. The operation, or what is
+    /// left of it, if that does not get anywhere.
+    ///
+    /// # Safety
+    /// As for `Hal::submit`.
+    unsafe fn attempt(&mut self, token: Token, op: Op) -> Result<i32, Op> {
+        // SAFETY: promised by the caller; what is left of the memory is the operation's.
+        unsafe {
+            match op {
+                // A batch is better left to the ring. What waits in the kernel may be overtaken there too.
+                Op::Send { .. } | Op::SendMsg { .. } if !self.outbox.is_empty(&mut self.ring) => {}
+                Op::Send { fd, buf, len, flags } if flags & libc::MSG_DONTWAIT == 0 => {
+                    let all = flags & libc::MSG_WAITALL;
+                    let sent = inline::send(fd, buf, len, flags & !all | libc::MSG_DONTWAIT);
+                    if sent > 0 && (sent as u32) < len && all != 0 {
+                        self.begun.push((token, sent));
+                        let (buf, len) = (buf.add(sent as usize), len - sent as u32);
+                        return Err(Op::Send { fd, buf, len, flags });
+                    }
+                    if sent != -libc::EAGAIN {
+                        return Ok(sent);
+                    }
+                }
+                Op::SendMsg { .. } => return self.inline.attempt(&op).ok_or(op),
+                Op::Read { .. } | Op::Write { .. } | Op::RecvMsg { .. } if self.in_flight == 0 => {
+                    return self.inline.attempt(&op).ok_or(op);
+                }
+                _ => {}
+            }
+            Err(op)
+        }
+    }
+
+    /// Adds what has been sent on the spot to what the kernel says of the rest.
+    #[cold]
+    fn add_begun(&mut self, done: &mut [Completion]) {
+        for completion in done {
+            let found = self.begun.iter().position(|(token, _)| *token == completion.token);
+            if let Some(at) = found {
+                // Bytes that have left are no error.
+                completion.result = completion.result.max(0) + self.begun.swap_remove(at).1;
+            }
+        }
+    }
+
+    /// See [`Hal::turn`].
+    fn look(&mut self, wait: Wait, done: &mut Vec<Completion>) -> io::Result<()> {
+        let (may_sleep, limit) = match wait {
+            Wait::No => (false, None),
+            Wait::Forever => (true, None),
+            Wait::For(limit) => (!limit.is_zero(), Some(limit)),
+        };
+        let before = done.len();
+        self.deliver_local(done);
+        self.buffers.refill();
+        loop {
+            self.outbox.fill(&mut self.ring);
+            let stuck = self.outbox.stuck();
+            let nothing = done.len() == before && self.ring.completion().is_empty();
+            let progress = self.enter(may_sleep && nothing && !stuck, limit)?;
+            let woken = self.reap(done);
+            if self.pooled > 0 {
+                self.deliver_local(done);
+            }
+            if !stuck || woken || !progress || done.len() > before {
+                return Ok(());
+            }
+            // More is queued than fits, and nothing has ended: submit the rest before sleeping.
+            self.outbox.relent();
+        }
     }
 
     /// Submits what is rare, or finds no room. `in_flight` counts it already.
@@ -254,16 +329,15 @@ unsafe impl Hal for UringHal {
     }
 
     unsafe fn submit(&mut self, token: Token, op: Op, alone: bool) -> Option<i32> {
-        let short = matches!(
-            op,
-            Op::Read { .. } | Op::Write { .. } | Op::SendMsg { .. } | Op::RecvMsg { .. }
-        );
-        if alone && self.in_flight == 0 && short {
+        let op = if alone {
             // SAFETY: promised by the caller.
-            if let Some(result) = unsafe { self.inline.attempt(&op) } {
-                return Some(result);
+            match unsafe { self.attempt(token, op) } {
+                Ok(result) => return Some(result),
+                Err(op) => op,
             }
-        }
+        } else {
+            op
+        };
         if let Op::Close { fd, now: true } = op {
             return Some(super::close(fd));
         }
@@ -310,29 +384,12 @@ unsafe impl Hal for UringHal {
     }
 
     fn turn(&mut self, wait: Wait, done: &mut Vec<Completion>) -> io::Result<()> {
-        let (may_sleep, limit) = match wait {
-            Wait::No => (false, None),
-            Wait::Forever => (true, None),
-            Wait::For(limit) => (!limit.is_zero(), Some(limit)),
-        };
         let before = done.len();
-        self.deliver_local(done);
-        self.buffers.refill();
-        loop {
-            self.outbox.fill(&mut self.ring);
-            let stuck = self.outbox.stuck();
-            let nothing = done.len() == before && self.ring.completion().is_empty();
-            let progress = self.enter(may_sleep && nothing && !stuck, limit)?;
-            let woken = self.reap(done);
-            if self.pooled > 0 {
-                self.deliver_local(done);
-            }
-            if !stuck || woken || !progress || done.len() > before {
-                return Ok(());
-            }
-            // More is queued than fits, and nothing has ended: submit the rest before sleeping.
-            self.outbox.relent();
+        let result = self.look(wait, done);
+        if !self.begun.is_empty() {
+            self.add_begun(&mut done[before..]);
         }
+        result
     }
 
     fn in_flight(&self) -> usize {

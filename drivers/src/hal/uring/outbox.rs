@@ -70,6 +70,12 @@ impl Outbox {
         (sq.len() < self.op_slots).then_some(sq)
     }
 
+    /// Whether all that was submitted has reached the kernel.
+    #[inline]
+    pub(super) fn is_empty(&self, ring: &mut IoUring) -> bool {
+        self.backlog.is_empty() && ring.submission().is_empty()
+    }
+
     /// One entry was pushed to the queue that [`Outbox::room`] lent.
     #[inline(always)]
     pub(super) fn sent(&mut self) {

@@ -162,6 +162,57 @@ fn short_operations_of_a_lone_thread_are_done_on_the_spot() {
 }
 
 #[test]
+fn what_a_lone_thread_sends_goes_on_the_spot() {
+    on_every_rung(&UringConfig::default(), |hal| {
+        let (mut a, b) = UnixStream::pair().unwrap();
+        let (fd, mut back) = (b.as_raw_fd(), [0; 4]);
+        let hi = Op::Send { fd, buf: b"hi".as_ptr(), len: 2, flags: 0 };
+        // SAFETY: a constant.
+        assert_eq!(unsafe { hal.submit(token(0), hi, true) }, Some(2));
+        // Something is queued: the kernel gets both at once, in their order.
+        submit(hal, 1, Op::Nop);
+        let ho = Op::Send { fd, buf: b"ho".as_ptr(), len: 2, flags: 0 };
+        // SAFETY: as above.
+        assert_eq!(unsafe { hal.submit(token(2), ho, true) }, None);
+        assert_eq!(collect(hal, 2).iter().map(|c| c.result).sum::<i32>(), 2);
+        a.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"hiho");
+    });
+}
+
+/// A part goes on the spot, the rest when there is room: together they are one result.
+#[test]
+fn what_is_sent_whole_may_begin_on_the_spot() {
+    let data: Vec<u8> = (0..4 << 20).map(|n: u32| (n % 251) as u8).collect();
+    let (buf, len, flags) = (data.as_ptr(), data.len() as u32, libc::MSG_WAITALL);
+    on_every_rung(&UringConfig::default(), |hal| {
+        let (mut a, b) = UnixStream::pair().unwrap();
+        let whole = Op::Send { fd: b.as_raw_fd(), buf, len, flags };
+        // SAFETY: `data` outlives it all.
+        assert_eq!(unsafe { hal.submit(token(0), whole, true) }, None);
+        let begun = hal.begun[0].1 as usize;
+        assert!(0 < begun && begun < data.len());
+        let reader = std::thread::spawn(move || {
+            let mut back = vec![0; len as usize];
+            a.read_exact(&mut back).map(|()| (a, back)).unwrap()
+        });
+        assert_eq!(one(hal).result, len as i32);
+        let (mut a, back) = reader.join().unwrap();
+        assert!(back == data && hal.begun.is_empty());
+        // Cancelled in the middle: bytes that have left are no error.
+        // SAFETY: as above.
+        assert_eq!(unsafe { hal.submit(token(1), whole, true) }, None);
+        hal.turn(Wait::No, &mut Vec::new()).unwrap();
+        hal.cancel(token(1));
+        let sent = one(hal).result;
+        drop(b);
+        let mut back = Vec::new();
+        a.read_to_end(&mut back).unwrap();
+        assert_eq!((sent, &back[..]), (back.len() as i32, &data[..back.len()]));
+    });
+}
+
+#[test]
 fn sockets_carry_bytes() {
     on_every_rung(&UringConfig::default(), |hal| {
         let (a, b) = UnixStream::pair().unwrap();
