@@ -38,13 +38,16 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
         core(slot).count((*header).major, (*header).result.status);
         if inline {
             (*header).state.complete_inline();
-        } else {
-            let completed = (*header).state.complete();
-            if matches!(completed, Completed::Free | Completed::FreeByMail) {
-                dispose(slot);
+            if (*header).flags.has(flags::SETTLE) {
+                settle(slot);
             }
-            told(slot, completed);
+            return;
         }
+        let completed = (*header).state.complete();
+        if matches!(completed, Completed::Free | Completed::FreeByMail) {
+            dispose(slot);
+        }
+        settle_and_tell(slot, completed);
     }
 }
 
@@ -119,26 +122,26 @@ unsafe fn finalize_specially(slot: SlotPtr, inline: bool) {
                 return;
             }
         }
-        if (*header).flags.has(flags::SETTLE) {
-            let generation = (*header).generation;
+        settle_and_tell(slot, completed);
+    }
+}
+
+/// The end of final completion: the bottom hears of it, and whoever is next.
+///
+/// # Safety
+/// The slot is `DONE`, and not freed; what it was completed as says whose it is.
+#[inline]
+unsafe fn settle_and_tell(slot: SlotPtr, completed: Completed) {
+    // SAFETY: the caller's.
+    unsafe {
+        if (*slot.0.as_ptr()).flags.has(flags::SETTLE) {
+            let generation = (*slot.0.as_ptr()).generation;
             settle(slot);
-            if !core.is_live(slot, generation) {
+            if !core(slot).is_live(slot, generation) {
                 // Its requester has looked, found it done, and let go of it.
                 return;
             }
         }
-        told(slot, completed);
-    }
-}
-
-/// The end of final completion: whoever is next hears of it.
-///
-/// # Safety
-/// The slot is `DONE`; what it was completed as says whose it is.
-#[inline]
-unsafe fn told(slot: SlotPtr, completed: Completed) {
-    // SAFETY: the caller's.
-    unsafe {
         match completed {
             Completed::Notify => notify(slot),
             Completed::Noticed | Completed::FreeByMail => {}

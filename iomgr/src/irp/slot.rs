@@ -197,8 +197,7 @@ pub(crate) mod flags {
     pub const ACCOMPANIED: u32 = 1 << 18;
 
     /// Final completion has more to do than to say so.
-    pub const ENDS_SPECIALLY: u32 =
-        TIMED | TIMED_OUT | SCOPED | SERIAL | HOOKED | DRAINS | SIGNAL | SETTLE;
+    pub const ENDS_SPECIALLY: u32 = TIMED | TIMED_OUT | SCOPED | SERIAL | HOOKED | DRAINS | SIGNAL;
     /// There is more to let go of than a result.
     pub const CARRIES: u32 = PARKED | SIGNAL | SCOPED | ACCOMPANIED;
 }
