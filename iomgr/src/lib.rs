@@ -16,7 +16,7 @@
 //!
 //! Programs depend on `overlapped`, and the examples name things as it does.
 //!
-//! To follow one request, read [`request`] → `irp::dispatch` → [`processor`]. To write a driver,
+//! To follow one request, read [`request`] → `irp::travel` → [`processor`]. To write a driver,
 //! read [`driver`] and [`irp`].
 
 mod altitude;

@@ -2,7 +2,7 @@
 //! once, nobody touches it afterwards, and the requester is told.
 //!
 //! The models run the real [`State`] on a slot and a mailbox of their own, which follow
-//! `irp::dispatch` and `processor::remote` line by line; loom's cells find any conflicting access.
+//! `irp::travel` and `processor::remote` line by line; loom's cells find any conflicting access.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p overlapped-iomgr --test loom --release`
 

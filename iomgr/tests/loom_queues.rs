@@ -2,7 +2,7 @@
 //! once, none is lost in the queue, and none is handed out twice.
 //!
 //! The models run the real [`Line`] on requests and a mailbox of their own, which follow `csq` and
-//! `irp::dispatch` line by line; loom's cells find any conflicting access.
+//! `irp::travel` line by line; loom's cells find any conflicting access.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p overlapped-iomgr --test loom_queues --release`
 
