@@ -204,9 +204,9 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Handles a request on its way down. See [`Irp`] for what may be done with it.
     ///
-    /// The driver below gets what is passed on when this has returned: calls do not nest (Z-13), so it must
-    /// not wait for anything here. Of several requests that it passes on, [held](crate::Held) ones too, the
-    /// first comes first.
+    /// The driver below gets what is passed on when this has returned: calls do not nest (Z-13). If another
+    /// request is passed on or issued here before that, a [held](crate::Held) one for instance, the first
+    /// goes first all the same.
     fn dispatch(&self, irp: Irp<'_>, lower: Lower<'_>) -> Disposition;
 
     /// The completion routine (I-22 to I-24): runs when a request this driver forwarded with

@@ -43,11 +43,28 @@ pub(super) unsafe fn finalize(slot: SlotPtr, inline: bool) {
             }
             return;
         }
-        let completed = (*header).state.complete();
+        let completed = complete(slot);
         if matches!(completed, Completed::Free | Completed::FreeByMail) {
             dispose(slot);
         }
         settle_and_tell(slot, completed);
+    }
+}
+
+/// Says that the result is there. A slot that its mail is to free is kept until [`settle_and_tell`]: what
+/// runs meanwhile may have the mail read.
+///
+/// # Safety
+/// As `finalize`.
+#[inline]
+unsafe fn complete(slot: SlotPtr) -> Completed {
+    // SAFETY: the caller's.
+    unsafe {
+        let completed = (*slot.0.as_ptr()).state.complete();
+        if completed == Completed::FreeByMail {
+            (*slot.0.as_ptr()).flags.set(flags::AWAITS_MAIL);
+        }
+        completed
     }
 }
 
@@ -92,7 +109,7 @@ unsafe fn finalize_specially(slot: SlotPtr, inline: bool) {
             }
             return;
         }
-        let completed = (*header).state.complete();
+        let completed = complete(slot);
         // After the status block, before packet or APC (I-28).
         if (*header).flags.has(flags::SIGNAL) {
             let generation = (*header).generation;
@@ -144,8 +161,11 @@ unsafe fn settle_and_tell(slot: SlotPtr, completed: Completed) {
         }
         match completed {
             Completed::Notify => notify(slot),
-            Completed::Noticed | Completed::FreeByMail => {}
-            Completed::Free => free(slot),
+            Completed::Noticed => {}
+            Completed::FreeByMail if (*slot.0.as_ptr()).flags.has(flags::AWAITS_MAIL) => {
+                (*slot.0.as_ptr()).flags.clear(flags::AWAITS_MAIL);
+            }
+            Completed::Free | Completed::FreeByMail => free(slot),
         }
     }
 }
@@ -430,7 +450,14 @@ pub(crate) unsafe fn read_mail(slot: SlotPtr) {
                 cancel(slot);
             }
         } else if mail.parting {
-            if mail.done { free(slot) } else { _ = cancel(slot) }
+            if !mail.done {
+                cancel(slot);
+            } else if (*slot.0.as_ptr()).flags.has(flags::AWAITS_MAIL) {
+                // Its end is being told, further up the stack, and frees it.
+                (*slot.0.as_ptr()).flags.clear(flags::AWAITS_MAIL);
+            } else {
+                free(slot);
+            }
         }
     }
 }

@@ -195,6 +195,8 @@ pub(crate) mod flags {
     pub const PARKED: u32 = 1 << 17;
     /// There is a `companion`.
     pub const ACCOMPANIED: u32 = 1 << 18;
+    /// Its end is being told, and its mail, by which it would be freed, has not been read.
+    pub const AWAITS_MAIL: u32 = 1 << 19;
 
     /// Final completion has more to do than to say so.
     pub const ENDS_SPECIALLY: u32 = TIMED | TIMED_OUT | SCOPED | SERIAL | HOOKED | DRAINS | SIGNAL;

@@ -9,14 +9,14 @@
 //! ```
 //!
 //! A driver that passes a request on only says so ([`super::dispatch`]): the driver below is called when
-//! its own dispatch has returned. So calls do not nest, however deep the stack (Z-13); "pending" is a fact
+//! its own dispatch has returned, or has another request move ([`let_go`]). So calls do not nest, however deep the stack (Z-13); "pending" is a fact
 //! instead of a flag (a request pends exactly if it is neither passed on nor finished when dispatch
 //! returns, I-14 to I-18); completion routines run on the issuer's frame when a request is finished at
 //! once (I-27); a routine can retry without recursion; and the loop knows whose code a panic has left.
 //!
 //! **Invariant.** All functions here run on the thread of the processor that owns the slot, except
 //! [`resume`], which checks and sends mail. A request that is `Down` is its loop's, and nobody else moves
-//! it. The loop may see a slot that has been freed by what it called, and even used again: but not `Down`
+//! it, but for [`let_go`]. The loop may see a slot that has been freed by what it called, and even used again: but not `Down`
 //! or `Finished`, which a request is only while a loop that has it is further up the stack.
 
 use std::cell::Cell;
@@ -60,6 +60,17 @@ enum Up {
     Down,
 }
 
+impl<'a> Travel<'a> {
+    /// # Safety
+    /// As [`travel`].
+    #[inline]
+    unsafe fn new(slot: SlotPtr) -> Travel<'a> {
+        // SAFETY: the caller's; slots stay readable as long as their core lives, even while free.
+        let (core, generation) = unsafe { (core(slot), (*slot.0.as_ptr()).generation) };
+        Travel { slot, core, generation, device: Cell::new(None), up: Cell::new(false) }
+    }
+}
+
 /// Moves a request as far as it goes by itself, once `begin` has called a driver, if one is to be called
 /// beside its way down and up. `true`: it is complete, at the top.
 ///
@@ -68,12 +79,11 @@ enum Up {
 /// turn keeps the file, and so the drivers.
 #[inline]
 unsafe fn travel(slot: SlotPtr, begin: impl FnOnce(&Travel<'_>)) -> bool {
-    // SAFETY: the caller's; slots stay readable as long as their core lives, even while free.
+    // SAFETY: the caller's.
     unsafe {
-        let core = core(slot);
-        let generation = (*slot.0.as_ptr()).generation;
-        let (device, up) = (Cell::new(None), Cell::new(false));
-        let travel = Travel { slot, core, generation, device, up };
+        let travel = Travel::new(slot);
+        let core = travel.core;
+        let_go(core);
         let outer = core.travels.replace(Some(slot));
         let mut gone = caught(|| {
             begin(&travel);
@@ -84,6 +94,33 @@ unsafe fn travel(slot: SlotPtr, begin: impl FnOnce(&Travel<'_>)) -> bool {
         }
         core.travels.set(outer);
         gone.unwrap_or(false)
+    }
+}
+
+/// A driver that has passed a request on does more before it returns: has another one move, or a turn done.
+/// Those below get the first one now, so that it is not overtaken.
+///
+/// # Safety
+/// On the processor's thread, which is busy.
+#[inline]
+pub(crate) unsafe fn let_go(core: &Core) {
+    /// # Safety
+    /// The request is `Down`; its own loop is further up the stack, and goes on with what is left.
+    #[cold]
+    unsafe fn descend(slot: SlotPtr) {
+        // SAFETY: the caller's.
+        unsafe {
+            let travel = Travel::new(slot);
+            while caught(|| travel.descend()).is_none() && travel.goes_on_after_panic() {}
+        }
+    }
+    if let Some(slot) = core.travels.get() {
+        // SAFETY: slots stay readable as long as their core lives; see the module's header.
+        unsafe {
+            if (*slot.0.as_ptr()).phase == Phase::Down {
+                descend(slot);
+            }
+        }
     }
 }
 
@@ -99,12 +136,7 @@ impl Travel<'_> {
             let header = slot.0.as_ptr();
             loop {
                 if !self.up.get() {
-                    let is_down = || (*header).phase == Phase::Down;
-                    while is_down() {
-                        let device = self.called();
-                        self.core.driver_counts().saw(device.number());
-                        _ = device.driver().dispatch(Irp::new(slot), Lower { scope: PhantomData });
-                    }
+                    self.descend();
                     if (*header).phase != Phase::Finished {
                         return false;
                     }
@@ -117,6 +149,24 @@ impl Travel<'_> {
                     Up::Kept => return false,
                     Up::Down => self.up.set(false),
                 }
+            }
+        }
+    }
+
+    /// Calls driver after driver, as each passes the request on.
+    ///
+    /// # Safety
+    /// As [`travel`].
+    #[inline]
+    unsafe fn descend(&self) {
+        // SAFETY: the driver side is ours while the request is `Down`, and goes to the driver.
+        unsafe {
+            let slot = self.slot;
+            let is_down = || (*slot.0.as_ptr()).phase == Phase::Down;
+            while is_down() {
+                let device = self.called();
+                self.core.driver_counts().saw(device.number());
+                _ = device.driver().dispatch(Irp::new(slot), Lower { scope: PhantomData });
             }
         }
     }
@@ -292,21 +342,13 @@ pub(crate) unsafe fn resume(slot: SlotPtr, how: Resume) {
     unsafe {
         (*slot.0.as_ptr()).resume = how;
         let core = core(slot);
-        if core.is_current() && !is_behind_another(core) {
+        if core.is_current() {
             let _busy = core.busy();
             resume_here(slot);
         } else if (*slot.0.as_ptr()).state.finish_remote() {
             mail(slot);
         }
     }
-}
-
-/// Whether the driver that goes on with a request has just passed another one on, which is to meet the
-/// drivers below first, but has not left yet.
-fn is_behind_another(core: &Core) -> bool {
-    // SAFETY: slots stay readable as long as their core lives; owner's thread.
-    let is_down = |slot: SlotPtr| unsafe { (*slot.0.as_ptr()).phase == Phase::Down };
-    core.travels.get().is_some_and(is_down)
 }
 
 /// A request that its driver has kept goes on with the same driver, here.

@@ -80,6 +80,8 @@ impl Core {
 
     fn turn_for(&self, own: u32, wait: Wait, ready: impl FnOnce() -> bool) -> io::Result<bool> {
         let _inside = Inside::enter(self, own);
+        // SAFETY: on the processor's thread, which is in a turn.
+        unsafe { travel::let_go(self) };
         self.inline_left.set(super::INLINE_BUDGET);
         self.remote.read(self, false);
         if self.frames.get() == 0 && self.busy.get() <= own {

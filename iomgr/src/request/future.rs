@@ -17,7 +17,7 @@ use super::issue::{admit, begin, collect, collect_here, launch};
 use super::{Operation, Request, State, Target};
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
-use crate::processor::Core;
+use crate::processor::{Core, Driven};
 use crate::status::Status;
 
 impl<K: Operation> Future for Request<'_, K> {
@@ -25,7 +25,14 @@ impl<K: Operation> Future for Request<'_, K> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<K::Output> {
-        let State::Issued(slot) = self.state else { return self.first_poll(cx) };
+        if let State::Issued(_) = self.state { self.poll_issued(cx) } else { self.first_poll(cx) }
+    }
+}
+
+impl<K: Operation> Request<'_, K> {
+    #[inline]
+    fn poll_issued(&mut self, cx: &Context<'_>) -> Poll<K::Output> {
+        let State::Issued(slot) = self.state else { unreachable!("the caller has looked") };
         // SAFETY: an issued request holds the requester's reference.
         let done = unsafe { (*slot.0.as_ptr()).state.is_done() || watch(slot, cx) };
         if !done {
@@ -35,9 +42,7 @@ impl<K: Operation> Future for Request<'_, K> {
         // SAFETY: it is done, and the requester's reference, which goes, is ours.
         Poll::Ready(unsafe { collect::<K>(slot) })
     }
-}
 
-impl<K: Operation> Request<'_, K> {
     /// Issues the request.
     #[inline]
     fn first_poll(&mut self, cx: &Context<'_>) -> Poll<K::Output> {
@@ -51,7 +56,8 @@ impl<K: Operation> Request<'_, K> {
         match issued {
             Ok(Issue::Taken(output)) => Poll::Ready(output),
             Ok(Issue::Pends) => Poll::Pending,
-            Ok(Issue::Complete) => {
+            Ok(Issue::Complete) => self.poll_issued(cx),
+            Ok(Issue::TooMany) => {
                 // The result waits here while the others have their turn.
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -74,13 +80,15 @@ impl<K: Operation> Request<'_, K> {
             let route = || Route::Future(None);
             let inline = launch(core, slot, &self.file, operation, route, &mut self.extras);
             self.file.leave();
-            if inline && core.was_inline(left) {
+            let too_many = inline && !core.was_inline(left);
+            // A plain thread's is locked here, which is not to last while the operation looks at its result.
+            if inline && !too_many && core.driven() == Driven::Loop {
                 // SAFETY: complete inside its issue; the requester's reference, which goes, is ours.
                 return Ok(Issue::Taken(unsafe { collect_here::<K>(slot) }));
             }
             self.state = State::Issued(slot);
             if inline {
-                return Ok(Issue::Complete);
+                return Ok(if too_many { Issue::TooMany } else { Issue::Complete });
             }
             core.pass_on();
             // SAFETY: the requester's reference is ours; so is its route until it has a waker.
@@ -95,12 +103,7 @@ impl<K: Operation> Request<'_, K> {
                 }
                 is_done()
             };
-            if !done {
-                return Ok(Issue::Pends);
-            }
-            self.state = State::Done;
-            // SAFETY: as above.
-            Ok(Issue::Taken(unsafe { collect_here::<K>(slot) }))
+            Ok(if done { Issue::Complete } else { Issue::Pends })
         })?
     }
 
@@ -124,8 +127,10 @@ impl<K: Operation> Request<'_, K> {
 enum Issue<T> {
     /// It is complete, and this its result.
     Taken(T),
-    /// It is complete, as so many have been that the requester is to wait for a turn.
+    /// It is complete.
     Complete,
+    /// As so many have been that the requester is to wait for a turn.
+    TooMany,
     Pends,
 }
 

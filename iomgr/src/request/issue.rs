@@ -254,22 +254,22 @@ unsafe fn fill(
             }
         };
         let devices = stack.route(major);
-        let header = &mut *slot.0.as_ptr();
-        header.phase = Phase::Driver;
-        header.major = major;
-        header.cursor = 0;
-        header.depth = devices.len() as u8;
-        header.result = IoStatus { status: Status::SUCCESS, info: 0 };
-        header.file = Some(file);
+        let header = slot.0.as_ptr();
+        (*header).phase = Phase::Driver;
+        (*header).major = major;
+        (*header).cursor = 0;
+        (*header).depth = devices.len() as u8;
+        (*header).result = IoStatus { status: Status::SUCCESS, info: 0 };
+        (*header).file = Some(file);
         if below.is_some() {
             core.starts_below(slot);
         }
-        header.devices = devices.as_ptr();
+        (*header).devices = devices.as_ptr();
         // What is overwritten is nothing: a free slot has no route.
-        (&raw mut header.route).write(route());
-        let future = if matches!(header.route, Route::Future(_)) { flags::FUTURE } else { 0 };
+        (&raw mut (*header).route).write(route());
+        let future = if matches!((*header).route, Route::Future(_)) { flags::FUTURE } else { 0 };
         let local = if file::enter(object, core) { flags::LOCAL_USE } else { 0 };
-        header.flags.set(future | local);
+        (*header).flags.set(future | local);
         let top = slot.location(0);
         (*top).minor = minor::NONE;
         (*top).control = 0;

@@ -198,6 +198,7 @@ pub struct Done<'a> {
 impl Done<'_> {
     /// # Safety
     /// The slot is `DONE` and the caller its requester; `payload` was or is the slot's.
+    #[inline]
     pub(crate) unsafe fn new(slot: SlotPtr, payload: &mut Payload) -> Done<'_> {
         // SAFETY: the caller's; major and top location are the requester's to read by now.
         let (result, filled, companion) = unsafe {

@@ -192,6 +192,8 @@ impl UringHal {
             match op {
                 // A batch is better left to the ring. What waits in the kernel may be overtaken there too.
                 Op::Send { .. } | Op::SendMsg { .. } if !self.outbox.is_empty(&mut self.ring) => {}
+                // So long that two results would not fit into one: the ring's.
+                Op::Send { len, .. } if i32::try_from(len).is_err() => {}
                 Op::Send { fd, buf, len, flags } if flags & libc::MSG_DONTWAIT == 0 => {
                     let all = flags & libc::MSG_WAITALL;
                     let sent = inline::send(fd, buf, len, flags & !all | libc::MSG_DONTWAIT);
