@@ -88,20 +88,25 @@ fn notes(seen: &Arc<Mutex<Vec<u64>>>) -> Filter {
     })
 }
 
-/// A driver's own request, issued when it has passed another one on, comes after that.
-#[test]
-fn what_is_issued_comes_after_what_was_passed_on() {
-    let (seen, target): (Arc<Mutex<Vec<u64>>>, Shelf<FileHandle>) = Default::default();
-    let own = target.clone();
-    let issues = Filter::new("issues", move |irp, lower| {
+/// A filter that passes the request at 1 on, and then issues one at 2 of the file on the shelf.
+fn issues(target: &Shelf<FileHandle>) -> Filter {
+    let target = target.clone();
+    Filter::new("issues", move |irp, lower| {
         if irp.offset() != 1 {
             return lower.skip(irp);
         }
         let passed_on = lower.forward(irp, On::ALL);
-        let file = own.lock().unwrap().take().unwrap();
+        let file = target.lock().unwrap().take().unwrap();
         now(&mut Request::owned(file, Read { buf: Vec::with_capacity(4), offset: 2 })).unwrap();
         passed_on
-    });
+    })
+}
+
+/// A driver's own request, issued when it has passed another one on, comes after that.
+#[test]
+fn what_is_issued_comes_after_what_was_passed_on() {
+    let (seen, target): (Arc<Mutex<Vec<u64>>>, Shelf<FileHandle>) = Default::default();
+    let issues = issues(&target);
     let stack = stack(vec![issues, notes(&seen)], Bottom::default());
     let harness = Harness::new();
     let file = open(&stack, FD);
@@ -119,16 +124,7 @@ fn what_was_passed_on_may_pend_or_be_kept_before_its_driver_returns() {
     for way in ["pends", "is kept", "is completed", "panics"] {
         let (seen, kept): (Arc<Mutex<Vec<u64>>>, Shelf<Held>) = Default::default();
         let target: Shelf<FileHandle> = Arc::default();
-        let own = target.clone();
-        let issues = Filter::new("issues", move |irp, lower| {
-            if irp.offset() != 1 {
-                return lower.skip(irp);
-            }
-            let passed_on = lower.forward(irp, On::ALL);
-            let file = own.lock().unwrap().take().unwrap();
-            now(&mut Request::owned(file, Read { buf: Vec::with_capacity(4), offset: 2 })).unwrap();
-            passed_on
-        });
+        let issues = issues(&target);
         let keep = kept.clone();
         let below = Filter::new("below", move |mut irp, lower| match (irp.offset(), way) {
             (1, "is kept") => {
