@@ -492,8 +492,8 @@ pub(crate) unsafe fn free(slot: SlotPtr) {
     // SAFETY: the caller's.
     unsafe {
         let header = slot.0.as_ptr();
-        let route = matches!((*header).route, Route::None | Route::Future(None));
-        if (*header).flags.has(flags::CARRIES) || !(*header).payload.is_empty() || !route {
+        let routed = !matches!((*header).route, Route::None | Route::Future(None));
+        if (*header).flags.has(flags::CARRIES) || !(*header).payload.is_empty() || routed {
             return free_all(slot);
         }
         // Most have nothing left: their results have been taken, and nobody has waited.

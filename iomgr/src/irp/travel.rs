@@ -9,15 +9,17 @@
 //! ```
 //!
 //! A driver that passes a request on only says so ([`super::dispatch`]): the driver below is called when
-//! its own dispatch has returned, or has another request move ([`let_go`]). So calls do not nest, however deep the stack (Z-13); "pending" is a fact
-//! instead of a flag (a request pends exactly if it is neither passed on nor finished when dispatch
-//! returns, I-14 to I-18); completion routines run on the issuer's frame when a request is finished at
-//! once (I-27); a routine can retry without recursion; and the loop knows whose code a panic has left.
+//! its own dispatch has returned, or has another request move ([`let_go`]). So calls do not nest, however
+//! deep the stack (Z-13); "pending" is a fact instead of a flag (a request pends exactly if it is neither
+//! passed on nor finished when dispatch returns, I-14 to I-18); completion routines run on the issuer's
+//! frame when a request is finished at once (I-27); a routine can retry without recursion; and the loop
+//! knows whose code a panic has left.
 //!
 //! **Invariant.** All functions here run on the thread of the processor that owns the slot, except
 //! [`resume`], which checks and sends mail. A request that is `Down` is its loop's, and nobody else moves
-//! it, but for [`let_go`]. The loop may see a slot that has been freed by what it called, and even used again: but not `Down`
-//! or `Finished`, which a request is only while a loop that has it is further up the stack.
+//! it, but for [`let_go`]. The loop may see a slot that has been freed by what it called, and even used
+//! again: but not `Down` or `Finished`, which a request is only while a loop that has it is further up the
+//! stack.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -161,14 +163,21 @@ impl Travel<'_> {
     unsafe fn descend(&self) {
         // SAFETY: the driver side is ours while the request is `Down`, and goes to the driver.
         unsafe {
-            let slot = self.slot;
-            let is_down = || (*slot.0.as_ptr()).phase == Phase::Down;
+            let is_down = || (*self.slot.0.as_ptr()).phase == Phase::Down;
             while is_down() {
                 let device = self.called();
                 self.core.driver_counts().saw(device.number());
-                _ = device.driver().dispatch(Irp::new(slot), Lower { scope: PhantomData });
+                self.dispatch(device);
             }
         }
+    }
+
+    /// # Safety
+    /// As [`travel`]; the device is what [`Travel::called`] has said.
+    #[inline]
+    unsafe fn dispatch(&self, device: &Device) {
+        // SAFETY: the driver side is ours, and goes to the driver.
+        _ = device.driver().dispatch(unsafe { Irp::new(self.slot) }, Lower { scope: PhantomData });
     }
 
     /// The device of the current location, whose code is about to run.
@@ -340,13 +349,13 @@ unsafe fn fetch_above(slot: SlotPtr) -> bool {
 pub(crate) unsafe fn resume(slot: SlotPtr, how: Resume) {
     // SAFETY: the holder passes its ownership of the driver side on.
     unsafe {
-        (*slot.0.as_ptr()).resume = how;
         let core = core(slot);
         if core.is_current() {
+            (*slot.0.as_ptr()).resume = how;
             let _busy = core.busy();
             resume_here(slot);
-        } else if (*slot.0.as_ptr()).state.finish_remote() {
-            mail(slot);
+        } else {
+            resume_later(slot, how);
         }
     }
 }
@@ -359,10 +368,7 @@ pub(crate) unsafe fn go_on_here(slot: SlotPtr) {
     // SAFETY: the caller's.
     unsafe {
         let _frame = core(slot).frame();
-        go_on(slot, |travel| {
-            let driver = travel.called().driver();
-            _ = driver.dispatch(Irp::new(slot), Lower { scope: PhantomData });
-        });
+        go_on(slot, |travel| travel.dispatch(travel.called()));
     }
 }
 

@@ -91,18 +91,8 @@ impl<K: Operation> Request<'_, K> {
                 return Ok(if too_many { Issue::TooMany } else { Issue::Complete });
             }
             core.pass_on();
-            // SAFETY: the requester's reference is ours; so is its route until it has a waker.
-            let done = unsafe {
-                let is_done = || (*slot.0.as_ptr()).state.is_done();
-                // Not if it has been completed by what others sent. The waker is foreign code, which may
-                // complete it too.
-                if let Some(waker) = (!is_done()).then(|| cx.waker().clone())
-                    && !is_done()
-                {
-                    (*slot.0.as_ptr()).route = Route::Future(Some(waker));
-                }
-                is_done()
-            };
+            // SAFETY: the requester's reference is ours. It may have been completed by what others sent.
+            let done = unsafe { watch_here(slot, cx) };
             Ok(if done { Issue::Complete } else { Issue::Pends })
         })?
     }
@@ -135,14 +125,12 @@ enum Issue<T> {
 }
 
 /// Gives the `WAKER` bit back if the waker's clone panics.
-struct Unlock<'a>(&'a crate::irp::state::State, bool);
+struct Unlock<'a>(&'a crate::irp::state::State);
 
 impl Drop for Unlock<'_> {
     #[cold]
     fn drop(&mut self) {
-        if !self.1 {
-            self.0.unlock_waker();
-        }
+        self.0.unlock_waker();
     }
 }
 
@@ -152,38 +140,63 @@ impl Drop for Unlock<'_> {
 /// The caller is the slot's requester.
 #[inline]
 unsafe fn watch(slot: SlotPtr, cx: &Context<'_>) -> bool {
-    // SAFETY: on the owner's thread nothing can complete the request while we look; elsewhere the
-    // `WAKER` bit keeps the owner off `route`.
+    // SAFETY: elsewhere than on the owner's thread the `WAKER` bit keeps the owner off `route`.
     unsafe {
         let header = slot.0.as_ptr();
         let core = (*header).core.as_ref();
-        let busy = core.is_current().then(|| core.busy());
-        let here = busy.is_some();
-        if here {
-            if (*header).state.is_done() {
-                return true;
-            }
-        } else if !(*header).state.lock_waker() {
+        if core.is_current() {
+            let _busy = core.busy();
+            return watch_here(slot, cx);
+        }
+        if !(*header).state.lock_waker() {
             return true;
         }
-        let old = match &(*header).route {
-            Route::Future(Some(waker)) if waker.will_wake(cx.waker()) => None,
-            _ => {
-                // Foreign code, which may panic, or complete this very request.
-                let unlock = Unlock(&(*header).state, here);
-                let waker = cx.waker().clone();
-                mem::forget(unlock);
-                if here && (*header).state.is_done() {
-                    return true;
-                }
-                Some(mem::replace(&mut (*header).route, Route::Future(Some(waker))))
-            }
-        };
-        let done = !here && (*header).state.unlock_waker();
+        let old = (!wakes(slot, cx)).then(|| {
+            // Foreign code, which may panic.
+            let unlock = Unlock(&(*header).state);
+            let waker = cx.waker().clone();
+            mem::forget(unlock);
+            mem::replace(&mut (*header).route, Route::Future(Some(waker)))
+        });
+        let done = (*header).state.unlock_waker();
         drop(old);
-        // Dropping the old waker may have completed it.
-        done || here && (*header).state.is_done()
+        done
     }
+}
+
+/// As [`watch`], on the owner's thread.
+///
+/// # Safety
+/// As [`watch`]; the processor is busy.
+#[inline]
+unsafe fn watch_here(slot: SlotPtr, cx: &Context<'_>) -> bool {
+    // SAFETY: nothing but foreign code that is called here can complete the request while we look.
+    unsafe {
+        let header = slot.0.as_ptr();
+        let is_done = move || (*header).state.is_done();
+        if is_done() {
+            return true;
+        }
+        if !wakes(slot, cx) {
+            // Foreign code, which may panic, or complete this very request. So may the old one's drop.
+            let waker = cx.waker().clone();
+            if is_done() {
+                return true;
+            }
+            drop(mem::replace(&mut (*header).route, Route::Future(Some(waker))));
+        }
+        is_done()
+    }
+}
+
+/// Whether the request has a waker of the task's.
+///
+/// # Safety
+/// The caller may look at the route.
+unsafe fn wakes(slot: SlotPtr, cx: &Context<'_>) -> bool {
+    // SAFETY: the caller's.
+    let route = unsafe { &(*slot.0.as_ptr()).route };
+    matches!(route, Route::Future(Some(waker)) if waker.will_wake(cx.waker()))
 }
 
 impl<K> Drop for Request<'_, K> {

@@ -28,9 +28,8 @@ use implicit::{Composed, Implicit, composed};
 pub struct Device {
     /// That of `_owned`: its address is at hand here, and to be reckoned there.
     driver: NonNull<dyn Driver>,
-    /// What every visit needs is one cache line.
-    number: Number,
     _owned: Arc<dyn Driver>,
+    number: Number,
     /// Asked once: a report must not run the code of the driver it is about.
     name: Box<str>,
     /// Of a stand-in: whose place it is in.
@@ -50,13 +49,12 @@ unsafe impl Sync for Device {}
 
 impl Device {
     pub(crate) fn new(driver: Arc<dyn Driver>) -> Device {
-        let _owned = driver;
-        let name: Box<str> = _owned.name().into();
+        let name: Box<str> = driver.name().into();
         let number = Number::of(&name);
         let (faulted, bugs) = (AtomicBool::new(false), AtomicU64::new(0));
         let (stands_for, implicit, altitude) = (None, None, None);
-        let driver = NonNull::from(&*_owned);
-        Device { driver, number, _owned, name, stands_for, implicit, altitude, faulted, bugs }
+        let (driver, _owned) = (NonNull::from(&*driver), driver);
+        Device { driver, _owned, number, name, stands_for, implicit, altitude, faulted, bugs }
     }
 
     /// An instance of a filter that goes on every stack.

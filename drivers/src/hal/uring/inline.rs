@@ -7,7 +7,8 @@
 //! kernel: a server that answers one request at a time has no batch, and what it sends is taken at once.
 //!
 //! **Invariant.** An operation tried here either is finished, or has changed nothing but its own
-//! buffer, so that the ring can do it from the start. That is why operations at the file's own
+//! buffer, so that the ring can do it from the start; but a send of all of something, of which the ring
+//! then gets the rest (`UringHal::attempt`). That is why operations at the file's own
 //! position are not read here: a short read would have moved it.
 
 use std::ffi::{c_int, c_void};
