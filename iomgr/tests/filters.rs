@@ -27,12 +27,12 @@ macro_rules! filter {
             type Open = ();
             fn name(&self) -> &str { stringify!($name) }
             fn hooks(&self) -> MajorSet { MajorSet::of(&[Major::Read, Major::Write, Major::Flush]) }
-            #[allow(unused_mut)]
+            #[allow(unused_mut, reason = "not every body changes it")]
             async fn read(&self, _: &(), $next: Next<'_>, mut $io: Io<'_>) -> Outcome {
                 let $this = self;
                 $body
             }
-            #[allow(unused_mut)]
+            #[allow(unused_mut, reason = "not every body changes it")]
             async fn write(&self, _: &(), $next: Next<'_>, mut $io: Io<'_>) -> Outcome {
                 let $this = self;
                 $body
