@@ -65,6 +65,10 @@ impl Builder {
 
     /// Number of workers of a [`Runtime`]; 0 means 1. Default: what
     /// [`available_parallelism`](std::thread::available_parallelism) says.
+    ///
+    /// Workers that steal do not all run when they make each other, or those they serve, wait for cores
+    /// and fewer get as much done: the others keep what is bound to them, and stand in for one that a
+    /// task keeps for milliseconds.
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = workers.max(1);
         self

@@ -9,15 +9,18 @@
 //! - `blocking`: threads for code that blocks.
 //! - `stalls`: the watch over workers that a task keeps.
 //! - `usage`: how busy a thread is.
+//! - `concurrency`: how many workers run at once.
 //!
 //! **Work follows the completion.** A request belongs to the processor of the worker that polled it
 //! first; its completion makes the task runnable on that worker's own queue, where the data is
 //! warm. Stealing rebalances; nothing else moves tasks. A worker without work takes from the others'
 //! queues before it sleeps; one that sleeps is woken when a task makes a second one wait, which may be
-//! for long, or when a worker cannot keep up with what its turns make runnable.
+//! for long, or when a worker cannot keep up with what its turns make runnable. Workers that make each
+//! other wait for cores are too many, and some of them pass on what is not bound to them.
 
 mod blocking;
 mod builder;
+mod concurrency;
 mod context;
 mod drive;
 mod handle;
@@ -26,6 +29,8 @@ mod runtime;
 mod shared;
 mod stalls;
 mod task;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod worker;
 

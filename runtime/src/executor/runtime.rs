@@ -59,7 +59,7 @@ impl RuntimeReport {
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Runtime {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     workers: Vec<thread::JoinHandle<()>>,
     /// What each worker had to leak. In a lock only to be shared.
     reports: Mutex<mpsc::Receiver<ShutdownReport>>,
@@ -114,6 +114,7 @@ impl Runtime {
                     }
                 };
                 shared.set_handle(seat, processor.handle());
+                shared.begin_schedule(seat);
                 let worker = Worker::new(shared, seat, deque);
                 let _ = ready.send(Ok(()));
                 let left = work(&worker, processor, &deadline);

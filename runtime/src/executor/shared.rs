@@ -8,6 +8,7 @@ use overlapped_drivers::hal;
 use overlapped_iomgr::ProcessorHandle;
 
 use super::blocking::Blocking;
+use super::concurrency::{Concurrency, Schedule};
 use super::stalls::Doing;
 use super::task::{Listed, Mail, Runnable};
 use super::worker::{self, Counts};
@@ -21,6 +22,8 @@ pub(super) struct Seat {
     idle: AtomicBool,
     pub(super) counts: Arc<Counts>,
     pub(super) doing: Arc<Doing>,
+    /// Empty: not begun, or the system does not tell.
+    schedule: OnceLock<Schedule>,
     /// Tasks on this worker's list that have ended elsewhere.
     ended: Mutex<Vec<Listed>>,
     has_ended: AtomicBool,
@@ -42,6 +45,7 @@ pub(super) struct Shared {
     searching: AtomicUsize,
     /// One of the idle workers keeps watch; see [`Shared::keep_watch`].
     watched: AtomicBool,
+    pub(super) concurrency: Concurrency,
     next_seat: AtomicUsize,
     stopping: AtomicBool,
     /// The workers have gone: nothing is queued any more.
@@ -72,10 +76,12 @@ impl Shared {
             idle: AtomicBool::new(false),
             counts: Arc::default(),
             doing: Arc::default(),
+            schedule: OnceLock::new(),
             ended: Mutex::default(),
             has_ended: AtomicBool::new(false),
         };
         Arc::new(Shared {
+            concurrency: Concurrency::new(stealers.len()),
             seats: stealers.into_iter().map(seat).collect(),
             injector: Injector::new(),
             stealing,
@@ -93,6 +99,36 @@ impl Shared {
 
     pub(super) fn set_handle(&self, seat: usize, handle: ProcessorHandle) {
         let _ = self.seats[seat].handle.set(handle);
+    }
+
+    /// By the worker itself.
+    pub(super) fn begin_schedule(&self, seat: usize) {
+        if let Some(schedule) = Schedule::of_this_thread() {
+            let _ = self.seats[seat].schedule.set(schedule);
+        }
+    }
+
+    /// Decides anew how many workers are to run, if it is time for that.
+    #[inline]
+    pub(super) fn adjust(&self, now: u64) {
+        if self.stealing && self.concurrency.is_due(now) {
+            let workers = self.seats.iter().map(|seat| (seat.schedule.get(), seat.counts.polls()));
+            if self.concurrency.look(now, workers) {
+                // One that is to run again may have tasks to take.
+                self.wake_one();
+            }
+        }
+    }
+
+    /// Whether some are not to run: then nobody but one of those may come in time.
+    pub(super) fn is_reduced(&self) -> bool {
+        self.concurrency.allowed() < self.seats.len()
+    }
+
+    /// Whether a worker is one of those that are to run.
+    #[inline]
+    pub(super) fn is_allowed(&self, seat: usize) -> bool {
+        seat < self.concurrency.allowed()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -244,11 +280,14 @@ impl Shared {
         None
     }
 
-    /// Whether a worker that is about to sleep must not.
-    pub(super) fn has_work_for(&self, seat: usize) -> bool {
-        self.is_stopping()
-            || !self.seats[seat].mail.is_empty()
-            || (self.stealing && (!self.injector.is_empty() || self.has_stealable(seat)))
+    /// Whether a worker that is about to sleep must not; `all`: tasks that are anybody's are its too.
+    pub(super) fn has_work_for(&self, seat: usize, all: bool) -> bool {
+        self.is_stopping() || !self.seats[seat].mail.is_empty() || (all && self.has_common(seat))
+    }
+
+    /// Whether there are tasks that any worker may run, on no worker's queue or another's.
+    pub(super) fn has_common(&self, seat: usize) -> bool {
+        self.stealing && (!self.injector.is_empty() || self.has_stealable(seat))
     }
 
     /// Whether some worker beside this one has tasks that others may run.
@@ -294,11 +333,13 @@ impl Shared {
         self.watched.load(Ordering::Relaxed)
     }
 
-    /// Whether another worker is in a task's poll, and how many the others have done.
+    /// Whether another worker is in a task's poll, and a number that differs when the others have come
+    /// on.
     pub(super) fn activity_beside(&self, seat: usize) -> (bool, u64) {
         let others = self.seats.iter().enumerate().filter(|(at, _)| *at != seat);
         others.fold((false, 0), |(polls, done), (_, seat)| {
-            (polls || seat.doing.is_polling(), done + seat.counts.polls())
+            let poll = seat.doing.poll();
+            (polls || poll != 0, done.wrapping_add(seat.counts.polls()).wrapping_add(poll))
         })
     }
 
@@ -321,7 +362,13 @@ impl Shared {
 
     #[inline(never)]
     fn wake_idle(&self) -> bool {
-        for seat in &self.seats {
+        let (allowed, others) = self.seats.split_at(self.concurrency.allowed());
+        // One that is not to run keeps watch, and stands in if the others do not come on.
+        self.wake_of(allowed) || (!self.is_watched() && self.wake_of(others))
+    }
+
+    fn wake_of(&self, seats: &[Seat]) -> bool {
+        for seat in seats {
             if seat.idle.load(Ordering::Relaxed) && seat.idle.swap(false, Ordering::SeqCst) {
                 self.idle.fetch_sub(1, Ordering::SeqCst);
                 if let Some(handle) = seat.handle.get() {

@@ -90,9 +90,9 @@ impl Doing {
         self.poll.store(0, Ordering::Relaxed);
     }
 
-    /// As far as others can see.
-    pub(super) fn is_polling(&self) -> bool {
-        self.poll.load(Ordering::Relaxed) != 0
+    /// The number of the poll that it is in, as far as others can see; 0: in none.
+    pub(super) fn poll(&self) -> u64 {
+        self.poll.load(Ordering::Relaxed)
     }
 
     #[inline]

@@ -37,8 +37,11 @@ const INJECTED_FIRST: u64 = 31;
 /// How long an idle worker sleeps that keeps watch over those that are not.
 const WATCH: Duration = Duration::from_millis(2);
 
-/// After so many watches in which nobody has polled anything it sleeps until it is woken.
-const QUIET: u32 = 16;
+/// After so many milliseconds in which nobody has polled anything it sleeps until it is woken.
+const QUIET: u64 = 32;
+
+/// After so many in which the others have not come on, one that is not to run stands in for them.
+const STUCK: u64 = 2;
 
 /// How many polls ahead a task is fetched into the cache: with thousands of tasks it is not there.
 const PREFETCH: usize = 2;
@@ -123,9 +126,11 @@ pub(super) struct Worker {
     /// The millisecond in which it last looked whether it needs help, and what it saw.
     looked: Cell<u64>,
     usage: Cell<Usage>,
-    /// Watches in a row in which nobody else has polled anything, and the others' polls before.
-    quiet: Cell<u32>,
+    /// How far the others were when they had last come on, and the millisecond of that.
     others: Cell<u64>,
+    since: Cell<u64>,
+    /// It is not to run what others may: see `concurrency`.
+    aside: Cell<bool>,
 }
 
 thread_local! {
@@ -220,8 +225,9 @@ impl Worker {
             spent: Cell::new(0),
             looked: Cell::new(0),
             usage: Cell::new(Usage::now()),
-            quiet: Cell::new(0),
             others: Cell::new(0),
+            since: Cell::new(0),
+            aside: Cell::new(false),
         }
     }
 
@@ -312,6 +318,9 @@ impl Worker {
     }
 
     fn push_shared(&self, task: Runnable) {
+        if self.aside.get() {
+            return self.shared.schedule(task);
+        }
         // More than this worker can run at once, and the task being polled may go on for long:
         // somebody may come and steal. For what a turn has made runnable see `ask_for_help`.
         let needs_help = !self.doing.task().is_null() && !self.deque.is_empty();
@@ -350,7 +359,7 @@ impl Worker {
         }
         let tick = self.ticks.get();
         if tick.is_multiple_of(INJECTED_FIRST)
-            && let Some(task) = self.shared.take_injected(&self.deque)
+            && let Some(task) = self.take_injected()
         {
             return Some(task);
         }
@@ -360,7 +369,11 @@ impl Worker {
         } else {
             self.deque.pop().or_else(|| self.take_own())
         };
-        local.or_else(|| self.shared.take_injected(&self.deque))
+        local.or_else(|| self.take_injected())
+    }
+
+    fn take_injected(&self) -> Option<Runnable> {
+        if self.aside.get() { None } else { self.shared.take_injected(&self.deque) }
     }
 
     /// Runs tasks within the budget, or until `awake` when one has run. Returns whether there may be
@@ -424,7 +437,7 @@ impl Worker {
     }
 
     fn steal(&self) -> bool {
-        if !self.stealing || !self.shared.has_stealable(self.seat) {
+        if !self.stealing || self.aside.get() || !self.shared.has_stealable(self.seat) {
             return false;
         }
         self.shared.set_searching(true);
@@ -439,6 +452,11 @@ impl Worker {
     /// One round: tasks, then the processor. `awake`: do not sleep; the future that the thread
     /// drives beside is polled next, and the processor has its turn when the budget is used up.
     pub(super) fn round(&self, processor: &Processor, awake: impl Fn() -> bool) {
+        if self.stealing {
+            self.shared.adjust(processor.now());
+            let allowed = self.shared.is_allowed(self.seat);
+            self.aside.set(!allowed && !self.stands_in(processor.now()));
+        }
         let more = self.run_tasks(processor, &awake);
         // The future's poll, as one of a task.
         let spent = self.spent.get() + 1;
@@ -461,29 +479,43 @@ impl Worker {
     fn sleep(&self, processor: &Processor, awake: impl Fn() -> bool) -> io::Result<bool> {
         bump(&self.counts.sleeps, 1);
         self.shared.go_idle(self.seat);
-        let watches = self.stealing && self.is_watch_needed() && self.shared.keep_watch();
+        let watches =
+            self.stealing && self.is_watch_needed(processor.now()) && self.shared.keep_watch();
         let wait = if watches { Wait::For(WATCH) } else { Wait::Forever };
         // The turn reads the mail first, which may make tasks of this worker runnable.
-        let has_work = || awake() || self.has_local() || self.shared.has_work_for(self.seat);
+        let all = !self.aside.get();
+        let has_work = || awake() || self.has_local() || self.shared.has_work_for(self.seat, all);
         let turned = processor.turn(wait, has_work);
         self.shared.leave_idle(self.seat);
         if watches {
             self.shared.end_watch();
-            if self.has_local() && self.shared.has_stealable(self.seat) {
-                // It has tasks of its own now, and may be kept by one of them itself.
+            // It has tasks of its own now, or will take one, and may be kept by that itself.
+            let kept = self.has_local() && self.shared.has_stealable(self.seat);
+            if kept || (self.shared.is_reduced() && self.shared.has_common(self.seat)) {
                 self.shared.wake_one();
             }
         }
         turned
     }
 
+    /// Whether another worker polls a task, and for how many milliseconds the others have not come on.
+    fn look_beside(&self, now: u64) -> (bool, u64) {
+        let (polling, others) = self.shared.activity_beside(self.seat);
+        if self.others.replace(others) != others {
+            self.since.set(now);
+        }
+        (polling, now.saturating_sub(self.since.get()))
+    }
+
     /// Whether another worker polls tasks, or has of late.
-    fn is_watch_needed(&self) -> bool {
-        let (polling, polls) = self.shared.activity_beside(self.seat);
-        let active = polling || self.others.replace(polls) != polls;
-        let quiet = if active { 0 } else { self.quiet.get() + 1 };
-        self.quiet.set(quiet);
-        quiet < QUIET
+    fn is_watch_needed(&self, now: u64) -> bool {
+        let (polling, still) = self.look_beside(now);
+        polling || still < QUIET
+    }
+
+    /// Whether tasks wait, and those that are to run do not come on.
+    fn stands_in(&self, now: u64) -> bool {
+        self.look_beside(now).1 >= STUCK && self.shared.has_common(self.seat)
     }
 
     fn unlist_ended(&self, task: Listed) {
