@@ -226,6 +226,11 @@ fn segments() {
         drop(dropped);
         let (message, buf) = b.recv(vec![0; 65_536]).await.unwrap();
         assert!(message.segment_size == Some(1000) && buf == data);
+        // A socket that comes from elsewhere may have the option already.
+        let b = UdpSocket::from_std(b.into_std().unwrap()).unwrap();
+        a.send_segments(data.clone(), 1000).await.unwrap();
+        let (message, buf) = b.recv(vec![0; 65_536]).await.unwrap();
+        assert!(message.segment_size == Some(1000) && buf == data);
         b.set_gro(false).unwrap();
         assert_eq!(kind(a.send_segments(vec![0; 60_000], 100).await), ErrorKind::InvalidInput);
     });

@@ -68,8 +68,6 @@ pub struct Message {
     /// The message was longer than the buffer, and the rest is gone
     /// ([`Status::BUFFER_OVERFLOW`], 0.1).
     pub truncated: bool,
-    /// Where it came from; `None` if the sender has no address, and on streams.
-    pub address: Option<SockAddr>,
     /// Descriptors that came along, close-on-exec.
     pub descriptors: Vec<OwnedFd>,
     /// There were more descriptors than asked for, or than the process may open.
@@ -89,6 +87,24 @@ impl<B: IoBufMut> Operation for ReceiveMessage<B> {
         setup.minor(self.minor).offset(u64::MAX).companion(self.envelope).data_in(self.buffer);
     }
     fn finish(done: &mut Done<'_>) -> Self::Output {
+        let ((message, ()), buffer) = Self::finish_from(done, |_| Ok(()))?;
+        Ok((message, buffer))
+    }
+    fn refuse(self, status: Status) -> Self::Output {
+        Err(BufError::new(status, self.buffer))
+    }
+}
+
+impl<B: IoBufMut> ReceiveMessage<B> {
+    /// As [`Operation::finish`], with what `sender` makes of the address that it came from: `None` if the
+    /// sender has none, and on streams.
+    ///
+    /// # Errors
+    /// Those of the request, and of `sender`.
+    pub fn finish_from<A>(
+        done: &mut Done<'_>,
+        sender: impl FnOnce(Option<&SockAddr>) -> Result<A, Status>,
+    ) -> BufResult<(Message, A), B> {
         let mut buffer = done.take::<B>();
         if done.status().is_error() {
             return Err(BufError::new(done.status(), buffer));
@@ -100,15 +116,15 @@ impl<B: IoBufMut> Operation for ReceiveMessage<B> {
             len: done.filled(),
             truncated: done.status() == Status::BUFFER_OVERFLOW,
             segment_size: (envelope.segment_size > 0).then_some(envelope.segment_size),
-            address: envelope.address.take(),
             descriptors: std::mem::take(&mut envelope.descriptors),
             descriptors_lost: envelope.descriptors_lost,
         };
+        let sender = sender(envelope.address.as_ref());
         envelope.recycle();
-        Ok((message, buffer))
-    }
-    fn refuse(self, status: Status) -> Self::Output {
-        Err(BufError::new(status, self.buffer))
+        match sender {
+            Ok(sender) => Ok(((message, sender), buffer)),
+            Err(status) => Err(BufError::new(status, buffer)),
+        }
     }
 }
 

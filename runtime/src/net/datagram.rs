@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use overlapped_drivers::bottom::DatagramDriver;
 use overlapped_drivers::class::{Message, ReceiveMessage};
-use overlapped_iomgr::buf::{BufError, BufResult, IoBufMut};
+use overlapped_iomgr::buf::{BufResult, IoBufMut};
 use overlapped_iomgr::{Done, Driver, Major, Operation, Setup, Stack, Status};
 use socket2::SockAddr;
 
@@ -34,7 +34,7 @@ pub trait Source: Sized + Send + 'static {
     ///
     /// # Errors
     /// `InvalidData` when it is of another kind.
-    fn of(address: Option<SockAddr>) -> io::Result<Self>;
+    fn of(address: Option<&SockAddr>) -> io::Result<Self>;
 }
 
 /// The operation of `recv_from` and `peek_from`; yields the message and its sender's address.
@@ -60,25 +60,22 @@ impl<A: Source, B: IoBufMut> Operation for RecvFrom<A, B> {
         self.inner.prepare(setup);
     }
     fn finish(done: &mut Done<'_>) -> Self::Output {
-        let (mut message, buffer) = ReceiveMessage::finish(done)?;
-        match A::of(message.address.take()) {
-            Ok(address) => Ok(((message, address), buffer)),
-            Err(error) => Err(BufError::new(error.into(), buffer)),
-        }
+        ReceiveMessage::finish_from(done, |address| A::of(address).map_err(Status::from))
     }
     fn refuse(self, status: Status) -> Self::Output {
         self.inner.refuse(status).map(|_| unreachable!("a refusal is an error"))
     }
 }
 
-/// The methods of sockets of messages. The last argument: what is asked for with each.
+/// The methods of sockets of messages, which have `with`, to be made of a handle, and `ask`, which says what
+/// a receive is to bring.
 macro_rules! datagram_methods {
-    ($type:ident, $std:ty, $address:ty $(, $ask:ident)?) => {
+    ($type:ident, $std:ty, $address:ty) => {
         impl $type {
             fn adopt(socket: Descriptor, stack: Arc<Stack>) -> io::Result<$type> {
                 hal::install();
                 system::of(socket.as_raw()).set_blocking(socket.as_raw())?;
-                Ok($type { handle: bottom::adopt_datagram(stack, "", socket)? })
+                Ok($type::with(bottom::adopt_datagram(stack, "", socket)?))
             }
 
             /// Takes over a socket of `std`.
@@ -133,7 +130,7 @@ macro_rules! datagram_methods {
             /// # Errors
             /// Those of the system. The error carries the buffer.
             pub fn recv<B: IoBufMut>(&self, buf: B) -> Request<'_, ReceiveMessage<B>> {
-                Request::new(&self.handle, ReceiveMessage::next(buf)$(.$ask())?)
+                Request::new(&self.handle, self.ask(ReceiveMessage::next(buf)))
             }
 
             /// As `recv`, and the message stays for the next receive.
@@ -152,7 +149,7 @@ macro_rules! datagram_methods {
             /// # Errors
             /// As `recv`.
             pub fn recv_from<B: IoBufMut>(&self, buf: B) -> Request<'_, RecvFrom<$address, B>> {
-                let receive = ReceiveMessage::from_anybody(buf)$(.$ask())?;
+                let receive = self.ask(ReceiveMessage::from_anybody(buf));
                 Request::new(&self.handle, RecvFrom::new(receive))
             }
 

@@ -153,7 +153,7 @@ impl TcpStream {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        ip(stream::local_address(&self.handle)?)
+        ip(&stream::local_address(&self.handle)?)
     }
 
     /// The address of the other side.
@@ -161,11 +161,11 @@ impl TcpStream {
     /// # Errors
     /// Those of the system: `NotConnected` after a reset.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        ip(stream::peer_address(&self.handle)?)
+        ip(&stream::peer_address(&self.handle)?)
     }
 }
 
-pub(super) fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
+pub(super) fn ip(address: &socket2::SockAddr) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::Error::other("the socket has no IP address"))
 }
 
@@ -288,7 +288,7 @@ impl TcpListener {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        ip(stream::local_address(&self.handle)?)
+        ip(&stream::local_address(&self.handle)?)
     }
 }
 

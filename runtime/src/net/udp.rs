@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, UdpSocket as StdSocket};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use overlapped_drivers::bottom;
@@ -26,7 +27,7 @@ use super::tcp::ip;
 use super::{RecvFrom, Source, ToSocketAddrs};
 
 impl Source for SocketAddr {
-    fn of(address: Option<SockAddr>) -> io::Result<SocketAddr> {
+    fn of(address: Option<&SockAddr>) -> io::Result<SocketAddr> {
         let missing = || io::Error::new(io::ErrorKind::InvalidData, "a message without an address");
         ip(address.ok_or_else(missing)?)
     }
@@ -53,11 +54,26 @@ impl Source for SocketAddr {
 #[derive(Debug)]
 pub struct UdpSocket {
     handle: FileHandle,
+    /// Datagrams may have been put together: each receive asks for where to cut, which costs it.
+    gro: AtomicBool,
 }
 
-datagram_methods!(UdpSocket, StdSocket, SocketAddr, segment_size);
+datagram_methods!(UdpSocket, StdSocket, SocketAddr);
+
+/// Of the level `IPPROTO_UDP`. `libc` has it for some targets only.
+const UDP_GRO: i32 = 104;
 
 impl UdpSocket {
+    fn with(handle: FileHandle) -> UdpSocket {
+        let fd = handle.fd();
+        let gro = system::of(fd).option(fd, libc::IPPROTO_UDP, UDP_GRO).unwrap_or(0) != 0;
+        UdpSocket { handle, gro: AtomicBool::new(gro) }
+    }
+
+    fn ask<B: IoBufMut>(&self, receive: ReceiveMessage<B>) -> ReceiveMessage<B> {
+        if self.gro.load(Ordering::Relaxed) { receive.segment_size() } else { receive }
+    }
+
     /// Binds to the first address that can be had. Port 0 lets the system choose one.
     ///
     /// # Errors
@@ -141,13 +157,14 @@ impl UdpSocket {
 
     /// Lets the system put datagrams of one sender and one size together before they are received
     /// (`UDP_GRO`, Linux 5.0): [`Message::segment_size`] says then where to cut. Give receives
-    /// room for 64 KiB.
+    /// room for 64 KiB. A receive that waits already does not learn where to cut: ask for this first.
     ///
     /// # Errors
     /// Those of the system.
     pub fn set_gro(&self, on: bool) -> io::Result<()> {
-        const UDP_GRO: i32 = 104;
         let fd = self.handle.fd();
+        // Before there are any, and as long as there may be some.
+        self.gro.fetch_or(on, Ordering::Relaxed);
         system::of(fd).set_option(fd, libc::IPPROTO_UDP, UDP_GRO, i32::from(on))
     }
 
@@ -233,7 +250,7 @@ impl UdpSocket {
             }
         }
         for buffer in rest.by_ref() {
-            let receive = ReceiveMessage::from_anybody(buffer).segment_size().now();
+            let receive = self.ask(ReceiveMessage::from_anybody(buffer)).now();
             let mut request = Request::new(&self.handle, RecvFrom::new(receive));
             // The system answers at once. Where a filter does not, what it gets is the next receive's.
             let mut cx = Context::from_waker(Waker::noop());
@@ -268,7 +285,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        ip(stream::local_address(&self.handle)?)
+        ip(&stream::local_address(&self.handle)?)
     }
 
     /// The address of the peer.
@@ -276,7 +293,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of the system: `NotConnected`.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        ip(stream::peer_address(&self.handle)?)
+        ip(&stream::peer_address(&self.handle)?)
     }
 }
 

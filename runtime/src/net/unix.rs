@@ -151,7 +151,7 @@ impl UnixStream {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(stream::local_address(&self.handle)?))
+        SocketAddr::of(Some(&stream::local_address(&self.handle)?))
     }
 
     /// The address of the other side.
@@ -159,7 +159,7 @@ impl UnixStream {
     /// # Errors
     /// Those of the system.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(stream::peer_address(&self.handle)?))
+        SocketAddr::of(Some(&stream::peer_address(&self.handle)?))
     }
 }
 
@@ -272,7 +272,7 @@ impl UnixListener {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(stream::local_address(&self.handle)?))
+        SocketAddr::of(Some(&stream::local_address(&self.handle)?))
     }
 }
 
@@ -301,6 +301,14 @@ pub struct UnixDatagram {
 datagram_methods!(UnixDatagram, StdDatagram, SocketAddr);
 
 impl UnixDatagram {
+    fn with(handle: FileHandle) -> UnixDatagram {
+        UnixDatagram { handle }
+    }
+
+    fn ask<B: IoBufMut>(&self, receive: ReceiveMessage<B>) -> ReceiveMessage<B> {
+        receive
+    }
+
     /// A socket with an address.
     ///
     /// # Errors
@@ -404,7 +412,7 @@ impl UnixDatagram {
     /// # Errors
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(stream::local_address(&self.handle)?))
+        SocketAddr::of(Some(&stream::local_address(&self.handle)?))
     }
 
     /// The address of the peer.
@@ -412,6 +420,6 @@ impl UnixDatagram {
     /// # Errors
     /// Those of the system.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::of(Some(stream::peer_address(&self.handle)?))
+        SocketAddr::of(Some(&stream::peer_address(&self.handle)?))
     }
 }

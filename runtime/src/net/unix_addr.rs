@@ -56,7 +56,7 @@ impl<T: ToUnixAddress + ?Sized> ToUnixAddress for &T {
 }
 
 impl Source for SocketAddr {
-    fn of(address: Option<SockAddr>) -> io::Result<SocketAddr> {
+    fn of(address: Option<&SockAddr>) -> io::Result<SocketAddr> {
         let Some(address) = address else { return SocketAddr::from_pathname("") };
         match (address.as_pathname(), address.as_abstract_namespace()) {
             (Some(path), _) => SocketAddr::from_pathname(path),

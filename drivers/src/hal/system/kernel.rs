@@ -69,18 +69,15 @@ impl System for Kernel {
     }
 
     fn peer_credentials(&self, socket: RawFd) -> io::Result<(i32, u32, u32)> {
-        let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
-        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-        // SAFETY: both out-parameters live through the call and have the sizes the call is told.
-        let got = unsafe {
-            let to = (&raw mut found).cast();
-            libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, to, &mut len)
-        };
-        if got < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok((found.pid, found.uid, found.gid))
-        }
+        let nobody = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        // SAFETY: the option is of that type, which is plain numbers.
+        let found = unsafe { option(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, nobody) }?;
+        Ok((found.pid, found.uid, found.gid))
+    }
+
+    fn option(&self, socket: RawFd, level: c_int, name: c_int) -> io::Result<i32> {
+        // SAFETY: any bytes are a number.
+        unsafe { option(socket, level, name, 0) }
     }
 
     fn set_option(&self, socket: RawFd, level: c_int, name: c_int, value: i32) -> io::Result<()> {
@@ -209,4 +206,16 @@ impl System for Kernel {
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
         std::fs::canonicalize(path)
     }
+}
+
+/// An option of a socket's; what the system does not fill of it stays as it is.
+///
+/// # Safety
+/// What the system gives for the option is a value of the type.
+unsafe fn option<T: Copy>(socket: RawFd, level: c_int, name: c_int, mut value: T) -> io::Result<T> {
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: value and length live through the call, which is told the size.
+    let got =
+        unsafe { libc::getsockopt(socket, level, name, (&raw mut value).cast(), &raw mut len) };
+    if got < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }

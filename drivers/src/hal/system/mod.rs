@@ -87,6 +87,15 @@ pub trait System {
     /// Those of the system.
     fn set_option(&self, socket: RawFd, level: c_int, name: c_int, value: i32) -> io::Result<()>;
 
+    /// An option that is a number.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn option(&self, socket: RawFd, level: c_int, name: c_int) -> io::Result<i32> {
+        let _ = (socket, level, name);
+        unsupported()
+    }
+
     /// Makes the open file a blocking one, which is the hardware's convention: io_uring waits in the
     /// kernel only then.
     ///
