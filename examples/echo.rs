@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lexopt::prelude::*;
@@ -19,7 +18,7 @@ use overlapped::driver::filter::PassKind;
 use overlapped::net::{AcceptStream, TcpListener, TcpStream, stack_of};
 use overlapped::operation::{Read, ReceiveLease, Write as WriteOp};
 use overlapped::{Backend, Builder, CompletionPort, Packet};
-use overlapped_examples::{Api, Counting, Totals, filters, parse_kind, text, usage};
+use overlapped_examples::{Api, Counting, Stop, Totals, filters, parse_kind, text, usage};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -88,18 +87,20 @@ fn main() -> io::Result<()> {
     let listener = StdListener::bind(options.listen)?;
     // `std` has the kernel hold 128 connections; many clients may come at once.
     socket2::SockRef::from(&listener).listen(4096)?;
-    println!("listening {}", listener.local_addr()?);
-    io::stdout().flush()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
     match options.api {
-        Api::Future => futures(&options, listener, stack, &totals, &stop)?,
-        Api::Port => ports(&options, listener, stack, &totals, &stop)?,
+        Api::Future => futures(&options, listener, stack, &totals)?,
+        Api::Port => ports(&options, listener, stack, &totals)?,
     }
     totals.print();
     Ok(())
+}
+
+/// Says that it listens, when it can be asked to end.
+fn begin(address: SocketAddr) -> io::Result<Stop> {
+    let stop = Stop::listen()?;
+    println!("listening {address}");
+    io::stdout().flush()?;
+    Ok(stop)
 }
 
 // The future route: a task for each connection.
@@ -109,13 +110,12 @@ fn futures(
     listener: StdListener,
     stack: Arc<Stack>,
     totals: &Arc<Totals>,
-    stop: &Arc<AtomicBool>,
 ) -> io::Result<()> {
     let mut builder = Builder::new().workers(options.workers);
     if let Some(backend) = options.backend {
         builder = builder.backend(backend);
     }
-    let leased = options.leased;
+    let (leased, address) = (options.leased, listener.local_addr()?);
     let serve = {
         let totals = totals.clone();
         async move || -> io::Result<()> {
@@ -144,25 +144,18 @@ fn futures(
             }
         }
     };
-    let until_stopped = {
-        let stop = stop.clone();
-        async move || {
-            while !stop.load(Ordering::Relaxed) {
-                overlapped::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
+    let until_stopped = async {
+        let stop = begin(address)?;
+        overlapped::spawn(serve());
+        stop.wait().await
     };
     if options.workers <= 1 {
         let runtime = builder.build_local()?;
-        runtime.block_on(async {
-            overlapped::spawn(serve());
-            until_stopped().await;
-        });
+        runtime.block_on(until_stopped)?;
         runtime.shutdown(Duration::from_secs(5));
     } else {
         let runtime = builder.build()?;
-        runtime.spawn(serve());
-        runtime.block_on(until_stopped());
+        runtime.block_on(until_stopped)?;
         runtime.shutdown(Duration::from_secs(5));
     }
     Ok(())
@@ -196,6 +189,7 @@ async fn echo_leased(stream: TcpStream, totals: &Totals) -> io::Result<()> {
 // The port route: one thread, one loop, as a program for Windows would.
 
 const ACCEPT: u64 = 0;
+const STOP: u64 = 2;
 /// The lowest bit of a key says which request of the connection it is.
 const WRITE: u64 = 1;
 
@@ -209,26 +203,31 @@ fn ports(
     listener: StdListener,
     stack: Arc<Stack>,
     totals: &Arc<Totals>,
-    stop: &AtomicBool,
 ) -> io::Result<()> {
     if let Some(backend) = options.backend {
         // A plain thread's processor asks the environment.
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("OVERLAPPED_BACKEND", backend.to_string()) };
     }
+    let stop = begin(listener.local_addr()?)?;
     let listener = TcpListener::from_std_with(listener, stack)?;
     let port = CompletionPort::new();
     let mut connections: HashMap<u64, Connection> = HashMap::new();
-    let mut next_key = 2;
+    let mut next_key = STOP + 2;
     let mut packets = Vec::with_capacity(256);
     let accept = |port: &CompletionPort| listener.accept().post(port, ACCEPT).map(drop);
     let _ = accept(&port);
-    while !stop.load(Ordering::Relaxed) {
+    for signal in &stop.signals {
+        signal.recv().post(&port, STOP).map_err(|refused| refused.expect_err("refused"))?;
+    }
+    loop {
         packets.clear();
-        // That nothing has come is no reason to stop.
-        let _ = port.remove_many(&mut packets, 256, Some(Duration::from_millis(20)));
+        port.remove_many(&mut packets, 256, None)?;
         for packet in packets.drain(..) {
             let key = packet.key();
+            if key == STOP {
+                return Ok(());
+            }
             if key == ACCEPT {
                 if let Ok((stream, _)) = packet.into_output::<AcceptStream>() {
                     let _ = stream.set_nodelay(true);
@@ -248,7 +247,6 @@ fn ports(
             }
         }
     }
-    Ok(())
 }
 
 /// Goes on with a connection after one of its requests; `false`: it has ended.

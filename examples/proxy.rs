@@ -10,7 +10,7 @@
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future;
@@ -19,7 +19,7 @@ use overlapped::driver::Stack;
 use overlapped::driver::text::Text;
 use overlapped::net::{TcpListener, TcpStream, stack_of};
 use overlapped::{Backend, Builder};
-use overlapped_examples::{text, usage};
+use overlapped_examples::{Stop, text, usage};
 
 const USAGE: &str =
     "proxy --listen ADDR --connect ADDR [--listen-stack TEXT] [--connect-stack TEXT]
@@ -100,24 +100,19 @@ fn main() -> io::Result<()> {
     let listener = StdListener::bind(options.listen)?;
     // `std` has the kernel hold 128 connections; many clients may come at once.
     socket2::SockRef::from(&listener).listen(4096)?;
-    println!("listening {}", listener.local_addr()?);
-    io::stdout().flush()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
     let totals = Arc::new(Totals::default());
     let mut builder = Builder::new().workers(options.workers);
     if let Some(backend) = options.backend {
         builder = builder.backend(backend);
     }
     let until_stopped = async {
+        // Before anybody can know that there is something to end.
+        let stop = Stop::listen()?;
+        println!("listening {}", listener.local_addr()?);
+        io::stdout().flush()?;
         let listener = TcpListener::from_std_with(listener, options.listen_stack)?;
         overlapped::spawn(serve(listener, options.connect, options.connect_stack, totals.clone()));
-        while !stop.load(Ordering::Relaxed) {
-            overlapped::time::sleep(Duration::from_millis(20)).await;
-        }
-        io::Result::Ok(())
+        stop.wait().await
     };
     let limit = Duration::from_secs(5);
     if options.workers <= 1 {

@@ -13,13 +13,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use lexopt::prelude::*;
 use overlapped::Builder;
-use overlapped::signal::unix::{SignalKind, signal};
 use overlapped::task::Graceful;
 use overlapped::time::timeout;
-use overlapped_examples::{text, usage};
+use overlapped_examples::{Stop, text, usage};
 use server::{Disk, Listener, Tls};
 
 const USAGE: &str = "nbd --listen unix:PATH|HOST:PORT --stack TEXT [--readonly] [--tls DIR]
@@ -72,8 +70,7 @@ fn main() {
 
 async fn run(options: Options) -> io::Result<()> {
     // Before anybody can know that there is something to end.
-    let (interrupt, terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = Stop::listen()?;
     let tls = options.tls.as_deref().map(Tls::open).transpose()?;
     let disk = Arc::new(Disk::open(&options.stack, options.read_only).await?);
     let listener = Listener::bind(&options.listen).await?;
@@ -83,9 +80,7 @@ async fn run(options: Options) -> io::Result<()> {
     let graceful = Graceful::new();
     let server = server::serve(listener, disk.clone(), tls, graceful.clone());
     let server = overlapped::spawn(graceful.track(server));
-    match select(interrupt.recv(), terminate.recv()).await {
-        Either::Left((signal, _)) | Either::Right((signal, _)) => signal?,
-    }
+    stop.wait().await?;
     let left = graceful.shutdown(LIMIT).await;
     if left > 0 {
         eprintln!("nbd: {left} tasks have not ended in {LIMIT:?}");

@@ -10,9 +10,11 @@ use overlapped::driver::filter::{PassKind, pass};
 
 mod counting;
 pub mod nbd;
+mod stop;
 mod totals;
 
 pub use counting::{Counting, allocations};
+pub use stop::Stop;
 pub use totals::Totals;
 
 /// How the result of a request is asked for.

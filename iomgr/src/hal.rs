@@ -422,7 +422,7 @@ pub unsafe trait Hal {
     fn cancel(&mut self, token: Token);
 
     /// Submits what is queued, sleeps as `wait` allows, and appends what has completed to `done`:
-    /// at most a bounded number (some hundreds) a call.
+    /// at most a bounded number (some hundreds) a call. A sleep may end early, with nothing.
     ///
     /// # Errors
     /// Only when the backend itself is broken; an operation's own failure is its completion.

@@ -9,7 +9,7 @@
 //! One ring per processor, made and driven by its thread (`setup.rs`). A turn makes one
 //! `io_uring_enter`, or none, unless more is queued than the submission queue holds. Pooled
 //! receives pick their buffer in the kernel (`buffers.rs`); other threads end a sleep through an
-//! eventfd (`wake.rs`).
+//! eventfd (`wake.rs`); the end of a sleep that is due again and again is an operation too (`alarm.rs`).
 //!
 //! **Invariants.**
 //! - A user operation is in exactly one place: the outbox or the kernel, the thread pool, or
@@ -20,6 +20,7 @@
 //!
 //! Descriptors opened with `O_NONBLOCK` need a word; see `encode.rs`.
 
+mod alarm;
 mod buffers;
 mod encode;
 mod gate;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue};
 use overlapped_iomgr::hal::{Completion, Hal, Op, Token, Wait, Wake};
 
+use self::alarm::Alarm;
 use self::buffers::Buffers;
 use self::encode::{encode, encode_common};
 use self::gate::Gate;
@@ -54,6 +56,7 @@ use super::pool::{Job, Pool, Reply};
 const TAGS: u64 = 7;
 const TAG_CANCEL: u64 = 1;
 const TAG_WAKE: u64 = 2;
+const TAG_ALARM: u64 = 3;
 
 /// Completions read in one turn at the most.
 const BATCH: usize = 256;
@@ -93,6 +96,7 @@ pub struct UringHal {
     gate: Gate,
     ring: IoUring,
     outbox: Outbox,
+    alarm: Alarm,
     kernel: Kernel,
     in_flight: usize,
     inline: Inline,
@@ -134,6 +138,7 @@ impl UringHal {
         Ok(UringHal {
             gate: Gate::new(&ring, rung),
             outbox: Outbox::new(&ring, wake.raw_fd()),
+            alarm: Alarm::default(),
             ring,
             kernel,
             in_flight: 0,
@@ -242,7 +247,9 @@ impl UringHal {
             self.outbox.fill(&mut self.ring);
             let stuck = self.outbox.stuck();
             let nothing = done.len() == before && self.ring.completion().is_empty();
-            let progress = self.enter(may_sleep && nothing && !stuck, limit)?;
+            let sleeps = may_sleep && nothing && !stuck;
+            let limit = limit.filter(|_| sleeps).and_then(|l| self.alarm.limit(&mut self.ring, l));
+            let progress = self.enter(sleeps, limit)?;
             let woken = self.reap(done);
             if self.pooled > 0 {
                 self.deliver_local(done);
@@ -287,7 +294,10 @@ impl UringHal {
             let (data, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
             if data & TAGS != 0 {
                 // What became of a cancel does not matter: the operation's own result tells.
-                if data == TAG_WAKE {
+                if data == TAG_ALARM {
+                    woken = true;
+                    self.alarm.rang();
+                } else if data == TAG_WAKE {
                     woken = true;
                     self.wake.clear();
                     if !cqueue::more(flags) {

@@ -14,7 +14,7 @@ fn token(n: usize) -> Token {
 }
 
 /// Runs a test on every rung; where io_uring is forbidden, on none.
-fn on_every_rung(config: &UringConfig, test: impl Fn(&mut UringHal)) {
+pub(super) fn on_every_rung(config: &UringConfig, test: impl Fn(&mut UringHal)) {
     for rung in Rung::ALL {
         match UringHal::with_rungs(config, &[rung]) {
             Ok(mut hal) => {
