@@ -10,6 +10,7 @@
 
 mod change;
 mod closing;
+mod context;
 mod count;
 mod opens;
 mod rundown;
@@ -27,6 +28,7 @@ use std::sync::{Arc, OnceLock};
 use change::Changing;
 pub use change::{Attachment, Change, ChangeError, Place};
 use closing::Closer;
+use context::Context;
 use count::Count;
 use opens::Opens;
 
@@ -69,7 +71,7 @@ pub struct FileObject {
     opens: OnceLock<Arc<Opens>>,
     stack: Changing,
     fd: AtomicI32,
-    context: Box<dyn Any + Send + Sync>,
+    context: Context,
     home: Arc<Remote>,
     count: Count,
     /// Most requests that may count on it.
@@ -167,7 +169,7 @@ impl FileObject {
                 name: name.into(),
                 stack: Changing::new(stack),
                 fd: AtomicI32::new(-1),
-                context,
+                context: Context::new(context),
                 home: core.remote().clone(),
                 count: Count::new(),
                 most: AtomicU32::new(REQUESTS),
@@ -260,7 +262,7 @@ impl FileObject {
     /// The bottom driver's context, if it is of this type.
     #[inline]
     pub fn context<T: Any>(&self) -> Option<&T> {
-        self.context.downcast_ref::<T>()
+        self.context.get()
     }
 
     /// Runs `work` on the home processor's thread: at once if that is the calling one. Gives it
