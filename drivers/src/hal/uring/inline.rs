@@ -5,6 +5,7 @@
 //! page cache first (`RWF_NOWAIT`), and a small buffered write is simply made: the ring would hand
 //! it to a kernel thread, at many times the cost. What is sent too, if nothing else is queued for the
 //! kernel: a server that answers one request at a time has no batch, and what it sends is taken at once.
+//! A large send is tried beside other work too, as long as it overtakes nothing that is queued.
 //!
 //! **Invariant.** An operation tried here either is finished, or has changed nothing but its own
 //! buffer, so that the ring can do it from the start; but a send of all of something, of which the ring

@@ -63,6 +63,9 @@ const BATCH: usize = 256;
 /// Since 6.13 an enter runs about so many deferred completions and may leave more behind with the
 /// kernel's flag down, so after that many the next turn looks again.
 const KERNEL_BATCH: usize = 16;
+/// A send of so many bytes is tried on the spot, whatever else waits: they have just been written or
+/// received, and are in the cache, which they are not when a batch of such has been.
+const LARGE: u32 = 16 * 1024;
 
 /// Settings of io_uring.
 #[derive(Clone, Debug)]
@@ -103,6 +106,8 @@ pub struct UringHal {
     buffers: Buffers,
     /// The last enter may have left deferred completions behind.
     look_again: bool,
+    /// Among what is queued for the kernel there may be something that a send must not overtake.
+    ordered: bool,
     /// Cancelled before they left; to be delivered by the next turn.
     cancelled: Vec<Token>,
     /// Of which so many bytes have been sent on the spot, and the rest is with the ring.
@@ -145,6 +150,7 @@ impl UringHal {
             inline: Inline::default(),
             buffers: Buffers::NotYet { count: config.pool_buffers, size: config.pool_buffer_size },
             look_again: false,
+            ordered: false,
             cancelled: Vec::new(),
             begun: Vec::new(),
             reply: Reply::new(wake.clone()),
@@ -183,11 +189,12 @@ impl UringHal {
             return Ok(true);
         }
         let taken = self.gate.enter(queued, sleep, limit)?;
+        self.ordered &= !self.outbox.is_empty(&mut self.ring);
         Ok(taken > 0 || queued == 0)
     }
 
-    /// Does an operation on the spot, when the thread has nothing else to run. The operation, or what is
-    /// left of it, if that does not get anywhere.
+    /// Does an operation on the spot, when the thread has nothing else to run, or when it is a large send.
+    /// The operation, or what is left of it, if that does not get anywhere.
     ///
     /// # Safety
     /// As for `Hal::submit`.
@@ -195,8 +202,11 @@ impl UringHal {
         // SAFETY: promised by the caller; what is left of the memory is the operation's.
         unsafe {
             match op {
-                // A batch is better left to the ring. What waits in the kernel may be overtaken there too.
-                Op::Send { .. } | Op::SendMsg { .. } if !self.outbox.is_empty(&mut self.ring) => {}
+                // What waits in the kernel may be overtaken there too.
+                Op::Send { len: LARGE.., .. } if self.ordered => {}
+                // A batch is better left to the ring.
+                Op::Send { len: ..LARGE, .. } | Op::SendMsg { .. }
+                    if !self.outbox.is_empty(&mut self.ring) => {}
                 // So long that two results would not fit into one: the ring's.
                 Op::Send { len, .. } if i32::try_from(len).is_err() => {}
                 Op::Send { fd, buf, len, flags } if flags & libc::MSG_DONTWAIT == 0 => {
@@ -341,7 +351,7 @@ unsafe impl Hal for UringHal {
     }
 
     unsafe fn submit(&mut self, token: Token, op: Op, alone: bool) -> Option<i32> {
-        let op = if alone {
+        let op = if alone || matches!(op, Op::Send { len: LARGE.., .. }) {
             // SAFETY: promised by the caller.
             match unsafe { self.attempt(token, op) } {
                 Ok(result) => return Some(result),
@@ -371,6 +381,7 @@ unsafe impl Hal for UringHal {
             return Some(unsafe { inline::send(fd, buf, len, flags) });
         }
         self.in_flight += 1;
+        self.ordered |= !matches!(op, Op::Recv { .. } | Op::RecvPooled { .. } | Op::Read { .. });
         if let Some(mut sq) = self.outbox.room(&mut self.ring)
             && let Some(entry) = encode_common(&op)
         {

@@ -180,6 +180,44 @@ fn what_a_lone_thread_sends_goes_on_the_spot() {
     });
 }
 
+/// It is in the cache now, and not when everything else has been done.
+#[test]
+fn a_large_send_goes_on_the_spot_and_overtakes_nothing() {
+    let data: Vec<u8> = (0..LARGE).map(|n| (n % 251) as u8).collect();
+    on_every_rung(&UringConfig::default(), |hal| {
+        let ((mut a, b), mut byte) = (UnixStream::pair().unwrap(), [0]);
+        let (fd, buf, flags) = (b.as_raw_fd(), data.as_ptr(), 0);
+        let large = Op::Send { fd, buf, len: LARGE, flags };
+        let small = Op::Send { fd, buf, len: 100, flags };
+        let receive = Op::Recv { fd, buf: byte.as_mut_ptr(), len: 1, flags };
+        submit(hal, 0, receive);
+        // SAFETY: the data outlives it all.
+        unsafe {
+            assert_eq!(hal.submit(token(1), large, false), Some(LARGE as i32), "a receive waits");
+            assert_eq!(hal.submit(token(2), small, false), None, "a batch may come of it");
+            assert_eq!(
+                hal.submit(token(3), large, false),
+                None,
+                "it would be before the small one"
+            );
+        }
+        let results = collect(hal, 2).iter().map(|c| c.result).collect::<Vec<_>>();
+        assert_eq!(results, [100, LARGE as i32]);
+        // SAFETY: as above.
+        assert_eq!(
+            unsafe { hal.submit(token(1), large, false) },
+            Some(LARGE as i32),
+            "all is sent"
+        );
+        let mut back = vec![0; 3 * LARGE as usize + 100];
+        a.read_exact(&mut back).unwrap();
+        let order = [&data[..], &data[..100], &data[..], &data[..]].concat();
+        assert!(back == order);
+        a.write_all(&[1]).unwrap();
+        assert_eq!((one(hal).result, byte), (1, [1]));
+    });
+}
+
 /// A part goes on the spot, the rest when there is room: together they are one result.
 #[test]
 fn what_is_sent_whole_may_begin_on_the_spot() {
