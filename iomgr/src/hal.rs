@@ -341,7 +341,16 @@ pub enum Op {
     },
 }
 
+/// A send of so many bytes is better tried at once, even in a batch: they have just been written or
+/// received, and are in the cache, which they are not when a batch of such has been.
+const LARGE: u32 = 16 * 1024;
+
 impl Op {
+    /// Whether it is better done at once than left to a batch.
+    pub(crate) fn is_urgent(&self) -> bool {
+        matches!(self, Op::Send { len: LARGE.., .. })
+    }
+
     /// Whether an attempt at it takes no longer for a slow device: it goes on at once, or not at all.
     pub(crate) fn never_waits(&self) -> bool {
         matches!(self, Op::Send { .. } | Op::SendMsg { .. } | Op::RecvMsg { .. })
@@ -408,7 +417,7 @@ pub unsafe trait Hal {
     /// full queue makes the operation wait inside the implementation and is never an error.
     ///
     /// `alone` says that nothing else on this thread is runnable, so that doing a short operation
-    /// inline delays nobody.
+    /// inline delays nobody; or that it is better for this one not to wait for others.
     ///
     /// # Safety
     /// The memory `op` names must stay valid, and not be used by anybody else in a conflicting way,

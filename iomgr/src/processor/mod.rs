@@ -235,8 +235,8 @@ impl Core {
         let left = self.inline_left.get();
         // A timer, be it the request's own deadline, must not wait for a slow disk either.
         let alone = left > 0
-            && !self.runnable.get()
-            && (op.never_waits() || self.wheel.borrow().is_empty());
+            && (op.is_urgent()
+                || !self.runnable.get() && (op.never_waits() || self.wheel.borrow().is_empty()));
         // SAFETY: the caller's.
         let result = unsafe { hal.submit(token, op, alone) };
         if alone && let Some(result) = result {

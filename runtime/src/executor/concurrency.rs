@@ -34,6 +34,9 @@ const LONGEST_PAUSE: u64 = 8000;
 /// So much of their time spent in waiting for a core is too much.
 const MUCH: f64 = 0.15;
 
+/// A rate is one if there are so many polls in a window: workers count them some tens at a time.
+const POLLS: f64 = 500.0;
+
 /// Fewer are enough if they do so much of what more did.
 const ENOUGH: f64 = 0.9;
 
@@ -107,22 +110,32 @@ impl Concurrency {
     #[cold]
     pub(super) fn look<'a>(
         &self,
-        now: u64,
+        clock: impl FnOnce() -> u64,
         workers: impl Iterator<Item = (Option<&'a Schedule>, u64)>,
     ) -> bool {
         // Somebody else looks.
         let Ok(mut judge) = self.judge.try_lock() else { return false };
-        self.next.store(now + WINDOW, Ordering::Relaxed);
-        let mut sums = Sums::default();
-        for (schedule, polls) in workers {
-            // Where the system does not tell, all are to run.
-            let Some((ran, waited)) = schedule.and_then(Schedule::read) else { return false };
-            sums.ran += ran;
-            sums.waited += waited;
-            sums.polls += polls;
+        // Or has looked since.
+        let now = clock();
+        if !self.is_due(now) {
+            return false;
         }
+        self.next.store(now + WINDOW, Ordering::Relaxed);
         let before = judge.allowed;
-        judge.look(now, sums);
+        let sum = |sums: Option<Sums>, (schedule, polls): (Option<&Schedule>, u64)| {
+            let (ran, waited) = schedule.and_then(Schedule::read)?;
+            let sums = sums?;
+            Some(Sums {
+                ran: sums.ran + ran,
+                waited: sums.waited + waited,
+                polls: sums.polls + polls,
+            })
+        };
+        match workers.fold(Some(Sums::default()), sum) {
+            Some(sums) => judge.look(now, sums),
+            // Where the system does not tell, all are to run.
+            None => judge.give_up(),
+        }
         if judge.allowed != before {
             self.allowed.store(judge.allowed, Ordering::Relaxed);
             let (allowed, workers) = (judge.allowed, judge.workers);
@@ -133,6 +146,8 @@ impl Concurrency {
 
     #[cfg(test)]
     pub(super) fn set(&self, allowed: usize) {
+        // Not while somebody looks.
+        let _judge = self.judge.lock();
         self.next.store(u64::MAX, Ordering::Relaxed);
         self.allowed.store(allowed, Ordering::Relaxed);
     }
@@ -173,8 +188,7 @@ impl Judge {
         (self.at, self.sums) = (now, sums);
         if passed > 4 * WINDOW {
             // Nobody has looked for long: they have slept, or it is the first look.
-            (self.trial, self.allowed) = (None, self.workers);
-            return;
+            return self.give_up();
         }
         match self.trial {
             Some(ref mut trial) if !trial.is_settled => trial.is_settled = true,
@@ -183,10 +197,17 @@ impl Judge {
         }
     }
 
+    /// All are to run, until there is something to go by.
+    fn give_up(&mut self) {
+        (self.trial, self.allowed) = (None, self.workers);
+    }
+
     fn begin_trial(&mut self, now: u64, rate: f64, waited: f64, ran: f64) {
         let fewer = self.allowed.saturating_sub((waited.round() as usize).max(1)).max(1);
         let (allowed, all) = (self.allowed as f64, self.allowed == self.workers);
-        if !all && ran < allowed / 2.0 {
+        if rate * (WINDOW as f64) < POLLS {
+            self.give_up();
+        } else if !all && ran < allowed / 2.0 {
             // There is little to do, so nothing to lose.
             (self.allowed, self.pause) = (self.workers, FIRST_PAUSE);
         } else if now < self.rests_until {
@@ -312,6 +333,21 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(machine.pass(&mut judge, 0.3), 2);
         }
+    }
+
+    #[test]
+    fn few_polls_say_nothing() {
+        let (mut machine, mut judge) = (Machine::new(2.0, 1.0, true), judge(2));
+        machine.allowed(&mut judge, 8);
+        assert_eq!(judge.allowed, 1);
+        // Its polls last: whatever their number has been, all may run.
+        for _ in 0..100 {
+            (machine.now, machine.sums.ran) = (machine.now + WINDOW, machine.sums.ran + 25_000_000);
+            (machine.sums.waited, machine.sums.polls) =
+                (machine.sums.waited + 25_000_000, machine.sums.polls + 400);
+            judge.look(machine.now, machine.sums);
+        }
+        assert_eq!((judge.allowed, judge.trial.is_none()), (2, true));
     }
 
     #[test]

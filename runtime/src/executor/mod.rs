@@ -16,7 +16,8 @@
 //! warm. Stealing rebalances; nothing else moves tasks. A worker without work takes from the others'
 //! queues before it sleeps; one that sleeps is woken when a task makes a second one wait, which may be
 //! for long, or when a worker cannot keep up with what its turns make runnable. Workers that make each
-//! other wait for cores are too many, and some of them pass on what is not bound to them.
+//! other wait for cores are too many: some step aside, pass on what is not bound to them, and take from
+//! others only what those are kept from.
 
 mod blocking;
 mod builder;

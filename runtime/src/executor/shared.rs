@@ -108,12 +108,13 @@ impl Shared {
         }
     }
 
-    /// Decides anew how many workers are to run, if it is time for that.
+    /// Decides anew how many workers are to run, if it is time for that. `now` of the last turn, and a
+    /// later one.
     #[inline]
-    pub(super) fn adjust(&self, now: u64) {
+    pub(super) fn adjust(&self, now: u64, clock: impl FnOnce() -> u64) {
         if self.stealing && self.concurrency.is_due(now) {
             let workers = self.seats.iter().map(|seat| (seat.schedule.get(), seat.counts.polls()));
-            if self.concurrency.look(now, workers) {
+            if self.concurrency.look(clock, workers) {
                 // One that is to run again may have tasks to take.
                 self.wake_one();
             }
@@ -333,13 +334,11 @@ impl Shared {
         self.watched.load(Ordering::Relaxed)
     }
 
-    /// Whether another worker is in a task's poll, and a number that differs when the others have come
-    /// on.
-    pub(super) fn activity_beside(&self, seat: usize) -> (bool, u64) {
-        let others = self.seats.iter().enumerate().filter(|(at, _)| *at != seat);
-        others.fold((false, 0), |(polls, done), (_, seat)| {
+    /// For each worker, whether it is in a task's poll, and a number that differs when it has come on.
+    pub(super) fn activity(&self) -> impl Iterator<Item = (bool, u64)> {
+        self.seats.iter().map(|seat| {
             let poll = seat.doing.poll();
-            (polls || poll != 0, done.wrapping_add(seat.counts.polls()).wrapping_add(poll))
+            (poll != 0, seat.counts.polls().wrapping_add(poll))
         })
     }
 

@@ -102,6 +102,44 @@ fn others_stand_in_for_a_worker_that_does_not_come_on() {
     }
 }
 
+/// What others do that take no common work, or have enough of their own, is no help for what waits.
+#[test]
+fn others_stand_in_whatever_the_rest_does() {
+    for (allowed, runtime) in [1, 2].into_iter().flat_map(|n| runtimes().map(move |r| (n, r))) {
+        let (ended, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
+        let busy = on_each(&runtime, || {
+            let (ended, go) = (ended.clone(), go.clone());
+            async move {
+                let seat = worker();
+                if seat != 0 {
+                    // Progress of its own, for ever: one that is to run never rests.
+                    let body = async move {
+                        while ended.load(Ordering::SeqCst) == 0 {
+                            if seat < allowed {
+                                crate::yield_now().await;
+                            } else {
+                                sleep(Duration::from_millis(1)).await;
+                            }
+                        }
+                    };
+                    return spawn_local(body).await.unwrap();
+                }
+                go.wait();
+                drop(spawn({
+                    let ended = ended.clone();
+                    async move { ended.fetch_add(1, Ordering::SeqCst) }
+                }));
+                until(|| ended.load(Ordering::SeqCst) == 1);
+            }
+        });
+        runtime.shared.concurrency.set(allowed);
+        go.wait();
+        for task in busy {
+            runtime.block_on(task).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_task_that_is_bound_to_a_worker_runs_there() {
     for runtime in runtimes() {

@@ -126,9 +126,8 @@ pub(super) struct Worker {
     /// The millisecond in which it last looked whether it needs help, and what it saw.
     looked: Cell<u64>,
     usage: Cell<Usage>,
-    /// How far the others were when they had last come on, and the millisecond of that.
-    others: Cell<u64>,
-    since: Cell<u64>,
+    /// How far each worker was when it had last come on, and the millisecond of that.
+    seen: RefCell<Box<[(u64, u64)]>>,
     /// It is not to run what others may: see `concurrency`.
     aside: Cell<bool>,
 }
@@ -209,6 +208,7 @@ pub(super) fn running() -> Option<NonZeroUsize> {
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, seat: usize, deque: Deque<Runnable>) -> Worker {
         let doing = shared.seats[seat].doing.clone();
+        let seen = shared.seats.iter().map(|_| (0, 0)).collect();
         let (mail, counts) = (shared.seats[seat].mail.clone(), shared.seats[seat].counts.clone());
         Worker {
             stealing: shared.stealing,
@@ -225,8 +225,7 @@ impl Worker {
             spent: Cell::new(0),
             looked: Cell::new(0),
             usage: Cell::new(Usage::now()),
-            others: Cell::new(0),
-            since: Cell::new(0),
+            seen: RefCell::new(seen),
             aside: Cell::new(false),
         }
     }
@@ -453,7 +452,7 @@ impl Worker {
     /// drives beside is polled next, and the processor has its turn when the budget is used up.
     pub(super) fn round(&self, processor: &Processor, awake: impl Fn() -> bool) {
         if self.stealing {
-            self.shared.adjust(processor.now());
+            self.shared.adjust(processor.now(), || processor.read_clock());
             let allowed = self.shared.is_allowed(self.seat);
             self.aside.set(!allowed && !self.stands_in(processor.now()));
         }
@@ -479,11 +478,12 @@ impl Worker {
     fn sleep(&self, processor: &Processor, awake: impl Fn() -> bool) -> io::Result<bool> {
         bump(&self.counts.sleeps, 1);
         self.shared.go_idle(self.seat);
-        let watches =
-            self.stealing && self.is_watch_needed(processor.now()) && self.shared.keep_watch();
+        let needed = self.stealing && self.is_watch_needed(processor.now());
+        let watches = needed && self.shared.keep_watch();
         let wait = if watches { Wait::For(WATCH) } else { Wait::Forever };
         // The turn reads the mail first, which may make tasks of this worker runnable.
-        let all = !self.aside.get();
+        // One that may sleep for long looks whether there is something that nobody comes for.
+        let all = !self.aside.get() || !needed;
         let has_work = || awake() || self.has_local() || self.shared.has_work_for(self.seat, all);
         let turned = processor.turn(wait, has_work);
         self.shared.leave_idle(self.seat);
@@ -491,31 +491,45 @@ impl Worker {
             self.shared.end_watch();
             // It has tasks of its own now, or will take one, and may be kept by that itself.
             let kept = self.has_local() && self.shared.has_stealable(self.seat);
-            if kept || (self.shared.is_reduced() && self.shared.has_common(self.seat)) {
+            let takes = !self.aside.get() && self.shared.is_reduced();
+            if kept || takes && self.shared.has_common(self.seat) {
                 self.shared.wake_one();
             }
         }
         turned
     }
 
-    /// Whether another worker polls a task, and for how many milliseconds the others have not come on.
-    fn look_beside(&self, now: u64) -> (bool, u64) {
-        let (polling, others) = self.shared.activity_beside(self.seat);
-        if self.others.replace(others) != others {
-            self.since.set(now);
+    /// Looks at each worker: calls `f` with its seat, whether it polls a task, and for how many milliseconds
+    /// it has not come on.
+    fn look_beside(&self, now: u64, mut f: impl FnMut(usize, bool, u64)) {
+        let mut seen = self.seen.borrow_mut();
+        for (seat, ((polling, at), seen)) in self.shared.activity().zip(&mut *seen).enumerate() {
+            if seen.0 != at {
+                *seen = (at, now);
+            }
+            f(seat, polling, now.saturating_sub(seen.1));
         }
-        (polling, now.saturating_sub(self.since.get()))
     }
 
     /// Whether another worker polls tasks, or has of late.
     fn is_watch_needed(&self, now: u64) -> bool {
-        let (polling, still) = self.look_beside(now);
-        polling || still < QUIET
+        let mut needed = false;
+        self.look_beside(now, |seat, polling, still| {
+            needed |= seat != self.seat && (polling || still < QUIET);
+        });
+        needed
     }
 
-    /// Whether tasks wait, and those that are to run do not come on.
+    /// Whether tasks wait, and one of those that are to run is kept by its task, or none comes on.
     fn stands_in(&self, now: u64) -> bool {
-        self.look_beside(now).1 >= STUCK && self.shared.has_common(self.seat)
+        let (mut kept, mut all_still) = (false, true);
+        self.look_beside(now, |seat, polling, still| {
+            if self.shared.is_allowed(seat) {
+                kept |= polling && still >= STUCK;
+                all_still &= still >= STUCK;
+            }
+        });
+        (kept || all_still) && self.shared.has_common(self.seat)
     }
 
     fn unlist_ended(&self, task: Listed) {
@@ -526,6 +540,7 @@ impl Worker {
     /// Drops the tasks that are queued or listed here, until none is left that this thread may
     /// drop. Only while the runtime ends.
     pub(super) fn drop_tasks(&self) {
+        self.aside.set(false);
         loop {
             let mut dropped = false;
             while let Some(task) = self.next().or_else(|| self.shared.steal(self.seat, &self.deque))

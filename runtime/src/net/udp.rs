@@ -158,6 +158,8 @@ impl UdpSocket {
     /// Lets the system put datagrams of one sender and one size together before they are received
     /// (`UDP_GRO`, Linux 5.0): [`Message::segment_size`] says then where to cut. Give receives
     /// room for 64 KiB. A receive that waits already does not learn where to cut: ask for this first.
+    /// Nor does one of another object for the same socket that was made before, nor any if the option is set
+    /// by other means.
     ///
     /// # Errors
     /// Those of the system.

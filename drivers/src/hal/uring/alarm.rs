@@ -5,15 +5,18 @@
 //! the next one has the same limit, for it is that of the next timer. So a limit that is met a second
 //! time becomes an operation of the ring, which stays when something else ends the sleep.
 //!
-//! **Invariants.** `rings` is no later than when the kernel lets the alarm ring, but for the time that
-//! submitting it takes, and is there as long as its completion has not been read. A sleep ends at its
-//! limit or at the alarm, whichever is earlier.
+//! **Invariants.** The alarm rings at `rings`, and is there as long as its completion has not been read. So a
+//! sleep without a limit of its own ends at most `SLACK` after the limit that it was to have.
+//!
+//! A ring that several threads drive has none: its completion would interrupt a thread of the user's in
+//! whatever that does.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use io_uring::types::Timespec;
+use io_uring::types::{TimeoutFlags, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
+use super::setup::Rung;
 use super::{TAG_ALARM, TAG_CANCEL};
 
 /// How much later than the limit of a sleep the alarm may ring.
@@ -21,26 +24,48 @@ const SLACK: Duration = Duration::from_micros(100);
 /// Limits as close as that are the same: timers are counted in milliseconds.
 const SAME: Duration = Duration::from_millis(1);
 
-#[derive(Default)]
 pub(super) struct Alarm {
-    rings: Option<Instant>,
+    is_used: bool,
+    /// By the kernel's monotonic clock, as all here.
+    rings: Option<Duration>,
     /// The limit of the last sleep that the alarm was of no use to.
-    last: Option<Instant>,
+    last: Option<Duration>,
     /// Read by the kernel when it takes the entry.
     time: Box<Timespec>,
+    /// That it has been moved is no news.
+    moved_flags: squeue::Flags,
+}
+
+/// The time by the clock that the kernel's timers go by.
+fn now() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time lives through the call, which fills it, and cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 impl Alarm {
+    pub(super) fn new(ring: &IoUring, rung: Rung) -> Alarm {
+        let skips = ring.params().is_feature_skip_cqe_on_success();
+        Alarm {
+            is_used: rung.is_of_one_thread(),
+            rings: None,
+            last: None,
+            time: Box::default(),
+            moved_flags: if skips { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() },
+        }
+    }
+
     /// What is left to limit the sleep that begins.
     pub(super) fn limit(&mut self, ring: &mut IoUring, limit: Duration) -> Option<Duration> {
-        let Some(end) = Instant::now().checked_add(limit) else { return Some(limit) };
+        let Some(end) = now().checked_add(limit).filter(|_| self.is_used) else {
+            return Some(limit);
+        };
         if self.rings.is_some_and(|rings| rings <= end + SLACK) {
             return None;
         }
-        let is_same = |last: Instant| {
-            end.saturating_duration_since(last) < SAME && last.saturating_duration_since(end) < SAME
-        };
-        if self.last.replace(end).is_some_and(is_same) && self.set(ring, limit) {
+        let is_same = |last: Duration| end.abs_diff(last) < SAME;
+        if self.last.replace(end).is_some_and(is_same) && self.set(ring, end) {
             (self.rings, self.last) = (Some(end), None);
             return None;
         }
@@ -48,15 +73,16 @@ impl Alarm {
     }
 
     /// Queues the alarm; one that is set already is moved. `false`: there is no room.
-    fn set(&mut self, ring: &mut IoUring, limit: Duration) -> bool {
-        *self.time = Timespec::from(limit);
-        let entry: squeue::Entry = if self.rings.is_some() {
+    fn set(&mut self, ring: &mut IoUring, end: Duration) -> bool {
+        *self.time = Timespec::from(end);
+        let time = &raw const *self.time;
+        let entry = if self.rings.is_some() {
             // It rings meanwhile, and is not found: then its completion ends the sleep.
-            opcode::TimeoutUpdate::new(TAG_ALARM, &raw const *self.time)
-                .build()
-                .user_data(TAG_CANCEL)
+            let moved =
+                opcode::TimeoutUpdate::new(TAG_ALARM, time).flags(TimeoutFlags::ABS).build();
+            moved.flags(self.moved_flags).user_data(TAG_CANCEL)
         } else {
-            opcode::Timeout::new(&raw const *self.time).build().user_data(TAG_ALARM)
+            opcode::Timeout::new(time).flags(TimeoutFlags::ABS).build().user_data(TAG_ALARM)
         };
         // SAFETY: the time is boxed, and goes after the ring.
         unsafe { ring.submission().push(&entry) }.is_ok()
@@ -77,8 +103,12 @@ mod tests {
 
     use overlapped_iomgr::hal::{Hal, Op, Token, Wait};
 
-    use super::super::tests::on_every_rung;
+    use super::super::setup::Rung;
+    use super::super::tests::on_rungs;
     use super::super::{UringConfig, UringHal};
+    use super::now;
+
+    const OF_ONE_THREAD: [Rung; 2] = [Rung::Defer, Rung::DeferSqArray];
 
     /// Sleeps until `end` at most, which a receive of a byte ends early.
     fn disturbed(hal: &mut UringHal, end: Instant) {
@@ -112,13 +142,14 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_met_again_is_set_once_and_ends_a_later_sleep() {
-        on_every_rung(&UringConfig::default(), |hal| {
+        on_rungs(OF_ONE_THREAD, &UringConfig::default(), |hal| {
             let end = Instant::now() + Duration::from_millis(700);
+            let by_kernel = now() + Duration::from_millis(700);
             disturbed(hal, end);
             assert!(hal.alarm.rings.is_none(), "met once");
             disturbed(hal, end);
             let set = hal.alarm.rings.expect("met twice");
-            assert!(set >= end && set < end + Duration::from_millis(50));
+            assert!(set.abs_diff(by_kernel) < Duration::from_millis(50));
             disturbed(hal, end);
             assert_eq!(hal.alarm.rings, Some(set));
             assert_eq!(hal.in_flight(), 0);
@@ -131,7 +162,7 @@ mod tests {
 
     #[test]
     fn an_earlier_limit_moves_the_alarm() {
-        on_every_rung(&UringConfig::default(), |hal| {
+        on_rungs(OF_ONE_THREAD, &UringConfig::default(), |hal| {
             let (begin, late) = (Instant::now(), Duration::from_secs(100));
             disturbed(hal, begin + late);
             disturbed(hal, begin + late);
@@ -148,6 +179,17 @@ mod tests {
             // For ever, but for the alarm.
             hal.turn(Wait::Forever, &mut Vec::new()).unwrap();
             assert!(begin.elapsed() >= Duration::from_millis(700) && begin.elapsed() < late);
+            assert!(hal.alarm.rings.is_none());
+        });
+    }
+
+    #[test]
+    fn a_ring_of_several_threads_has_none() {
+        on_rungs(Rung::SHARED, &UringConfig::default(), |hal| {
+            let end = Instant::now() + Duration::from_millis(700);
+            for _ in 0..3 {
+                disturbed(hal, end);
+            }
             assert!(hal.alarm.rings.is_none());
         });
     }

@@ -31,6 +31,7 @@ mod setup;
 mod tests;
 mod wake;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -63,8 +64,7 @@ const BATCH: usize = 256;
 /// Since 6.13 an enter runs about so many deferred completions and may leave more behind with the
 /// kernel's flag down, so after that many the next turn looks again.
 const KERNEL_BATCH: usize = 16;
-/// A send of so many bytes is tried on the spot, whatever else waits: they have just been written or
-/// received, and are in the cache, which they are not when a batch of such has been.
+/// A send of so many bytes is not left to a batch.
 const LARGE: u32 = 16 * 1024;
 
 /// Settings of io_uring.
@@ -111,7 +111,7 @@ pub struct UringHal {
     /// Cancelled before they left; to be delivered by the next turn.
     cancelled: Vec<Token>,
     /// Of which so many bytes have been sent on the spot, and the rest is with the ring.
-    begun: Vec<(Token, i32)>,
+    begun: HashMap<Token, i32>,
     reply: Arc<Reply>,
     /// Operations with the thread pool.
     pooled: usize,
@@ -143,7 +143,7 @@ impl UringHal {
         Ok(UringHal {
             gate: Gate::new(&ring, rung),
             outbox: Outbox::new(&ring, wake.raw_fd()),
-            alarm: Alarm::default(),
+            alarm: Alarm::new(&ring, rung),
             ring,
             kernel,
             in_flight: 0,
@@ -152,7 +152,7 @@ impl UringHal {
             look_again: false,
             ordered: false,
             cancelled: Vec::new(),
-            begun: Vec::new(),
+            begun: HashMap::new(),
             reply: Reply::new(wake.clone()),
             pooled: 0,
             wake,
@@ -213,7 +213,7 @@ impl UringHal {
                     let all = flags & libc::MSG_WAITALL;
                     let sent = inline::send(fd, buf, len, flags & !all | libc::MSG_DONTWAIT);
                     if sent > 0 && (sent as u32) < len && all != 0 {
-                        self.begun.push((token, sent));
+                        self.begun.insert(token, sent);
                         let (buf, len) = (buf.add(sent as usize), len - sent as u32);
                         return Err(Op::Send { fd, buf, len, flags });
                     }
@@ -235,10 +235,9 @@ impl UringHal {
     #[cold]
     fn add_begun(&mut self, done: &mut [Completion]) {
         for completion in done {
-            let found = self.begun.iter().position(|(token, _)| *token == completion.token);
-            if let Some(at) = found {
+            if let Some(sent) = self.begun.remove(&completion.token) {
                 // Bytes that have left are no error.
-                completion.result = completion.result.max(0) + self.begun.swap_remove(at).1;
+                completion.result = completion.result.max(0) + sent;
             }
         }
     }
@@ -351,7 +350,7 @@ unsafe impl Hal for UringHal {
     }
 
     unsafe fn submit(&mut self, token: Token, op: Op, alone: bool) -> Option<i32> {
-        let op = if alone || matches!(op, Op::Send { len: LARGE.., .. }) {
+        let op = if alone {
             // SAFETY: promised by the caller.
             match unsafe { self.attempt(token, op) } {
                 Ok(result) => return Some(result),
