@@ -1,6 +1,6 @@
 //! Workers that are not to run: `concurrency` says so here, whatever the machine is like.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,16 @@ use super::{Builder, JoinHandle, Runtime, spawn, spawn_local};
 use crate::Backend;
 use crate::time::sleep;
 
-/// A runtime of three workers, of which one is to run.
-fn runtimes() -> impl Iterator<Item = Runtime> {
-    let backends = match Backend::from_environment().expect("a backend") {
+fn backends() -> Vec<Backend> {
+    match Backend::from_environment().expect("a backend") {
         Some(backend) => vec![backend],
         None => vec![Backend::IoUring, Backend::Epoll],
-    };
-    backends.into_iter().map(|backend| {
+    }
+}
+
+/// Runtimes of three workers, of which one is to run.
+fn runtimes() -> impl Iterator<Item = Runtime> {
+    backends().into_iter().map(|backend| {
         let runtime = Builder::new().workers(3).backend(backend).build().expect("a runtime");
         runtime.shared.concurrency.set(1);
         runtime
@@ -31,6 +34,10 @@ fn until(mut condition: impl FnMut() -> bool) {
 
 fn worker() -> usize {
     super::worker::with_current(super::worker::Worker::seat).expect("a worker")
+}
+
+fn runtime_is_reduced() -> bool {
+    super::worker::with_current(|worker| worker.shared().is_reduced()).expect("a worker")
 }
 
 /// Begins `what` on each of the workers, all of which are to run until it has begun.
@@ -158,6 +165,44 @@ fn a_task_that_is_bound_to_a_worker_runs_there() {
             seats.into_iter().map(|task| runtime.block_on(task).unwrap()).collect();
         seats.sort_unstable();
         assert_eq!(seats, [0, 1, 2]);
+    }
+}
+
+#[test]
+fn more_workers_than_cores_step_aside_and_come_back() {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for backend in backends() {
+        let workers = 4 * cores;
+        let runtime = Builder::new().workers(workers).backend(backend).build().expect("a runtime");
+        let allowed = || runtime.shared.concurrency.allowed();
+        assert_eq!(allowed(), workers);
+        let stop = Arc::new(AtomicBool::new(false));
+        let tasks: Vec<_> = (0..4 * workers)
+            .map(|_| {
+                let stop = stop.clone();
+                runtime.spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        crate::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        // All want a core, and get as much done with fewer.
+        until(|| allowed() < workers);
+        stop.store(true, Ordering::Relaxed);
+        for task in tasks {
+            runtime.block_on(task).unwrap();
+        }
+        // Little to do, and nothing to lose.
+        runtime
+            .block_on(runtime.spawn(async move {
+                let begin = Instant::now();
+                while runtime_is_reduced() {
+                    assert!(begin.elapsed() < Duration::from_secs(60), "nobody comes back");
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }))
+            .unwrap();
     }
 }
 
