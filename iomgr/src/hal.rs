@@ -341,13 +341,19 @@ pub enum Op {
     },
 }
 
-/// A send of so many bytes is better tried at once, even in a batch: they have just been written or
-/// received, and are in the cache, which they are not when a batch of such has been.
+/// A send of so many bytes is better tried at once.
 const LARGE: u32 = 16 * 1024;
 
 impl Op {
-    /// Whether it is better done at once than left to a batch.
-    pub(crate) fn is_urgent(&self) -> bool {
+    /// Whether it is better tried at once than left to a batch: a send of 16 KiB or more, which have just
+    /// been written or received, and are in the cache, where they are not any more after a batch of such.
+    ///
+    /// ```
+    /// use overlapped_iomgr::hal::Op;
+    /// let send = |len| Op::Send { fd: 0, buf: std::ptr::null(), len, flags: 0 };
+    /// assert!(send(64 * 1024).is_urgent() && !send(64).is_urgent());
+    /// ```
+    pub fn is_urgent(&self) -> bool {
         matches!(self, Op::Send { len: LARGE.., .. })
     }
 

@@ -64,8 +64,6 @@ const BATCH: usize = 256;
 /// Since 6.13 an enter runs about so many deferred completions and may leave more behind with the
 /// kernel's flag down, so after that many the next turn looks again.
 const KERNEL_BATCH: usize = 16;
-/// A send of so many bytes is not left to a batch.
-const LARGE: u32 = 16 * 1024;
 
 /// Settings of io_uring.
 #[derive(Clone, Debug)]
@@ -193,20 +191,21 @@ impl UringHal {
         Ok(taken > 0 || queued == 0)
     }
 
-    /// Does an operation on the spot, when the thread has nothing else to run, or when it is a large send.
+    /// Does an operation on the spot, when the thread has nothing else to run, or when it is urgent.
     /// The operation, or what is left of it, if that does not get anywhere.
     ///
     /// # Safety
     /// As for `Hal::submit`.
     unsafe fn attempt(&mut self, token: Token, op: Op) -> Result<i32, Op> {
+        let urgent = op.is_urgent();
         // SAFETY: promised by the caller; what is left of the memory is the operation's.
         unsafe {
             match op {
                 // What waits in the kernel may be overtaken there too.
-                Op::Send { len: LARGE.., .. } if self.ordered => {}
+                Op::Send { .. } if urgent && self.ordered => {}
                 // A batch is better left to the ring.
-                Op::Send { len: ..LARGE, .. } | Op::SendMsg { .. }
-                    if !self.outbox.is_empty(&mut self.ring) => {}
+                Op::Send { .. } | Op::SendMsg { .. }
+                    if !urgent && !self.outbox.is_empty(&mut self.ring) => {}
                 // So long that two results would not fit into one: the ring's.
                 Op::Send { len, .. } if i32::try_from(len).is_err() => {}
                 Op::Send { fd, buf, len, flags } if flags & libc::MSG_DONTWAIT == 0 => {

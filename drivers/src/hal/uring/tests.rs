@@ -189,6 +189,9 @@ fn what_a_lone_thread_sends_goes_on_the_spot() {
     });
 }
 
+/// Bytes of an urgent send.
+const LARGE: u32 = 16 * 1024;
+
 /// It is in the cache now, and not when everything else has been done.
 #[test]
 fn a_large_send_goes_on_the_spot_and_overtakes_nothing() {
