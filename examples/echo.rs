@@ -6,7 +6,7 @@
 //! closing in order, and prints a line of JSON last.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,14 +95,6 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Says that it listens, when it can be asked to end.
-fn begin(address: SocketAddr) -> io::Result<Stop> {
-    let stop = Stop::listen()?;
-    println!("listening {address}");
-    io::stdout().flush()?;
-    Ok(stop)
-}
-
 // The future route: a task for each connection.
 
 fn futures(
@@ -145,7 +137,7 @@ fn futures(
         }
     };
     let until_stopped = async {
-        let stop = begin(address)?;
+        let stop = Stop::announce(address)?;
         overlapped::spawn(serve());
         stop.wait().await
     };
@@ -209,7 +201,7 @@ fn ports(
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("OVERLAPPED_BACKEND", backend.to_string()) };
     }
-    let stop = begin(listener.local_addr()?)?;
+    let stop = Stop::announce(listener.local_addr()?)?;
     let listener = TcpListener::from_std_with(listener, stack)?;
     let port = CompletionPort::new();
     let mut connections: HashMap<u64, Connection> = HashMap::new();

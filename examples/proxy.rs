@@ -7,7 +7,7 @@
 //! bytes go both ways until both sides have ended; that one side has ended is passed on. A failure on
 //! one side resets the other. Ends on SIGINT or SIGTERM, and prints a line of JSON last.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,10 +106,7 @@ fn main() -> io::Result<()> {
         builder = builder.backend(backend);
     }
     let until_stopped = async {
-        // Before anybody can know that there is something to end.
-        let stop = Stop::listen()?;
-        println!("listening {}", listener.local_addr()?);
-        io::stdout().flush()?;
+        let stop = Stop::announce(listener.local_addr()?)?;
         let listener = TcpListener::from_std_with(listener, options.listen_stack)?;
         overlapped::spawn(serve(listener, options.connect, options.connect_stack, totals.clone()));
         stop.wait().await

@@ -1,6 +1,7 @@
 //! The end of a server, when somebody asks for it.
 
-use std::io;
+use std::fmt::Display;
+use std::io::{self, Write};
 
 use futures_util::future::select;
 use overlapped::signal::unix::{Signal, SignalKind, signal};
@@ -19,6 +20,17 @@ impl Stop {
     /// When descriptors are exhausted, or the thread can have no processor.
     pub fn listen() -> io::Result<Stop> {
         Ok(Stop { signals: [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?] })
+    }
+
+    /// As [`Stop::listen`], and then prints the line by which a server says that it listens.
+    ///
+    /// # Errors
+    /// As [`Stop::listen`], and those of the standard output.
+    pub fn announce(address: impl Display) -> io::Result<Stop> {
+        let stop = Stop::listen()?;
+        println!("listening {address}");
+        io::stdout().flush()?;
+        Ok(stop)
     }
 
     /// Waits for one of them.

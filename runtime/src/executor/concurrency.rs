@@ -111,7 +111,7 @@ impl Concurrency {
     pub(super) fn look<'a>(
         &self,
         clock: impl FnOnce() -> u64,
-        workers: impl Iterator<Item = (Option<&'a Schedule>, u64)>,
+        mut workers: impl Iterator<Item = (Option<&'a Schedule>, u64)>,
     ) -> bool {
         // Somebody else looks.
         let Ok(mut judge) = self.judge.try_lock() else { return false };
@@ -122,16 +122,12 @@ impl Concurrency {
         }
         self.next.store(now + WINDOW, Ordering::Relaxed);
         let before = judge.allowed;
-        let sum = |sums: Option<Sums>, (schedule, polls): (Option<&Schedule>, u64)| {
+        let sums = workers.try_fold(Sums::default(), |sums, (schedule, polls)| {
             let (ran, waited) = schedule.and_then(Schedule::read)?;
-            let sums = sums?;
-            Some(Sums {
-                ran: sums.ran + ran,
-                waited: sums.waited + waited,
-                polls: sums.polls + polls,
-            })
-        };
-        match workers.fold(Some(Sums::default()), sum) {
+            let (ran, waited) = (sums.ran + ran, sums.waited + waited);
+            Some(Sums { ran, waited, polls: sums.polls + polls })
+        });
+        match sums {
             Some(sums) => judge.look(now, sums),
             // Where the system does not tell, all are to run.
             None => judge.give_up(),
@@ -205,15 +201,16 @@ impl Judge {
     fn begin_trial(&mut self, now: u64, rate: f64, waited: f64, ran: f64) {
         let fewer = self.allowed.saturating_sub((waited.round() as usize).max(1)).max(1);
         let (allowed, all) = (self.allowed as f64, self.allowed == self.workers);
+        let has_rested = now >= self.rests_until;
         if rate * (WINDOW as f64) < POLLS {
             self.give_up();
         } else if !all && ran < allowed / 2.0 {
             // There is little to do, so nothing to lose.
-            (self.allowed, self.pause) = (self.workers, FIRST_PAUSE);
-        } else if now < self.rests_until {
-        } else if waited >= allowed * MUCH && fewer < self.allowed {
+            self.give_up();
+            self.pause = FIRST_PAUSE;
+        } else if has_rested && waited >= allowed * MUCH && fewer < self.allowed {
             self.try_with(fewer, rate);
-        } else if !all && ran >= allowed * 0.9 {
+        } else if has_rested && !all && ran >= allowed * 0.9 {
             self.try_with((self.allowed * 2).min(self.workers), rate);
         }
     }

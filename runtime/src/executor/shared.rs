@@ -108,11 +108,11 @@ impl Shared {
         }
     }
 
-    /// Decides anew how many workers are to run, if it is time for that. `now` of the last turn, and a
-    /// later one.
+    /// Decides anew how many workers are to run, where tasks are stolen, if it is time for that: by the time
+    /// of the caller's last turn, which costs nothing, and then by the clock.
     #[inline]
     pub(super) fn adjust(&self, now: u64, clock: impl FnOnce() -> u64) {
-        if self.stealing && self.concurrency.is_due(now) {
+        if self.concurrency.is_due(now) {
             let workers = self.seats.iter().map(|seat| (seat.schedule.get(), seat.counts.polls()));
             if self.concurrency.look(clock, workers) {
                 // One that is to run again may have tasks to take.

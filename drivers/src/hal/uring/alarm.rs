@@ -16,7 +16,7 @@ use std::time::Duration;
 use io_uring::types::{TimeoutFlags, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
-use super::setup::Rung;
+use super::setup::{self, Rung};
 use super::{TAG_ALARM, TAG_CANCEL};
 
 /// How much later than the limit of a sleep the alarm may ring.
@@ -46,21 +46,21 @@ fn now() -> Duration {
 
 impl Alarm {
     pub(super) fn new(ring: &IoUring, rung: Rung) -> Alarm {
-        let skips = ring.params().is_feature_skip_cqe_on_success();
         Alarm {
             is_used: rung.is_of_one_thread(),
             rings: None,
             last: None,
             time: Box::default(),
-            moved_flags: if skips { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() },
+            moved_flags: setup::silent(ring),
         }
     }
 
     /// What is left to limit the sleep that begins.
     pub(super) fn limit(&mut self, ring: &mut IoUring, limit: Duration) -> Option<Duration> {
-        let Some(end) = now().checked_add(limit).filter(|_| self.is_used) else {
+        if !self.is_used {
             return Some(limit);
-        };
+        }
+        let Some(end) = now().checked_add(limit) else { return Some(limit) };
         if self.rings.is_some_and(|rings| rings <= end + SLACK) {
             return None;
         }

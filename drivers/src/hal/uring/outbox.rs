@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, SubmissionQueue, opcode, types};
 
-use super::{TAG_CANCEL, TAG_WAKE};
+use super::{TAG_CANCEL, TAG_WAKE, setup};
 
 /// What a cancelled entry in the backlog becomes; no token has this value (low bits).
 const DEAD: u64 = u64::MAX;
@@ -46,11 +46,10 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn new(ring: &IoUring, wake_fd: libc::c_int) -> Outbox {
         let (sq, cq) = (ring.params().sq_entries() as usize, ring.params().cq_entries() as usize);
-        let skips = ring.params().is_feature_skip_cqe_on_success();
         Outbox {
             backlog: VecDeque::with_capacity(2 * sq),
             cancels: VecDeque::with_capacity(64),
-            cancel_flags: if skips { Flags::SKIP_SUCCESS } else { Flags::empty() },
+            cancel_flags: setup::silent(ring),
             in_kernel: 0,
             limit: cq - cq / 8,
             op_slots: sq - (sq / 16).max(2),

@@ -10,6 +10,7 @@ use overlapped_iomgr::panics::log;
 use std::io;
 use std::sync::OnceLock;
 
+use io_uring::squeue::Flags;
 use io_uring::{Builder, IoUring, Probe};
 
 use super::UringConfig;
@@ -90,6 +91,12 @@ pub(super) fn open(config: &UringConfig, rungs: &[Rung]) -> io::Result<(IoUring,
         }
     }
     Err(last)
+}
+
+/// The flags of an entry whose success is no news: it leaves no completion, where the kernel knows how.
+pub(super) fn silent(ring: &IoUring) -> Flags {
+    let can = ring.params().is_feature_skip_cqe_on_success();
+    if can { Flags::SKIP_SUCCESS } else { Flags::empty() }
 }
 
 /// What this process's kernel can do.
