@@ -127,6 +127,8 @@ fn a_server_ends_in_order() {
                         }
                     }));
                 }
+                // Dropped, it would be closed soon after.
+                listener.close().await.unwrap();
             }
         }));
         let mut clients = Vec::new();

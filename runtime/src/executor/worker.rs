@@ -8,7 +8,6 @@
 //! to it. Where nobody steals, all tasks are pinned and the first stays empty.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::Location;
@@ -25,7 +24,7 @@ use slab::Slab;
 
 use super::shared::Shared;
 use super::stalls::Doing;
-use super::task::{Listed, Mail, Runnable};
+use super::task::{Line, Listed, Mail, Runnable};
 use super::usage::Usage;
 
 /// Polls between two turns of the processor.
@@ -42,9 +41,6 @@ const QUIET: u64 = 32;
 
 /// After so many in which the others have not come on, one that is not to run stands in for them.
 const STUCK: u64 = 2;
-
-/// How many polls ahead a task is fetched into the cache: with thousands of tasks it is not there.
-const PREFETCH: usize = 2;
 
 /// Counted by the worker, readable by all; in cache lines of its own.
 #[derive(Default)]
@@ -111,7 +107,7 @@ pub(super) struct Worker {
     mail: Arc<Mail>,
     counts: Arc<Counts>,
     deque: Deque<Runnable>,
-    own: RefCell<VecDeque<Runnable>>,
+    own: Line,
     /// The tasks whose first poll was here and is not the last, so that the runtime's end finds
     /// them.
     tasks: RefCell<Slab<Listed>>,
@@ -217,7 +213,7 @@ impl Worker {
             mail,
             counts,
             deque,
-            own: RefCell::default(),
+            own: Line::new(),
             tasks: RefCell::default(),
             ticks: Cell::new(0),
             doing,
@@ -312,8 +308,9 @@ impl Worker {
         if task.pinned().is_some() { self.push_own(task) } else { self.push_shared(task) }
     }
 
+    #[inline]
     fn push_own(&self, task: Runnable) {
-        self.own.borrow_mut().push_back(task);
+        self.own.push(task);
     }
 
     fn push_shared(&self, task: Runnable) {
@@ -332,7 +329,7 @@ impl Worker {
     // The loop.
 
     fn has_local(&self) -> bool {
-        !self.own.borrow().is_empty() || (self.stealing && !self.deque.is_empty())
+        !self.own.is_empty() || (self.stealing && !self.deque.is_empty())
     }
 
     #[inline]
@@ -341,20 +338,10 @@ impl Worker {
     }
 
     #[inline]
-    fn take_own(&self) -> Option<Runnable> {
-        let mut own = self.own.borrow_mut();
-        let task = own.pop_front();
-        if let Some(later) = own.get(PREFETCH) {
-            later.prefetch();
-        }
-        task
-    }
-
-    #[inline]
     fn next(&self) -> Option<Runnable> {
         self.take_mail();
         if !self.stealing {
-            return self.take_own();
+            return self.own.pop();
         }
         let tick = self.ticks.get();
         if tick.is_multiple_of(INJECTED_FIRST)
@@ -364,9 +351,9 @@ impl Worker {
         }
         // Pinned tasks and others take turns.
         let local = if tick.is_multiple_of(2) {
-            self.take_own().or_else(|| self.deque.pop())
+            self.own.pop().or_else(|| self.deque.pop())
         } else {
-            self.deque.pop().or_else(|| self.take_own())
+            self.deque.pop().or_else(|| self.own.pop())
         };
         local.or_else(|| self.take_injected())
     }

@@ -1,6 +1,6 @@
 //! Tasks: a future in one allocation with its state word (`state.rs`), its waker's table, and its
-//! output once it is ready. [`JoinHandle`] is in `join.rs`, [`TaskId`] in `id.rs`, [`Mail`] in `mail.rs`,
-//! tasks' memory in `memory.rs`.
+//! output once it is ready. [`JoinHandle`] is in `join.rs`, [`TaskId`] in `id.rs`, queues of tasks in
+//! `line.rs` and `mail.rs`, tasks' memory in `memory.rs`.
 //!
 //! Nothing global knows a task before its first poll has come back pending: most short tasks never
 //! do. Then the worker that polled it puts it on its own list, which no other thread touches, so
@@ -9,11 +9,12 @@
 //! **Invariants.**
 //! - Who takes a [`Runnable`] off a queue, and nobody else, touches the future, until it is paused.
 //! - `shared` and `place` are written by the runner before the first pause, and cleared by the runner
-//!   that completes the task; a waker reads them only between winning `SCHEDULED` and queueing.
+//!   that completes the task; a waker reads them only between making it active and queueing.
 //! - A task that is pinned is run, and its future dropped, on its worker's thread only.
 
 mod id;
 mod join;
+mod line;
 mod mail;
 mod memory;
 mod state;
@@ -29,6 +30,7 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 pub use id::{TaskId, id};
 pub use join::{AbortHandle, JoinError, JoinHandle};
+pub(super) use line::Line;
 pub(super) use mail::Mail;
 
 use overlapped_iomgr::cache;
@@ -61,7 +63,7 @@ struct Header {
     pinned: u32,
     /// Where it was spawned.
     spawned: &'static Location<'static>,
-    /// The next task in an inbox.
+    /// The next task in the queue that it is in.
     link: AtomicPtr<Header>,
     /// Who awaits the handle; `State`'s `JOIN_WAKER` says whether it is there, and whose it is.
     join: UnsafeCell<MaybeUninit<Waker>>,
@@ -247,14 +249,6 @@ impl Runnable {
         (pinned != ANYWHERE).then_some(pinned as usize)
     }
 
-    /// Asks for the task to be in the cache soon: the header, and a future of usual size.
-    #[inline]
-    pub(super) fn prefetch(&self) {
-        for line in 0..5 {
-            cache::prefetch(self.0.as_ptr().cast::<u8>().wrapping_add(line * 64));
-        }
-    }
-
     pub(super) fn is_complete(&self) -> bool {
         self.header().state.is_complete()
     }
@@ -306,7 +300,16 @@ impl Runnable {
     }
 }
 
+/// Asks for a task to be in the cache soon: the header, and a future of usual size.
+#[inline]
+fn prefetch(task: *const Header) {
+    for line in 0..5 {
+        cache::prefetch(task.cast::<u8>().wrapping_add(line * 64));
+    }
+}
+
 impl Drop for Runnable {
+    #[cold]
     fn drop(&mut self) {
         // SAFETY: an entry of a queue is the task's next run, unless its worker has ended it
         // without waiting for this entry.
@@ -326,7 +329,7 @@ impl Listed {
     /// The runtime ends: asks for the task's end; what is to be dropped at once comes back.
     ///
     /// # Safety
-    /// On the thread of the list's owner.
+    /// On the thread of the list's owner, which polls no task.
     pub(super) unsafe fn close(self, worker: &Worker) -> Option<Runnable> {
         // SAFETY: on a list, so the executor's reference is there.
         unsafe {
@@ -334,10 +337,10 @@ impl Listed {
             if header.state.close() {
                 return Some(Runnable(self.0));
             }
-            if header.pinned != ANYWHERE && header.state.is_at_rest() {
+            if header.pinned != ANYWHERE && !header.state.is_complete() {
                 // In a queue already, or in the hands of a thread that has yet to queue it. Only
-                // this thread may run it, so it ends here; the entry has the reference, and finds
-                // the task complete.
+                // this thread may run it, and runs none, so it ends here; the entry has the reference,
+                // and finds the task complete.
                 worker.count_ended();
                 (header.vtable.cancel)(self.0);
                 worker.unlist(header.place.get().expect("listed").key);
@@ -433,7 +436,7 @@ unsafe fn leave(task: NonNull<Header>) {
 
 /// The task is idle no more, by the caller's doing: queues it.
 unsafe fn schedule(task: NonNull<Header>) {
-    // SAFETY: the caller has won `SCHEDULED`; idle tasks are listed with their runtime.
+    // SAFETY: the caller has made it active; idle tasks are listed with their runtime.
     unsafe {
         let shared = (*task.as_ref().shared.get()).as_ref().expect("listed with its runtime");
         if let Err(task) = worker::push_here(shared, Runnable(task)) {

@@ -1,25 +1,27 @@
 //! The task's one atomic word, and the protocol that runs over it.
 //!
 //! ```text
-//!                      start                complete
-//!           SCHEDULED ───────▶ RUNNING ───────────────▶ COMPLETE
-//!               ▲               ▲ │ pause
-//!          wake └──── idle ◀────┼─┘      (woken while running: pause queues it again)
-//!               (new) ──────────┘
+//!              wake                                complete
+//!      idle ────────▶ ACTIVE: in a queue ──▶ polled ───────▶ COMPLETE
+//!        ▲              ▲                       │ pause
+//!        └──────────────┼──────── not woken ────┤
+//!            (new) ─────┴─── woken, or yields ──┘
 //! ```
 //!
 //! | bit | set by | meaning |
 //! |---|---|---|
-//! | `SCHEDULED` | wakers, abort | in a queue, or its setter or its runner is about to queue it |
-//! | `RUNNING` | spawn, runner | its future is being polled or dropped, or in a queue as new or yielding |
+//! | `ACTIVE` | spawn, wakers, abort | in a queue, or its setter is about to queue it, or its future is being polled or dropped |
+//! | `WOKEN` | wakers, abort | woken since it became active: it is to be polled once more |
 //! | `COMPLETE` | runner, once | the future is gone, the output is there |
 //! | `CLOSED` | abort, the runtime's end | the next run drops the future instead of polling it |
 //! | `JOIN` | spawn | the handle exists: the output is its business |
 //! | `JOIN_WAKER` | handle | the handle's waker is written, and is the runner's once it is complete |
 //! | the rest | | references |
 //!
-//! A task that is new, or that yields, is queued by the one who may run it, and by nobody else until
-//! then: it is `RUNNING` in its queue, and its turn begins with a look at the word instead of a change.
+//! Who makes an idle task active queues it, and nobody else does until it is idle again. A turn begins
+//! with a look at the word, and changes it only if the task was woken twice: a wake that the look does
+//! not see yet is one during the poll. A pause that finds it woken leaves `WOKEN` alone: that is not idle
+//! either, and the runner queues it.
 //!
 //! **References.** One is the executor's, until the task is complete (and off its worker's list):
 //! it is what queues hold. One is the handle's, one each waker's. Who takes the last frees the
@@ -31,8 +33,8 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const SCHEDULED: usize = 1;
-const RUNNING: usize = 1 << 1;
+const ACTIVE: usize = 1;
+const WOKEN: usize = 1 << 1;
 const COMPLETE: usize = 1 << 2;
 const CLOSED: usize = 1 << 3;
 const JOIN: usize = 1 << 4;
@@ -41,6 +43,18 @@ const REF: usize = 1 << 6;
 
 /// The word. See the module's header.
 pub struct State(AtomicUsize);
+
+/// Neither queued nor polled, and not complete.
+#[inline]
+fn is_idle(word: usize) -> bool {
+    word & (ACTIVE | WOKEN | COMPLETE) == 0
+}
+
+/// The word of a task that is woken.
+#[inline]
+fn woken(word: usize) -> usize {
+    word | if is_idle(word) { ACTIVE } else { WOKEN }
+}
 
 /// What a waker that is used up must do.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +92,7 @@ pub enum Detached {
 impl State {
     /// A new task's word: about to be queued, with a handle.
     pub fn new() -> State {
-        State(AtomicUsize::new(RUNNING | JOIN | (2 * REF)))
+        State(AtomicUsize::new(ACTIVE | JOIN | (2 * REF)))
     }
 
     /// Anyone with a reference: whether the future is gone and the output there.
@@ -93,30 +107,26 @@ impl State {
     pub fn start(&self) -> bool {
         // Acquire: what wakers wrote before they woke is seen by the poll.
         let now = self.0.load(Ordering::Acquire);
-        if now & (RUNNING | SCHEDULED) == RUNNING {
-            // New, or it has yielded. A wake that comes now is one during the poll.
-            return now & CLOSED != 0;
-        }
-        self.start_woken(now)
+        let now = if now & (ACTIVE | WOKEN) == ACTIVE { now } else { self.start_woken(now) };
+        now & CLOSED != 0
     }
 
     #[inline]
-    fn start_woken(&self, now: usize) -> bool {
-        debug_assert_eq!(now & (SCHEDULED | COMPLETE), SCHEDULED);
-        // Nobody but us changes whether it is `RUNNING` already.
-        let before = if now & RUNNING != 0 {
-            self.0.fetch_sub(SCHEDULED, Ordering::AcqRel)
+    fn start_woken(&self, now: usize) -> usize {
+        debug_assert_eq!(now & (WOKEN | COMPLETE), WOKEN);
+        // Nobody but us changes whether it is `ACTIVE` already.
+        if now & ACTIVE != 0 {
+            self.0.fetch_sub(WOKEN, Ordering::AcqRel)
         } else {
-            self.0.fetch_add(RUNNING - SCHEDULED, Ordering::AcqRel)
-        };
-        before & CLOSED != 0
+            self.0.fetch_add(ACTIVE.wrapping_sub(WOKEN), Ordering::AcqRel)
+        }
     }
 
     /// The poll was pending. `true`: it has been woken meanwhile, queue it again. Otherwise the
     /// task is not the runner's any more.
     #[inline]
     pub fn pause(&self) -> bool {
-        self.0.fetch_sub(RUNNING, Ordering::AcqRel) & SCHEDULED != 0
+        self.0.fetch_sub(ACTIVE, Ordering::AcqRel) & WOKEN != 0
     }
 
     /// The future is gone and the output written. `keeps`: the executor's reference is needed
@@ -127,7 +137,7 @@ impl State {
         loop {
             let quick = !keeps && now & (JOIN | JOIN_WAKER) == JOIN;
             // The handle's reference stays, so this is never the last one.
-            let next = ((now | COMPLETE) & !RUNNING) - if quick { REF } else { 0 };
+            let next = ((now | COMPLETE) & !ACTIVE) - if quick { REF } else { 0 };
             match self.0.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) if quick => return Completed::Left,
                 Ok(before) if before & JOIN_WAKER != 0 => return Completed::Wake,
@@ -144,37 +154,39 @@ impl State {
     /// Wakes. `true`: queue the task.
     #[inline]
     pub fn wake(&self) -> bool {
-        // Release even if it is scheduled already: the coming poll must see what we did before.
-        let before = self.0.fetch_or(SCHEDULED, Ordering::AcqRel);
-        before & (SCHEDULED | RUNNING | COMPLETE) == 0
+        is_idle(self.change(woken))
     }
 
     /// Wakes and gives the waker's reference up.
     #[inline]
     pub fn wake_and_leave(&self) -> Woken {
-        let mut now = self.0.load(Ordering::Relaxed);
-        loop {
-            let next = (now | SCHEDULED) - REF;
-            match self.0.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
-                // Not complete, so the executor's reference stays, and only we may queue it.
-                Ok(_) if now & (SCHEDULED | RUNNING | COMPLETE) == 0 => return Woken::Queue,
-                Ok(_) if next < REF => return Woken::Free,
-                Ok(_) => return Woken::Nothing,
-                Err(other) => now = other,
-            }
+        let before = self.change(|now| woken(now) - REF);
+        if is_idle(before) {
+            // Not complete, so the executor's reference stays, and only we may queue it.
+            Woken::Queue
+        } else if before < 2 * REF {
+            Woken::Free
+        } else {
+            Woken::Nothing
         }
     }
 
     /// Asks for the future's end. `true`: queue the task.
     pub fn close(&self) -> bool {
-        let before = self.0.fetch_or(CLOSED | SCHEDULED, Ordering::AcqRel);
-        before & (SCHEDULED | RUNNING | COMPLETE) == 0
+        is_idle(self.change(|now| woken(now) | CLOSED))
     }
 
-    /// The only thread that may run the task asks whether it is idle of its own runner: scheduled
-    /// or not, but neither running nor complete.
-    pub fn is_at_rest(&self) -> bool {
-        self.0.load(Ordering::Acquire) & (RUNNING | COMPLETE) == 0
+    /// Returns what the word was before.
+    #[inline]
+    fn change(&self, to: impl Fn(usize) -> usize) -> usize {
+        let mut now = self.0.load(Ordering::Relaxed);
+        loop {
+            // Also where nothing changes: the coming poll must see what we did before.
+            match self.0.compare_exchange_weak(now, to(now), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return now,
+                Err(other) => now = other,
+            }
+        }
     }
 
     // The handle.
