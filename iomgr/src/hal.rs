@@ -54,7 +54,9 @@ impl fmt::Debug for Token {
 /// Whoever calls [`Hal::submit`] keeps that promise; in this crate it is the IRP, which owns every
 /// byte the operation names (design: "kernel-visible memory belongs to the IRP until its final
 /// CQE").
+// A tag of its own: one that hides in a field takes ten instructions to look at, for each look.
 #[derive(Clone, Copy, Debug)]
+#[repr(u32)]
 #[non_exhaustive]
 pub enum Op {
     /// Does nothing and completes with 0; measures the framework itself.
@@ -67,10 +69,10 @@ pub enum Op {
         buf: *mut u8,
         /// Bytes at `buf`.
         len: u32,
-        /// Byte offset in the file.
-        offset: u64,
         /// The file's driver allows doing it inline when the thread is alone (not for direct I/O).
         inline: bool,
+        /// Byte offset in the file.
+        offset: u64,
     },
     /// Positional write; `offset == u64::MAX` writes at the file's own position (or appends).
     Write {
@@ -80,12 +82,12 @@ pub enum Op {
         buf: *const u8,
         /// Bytes at `buf`.
         len: u32,
-        /// Byte offset in the file.
-        offset: u64,
         /// The file's driver allows doing it inline when the thread is alone (not for direct I/O).
         inline: bool,
         /// On the medium when it completes: the data, and what is needed to read it back.
         through: bool,
+        /// Byte offset in the file.
+        offset: u64,
     },
     /// Positional vectored read.
     ReadV {
@@ -106,10 +108,10 @@ pub enum Op {
         iov: *const c_void,
         /// Elements in the array.
         count: u32,
-        /// Byte offset in the file, or `u64::MAX`.
-        offset: u64,
         /// On the medium when it completes: the data, and what is needed to read it back.
         through: bool,
+        /// Byte offset in the file, or `u64::MAX`.
+        offset: u64,
     },
     /// Reads from what has readiness and no position of its own: a pipe, a terminal, a counter. Also
     /// from anything that stands in for one: a redirected file, at its position.
@@ -340,6 +342,8 @@ pub enum Op {
         arg: *mut c_void,
     },
 }
+
+const _: () = assert!(size_of::<Op>() == 32);
 
 /// A send of so many bytes is better tried at once.
 const LARGE: u32 = 16 * 1024;

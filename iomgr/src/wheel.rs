@@ -84,6 +84,8 @@ struct List {
 const EMPTY: List = List { head: NIL, tail: NIL };
 
 /// See the module's header.
+// What is looked at when nothing waits comes first.
+#[repr(C)]
 pub(crate) struct Wheel<T> {
     /// Every tick up to here has been dealt with.
     elapsed: u64,
@@ -91,10 +93,10 @@ pub(crate) struct Wheel<T> {
     free: u32,
     /// Bit l: `slots[l]` is not zero.
     levels: u8,
-    /// Bit s of element l: list l * 64 + s is not empty.
-    slots: [u64; LEVELS],
     lists: Box<[List; LISTS]>,
     entries: Vec<Entry<T>>,
+    /// Bit s of element l: list l * 64 + s is not empty.
+    slots: [u64; LEVELS],
 }
 
 impl<T> Wheel<T> {
@@ -218,6 +220,17 @@ impl<T> Wheel<T> {
                 }
             }
         }
+    }
+
+    /// What is left to do at `now` if nothing waits; `false`: something does, and this was without effect.
+    #[inline]
+    pub(crate) fn skip_to(&mut self, now: u64) -> bool {
+        let is_empty = self.len == 0;
+        if is_empty {
+            // All invariants speak of entries.
+            self.elapsed = self.elapsed.max(now);
+        }
+        is_empty
     }
 
     /// When to call [`Wheel::pop_expired`] next; `None` when nothing waits.

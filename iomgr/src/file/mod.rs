@@ -64,38 +64,44 @@ enum Ending {
 /// are handles of it ([`FileHandle`]) or requests in flight on it; then, and only then, it is closed
 /// a cleanup request when the last handle goes, a close request when the last request has gone
 /// too.
+// What a request touches comes first, in three cache lines: after a sleep none is in the cache. What filters
+// keep for the file stands before the stack, for it is dropped before them.
+#[repr(C)]
 pub struct FileObject {
-    id: u64,
-    name: Box<str>,
-    /// What filters keep for it. Goes before them.
-    opens: OnceLock<Arc<Opens>>,
-    stack: Changing,
     fd: AtomicI32,
-    context: Context,
-    home: Arc<Remote>,
-    count: Count,
     /// Most requests that may count on it.
     most: AtomicU32,
     /// How many of the home's requests have been asked to end: a cleanup that finds all asked need
     /// not look for them. Touched by the home's thread alone.
     asked: Cell<u32>,
     ending: Cell<Ending>,
+    /// `SKIP_*`, `SEEKABLE`, `APPENDS`, `MESSAGES`, `OPEN`, `CLEANED` and `WATCHED`.
+    modes: AtomicU8,
+    count: Count,
+    home: Arc<Remote>,
     /// Its own address, as it was allocated: what handles and requests are given, so that the last
     /// of them may free it.
     this: NonNull<FileObject>,
+    /// Of a synchronous one (I-35).
+    pub(crate) serial: OnceLock<Box<Serial>>,
+    context: Context,
+    /// What filters keep for it. Goes before them.
+    opens: OnceLock<Arc<Opens>>,
+    stack: Changing,
     late: Kept,
+    id: u64,
+    name: Box<str>,
     closer: Closer<Held>,
     /// The port it reports to, and with which key (C-10, C-11).
     port: OnceLock<(Arc<port::Shared>, u64)>,
     /// Made when somebody first waits for the object (C-7).
     signal: OnceLock<Signal>,
-    /// `SKIP_*`, `SEEKABLE`, `APPENDS`, `MESSAGES`, `OPEN`, `CLEANED` and `WATCHED`.
-    modes: AtomicU8,
-    /// Of a synchronous one (I-35).
-    pub(crate) serial: OnceLock<Box<Serial>>,
     /// The lists that it is in, of filters that go on every stack.
     lists: Box<[Arc<Instances>]>,
 }
+
+#[cfg(not(loom))]
+const _: () = assert!(std::mem::offset_of!(FileObject, id) <= 192);
 
 /// In `modes`: there is a signal that requests keep up to date.
 const WATCHED: u8 = 0x80;

@@ -26,14 +26,16 @@ struct Page {
     class: u8,
 }
 
+// In the order of use.
+#[repr(C)]
 pub(crate) struct Slab {
     free: [*mut Slot; 3],
-    pages: Vec<Page>,
-    /// Per class; `live` is the difference of the sums of the first and the last.
-    allocations: [u64; 3],
-    misses: [u64; 3],
-    frees: [u64; 3],
     live: usize,
+    /// Per class; `live` is the difference of the sums of these two.
+    allocations: [u64; 3],
+    frees: [u64; 3],
+    misses: [u64; 3],
+    pages: Vec<Page>,
 }
 
 fn slot_size(class: usize) -> usize {

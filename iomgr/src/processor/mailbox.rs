@@ -139,6 +139,12 @@ impl<L: Letter, W> Mailbox<L, W> {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
+    /// Whether there is mail, or the mailbox is closed; what comes this moment may be overlooked.
+    #[inline]
+    pub(crate) fn seems_filled(&self) -> bool {
+        !self.letters.load(Ordering::Relaxed).is_null() || self.has_work.load(Ordering::Relaxed)
+    }
+
     /// Takes all letters there are, oldest first. `close`: and refuses any from now on.
     pub(crate) fn take_letters(&self, close: bool) -> Letters<L> {
         if !close && self.letters.load(Ordering::Relaxed).is_null() {

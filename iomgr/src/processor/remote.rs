@@ -205,7 +205,14 @@ impl Remote {
     }
 
     /// Reads all mail there is. `close`: and refuses any from now on.
+    #[inline]
     pub(super) fn read(&self, core: &Core, close: bool) {
+        if close || self.mail.seems_filled() {
+            self.read_all(core, close);
+        }
+    }
+
+    fn read_all(&self, core: &Core, close: bool) {
         for slot in self.mail.take_letters(close) {
             // SAFETY: on the owner's thread; just taken off the list.
             unsafe { crate::irp::finish::read_mail(SlotPtr(slot)) };

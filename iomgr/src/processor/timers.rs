@@ -119,7 +119,12 @@ impl Core {
     }
 
     /// Shortens a wait to the next timer's.
+    #[inline]
     pub(super) fn bounded_by_timers(&self, wait: Wait) -> Wait {
+        if self.wheel.borrow().is_empty() { wait } else { self.until_next_timer(wait) }
+    }
+
+    fn until_next_timer(&self, wait: Wait) -> Wait {
         let limit = match wait {
             Wait::No => return Wait::No,
             Wait::Forever => None,
@@ -132,8 +137,13 @@ impl Core {
         }
     }
 
+    #[inline]
     pub(super) fn fire_timers(&self) -> bool {
         let now = self.now.get();
+        !self.wheel.borrow_mut().skip_to(now) && self.fire_until(now)
+    }
+
+    fn fire_until(&self, now: u64) -> bool {
         let mut fired = false;
         loop {
             let timer = self.wheel.borrow_mut().pop_expired(now);

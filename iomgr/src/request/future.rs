@@ -9,12 +9,13 @@
 //! task whose requests never pend starves neither other tasks nor I/O.
 
 use std::future::Future;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::issue::{admit, begin, collect, collect_here, launch};
-use super::{Operation, Request, State, Target};
+use super::issue::{admit, begin, collect, collect_here, issue, prepare};
+use super::{Extras, Operation, Request, State, Target};
+use crate::file::FileObject;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
 use crate::processor::{Core, Driven};
@@ -49,52 +50,49 @@ impl<K: Operation> Request<'_, K> {
         if !matches!(self.state, State::Ready(_)) {
             panic!("a request was polled after it had completed");
         }
-        let issued = match self.file {
+        let issued = match *self.file {
             Target::New(_) => self.make().and_then(|()| self.issue(cx)),
             _ => self.issue(cx),
         };
         match issued {
-            Ok(Issue::Taken(output)) => Poll::Ready(output),
-            Ok(Issue::Pends) => Poll::Pending,
-            Ok(Issue::Complete) => self.poll_issued(cx),
-            Ok(Issue::TooMany) => {
+            Ok((Became::Ready, slot)) => {
+                self.state = State::Done;
+                // SAFETY: complete inside its issue, on this thread, whose processor's loop goes on; the
+                // requester's reference, which goes, is ours.
+                Poll::Ready(unsafe { collect_here::<K>(slot) })
+            }
+            Ok((Became::Complete, _)) => self.poll_issued(cx),
+            Ok((Became::TooMany, _)) => {
                 // The result waits here while the others have their turn.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
+            Ok((Became::Pending, _)) => Poll::Pending,
             Err(status) => Poll::Ready(self.refused(status)),
         }
     }
 
     /// Issues what is ready. On an error it still is.
     #[inline]
-    fn issue(&mut self, cx: &Context<'_>) -> Result<Issue<K::Output>, Status> {
-        begin(&self.file, &mut self.extras)?;
-        Core::with_or_create(|core| {
+    fn issue(&mut self, cx: &Context<'_>) -> Result<(Became, SlotPtr), Status> {
+        let file: &FileObject = &self.file;
+        begin(file, &mut self.extras)?;
+        let issued = Core::with_or_create(|core| {
             let State::Ready(operation) = &self.state else {
                 unreachable!("the caller has looked")
             };
-            let slot = admit(core, &self.file, operation, &self.extras)?;
+            let slot = admit(core, file, operation, &self.extras)?;
             let operation = self.state.take();
-            let left = core.inline_left();
-            let route = || Route::Future(None);
-            let inline = launch(core, slot, &self.file, operation, route, &mut self.extras);
-            self.file.leave();
-            let too_many = inline && !core.was_inline(left);
-            // A plain thread's is locked here, which is not to last while the operation looks at its result.
-            if inline && !too_many && core.driven() == Driven::Loop {
-                // SAFETY: complete inside its issue; the requester's reference, which goes, is ours.
-                return Ok(Issue::Taken(unsafe { collect_here::<K>(slot) }));
-            }
-            self.state = State::Issued(slot);
-            if inline {
-                return Ok(if too_many { Issue::TooMany } else { Issue::Complete });
-            }
-            core.pass_on();
-            // SAFETY: the requester's reference is ours. It may have been completed by what others sent.
-            let done = unsafe { watch_here(slot, cx) };
-            Ok(if done { Issue::Complete } else { Issue::Pends })
-        })?
+            // SAFETY: the slot is new and ours, and the requester's reference the state's.
+            let became = unsafe {
+                prepare(slot, operation, || Route::Future(None));
+                self.state = State::Issued(slot);
+                issue_watched(core, slot, file, &mut self.extras, cx)
+            };
+            Ok((became, slot))
+        })?;
+        self.file.leave();
+        issued
     }
 
     /// The result of a request that is not issued. Its file object, if it has one of its own, is not kept.
@@ -108,20 +106,52 @@ impl<K: Operation> Request<'_, K> {
     /// Makes the file object of its own.
     #[cold]
     fn make(&mut self) -> Result<(), Status> {
-        self.file = mem::replace(&mut self.file, Target::Gone).made()?;
+        *self.file = mem::replace(&mut *self.file, Target::Gone).made()?;
         Ok(())
     }
 }
 
 /// What became of a request inside its issue.
-enum Issue<T> {
-    /// It is complete, and this its result.
-    Taken(T),
+enum Became {
+    /// It is complete, on the thread of a loop: the result may be taken on the spot.
+    Ready,
     /// It is complete.
     Complete,
-    /// As so many have been that the requester is to wait for a turn.
+    /// It is complete, as so many have been that the requester is to wait for a turn.
     TooMany,
-    Pends,
+    Pending,
+}
+
+/// Issues a request, and leaves the task's waker with it if it pends.
+///
+/// # Safety
+/// The slot is prepared, the caller its requester; the file is alive, and the processor busy.
+#[inline]
+unsafe fn issue_watched(
+    core: &Core,
+    slot: SlotPtr,
+    file: &FileObject,
+    extras: &mut Extras,
+    cx: &Context<'_>,
+) -> Became {
+    let left = core.inline_left();
+    // SAFETY: the caller's.
+    unsafe {
+        if issue(core, slot, file, extras) {
+            return if !core.was_inline(left) {
+                Became::TooMany
+            } else if core.driven() == Driven::Loop {
+                Became::Ready
+            } else {
+                // A plain thread's is locked here, which is not to last while the operation looks at its
+                // result.
+                Became::Complete
+            };
+        }
+        core.pass_on();
+        // It may have been completed by what others sent.
+        if watch_here(slot, cx) { Became::Complete } else { Became::Pending }
+    }
 }
 
 /// Gives the `WAKER` bit back if the waker's clone panics.
@@ -200,10 +230,27 @@ unsafe fn wakes(slot: SlotPtr, cx: &Context<'_>) -> bool {
 }
 
 impl<K> Drop for Request<'_, K> {
+    #[inline]
     fn drop(&mut self) {
         if let State::Issued(slot) = self.state {
             // SAFETY: the requester's reference ends here.
             unsafe { finish::release(slot) };
+        }
+        let has_file = !matches!(*self.file, Target::Borrowed(_) | Target::Gone);
+        if has_file || self.extras.tell.is_some() {
+            self.drop_rest();
+        }
+    }
+}
+
+impl<K> Request<'_, K> {
+    /// Only `Drop` calls this.
+    #[cold]
+    fn drop_rest(&mut self) {
+        // SAFETY: dropped once, and not used any more.
+        unsafe {
+            ManuallyDrop::drop(&mut self.file);
+            ManuallyDrop::drop(&mut self.extras);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::major::{Major, minor};
 use crate::processor::Core;
 use crate::scope;
 use crate::serial::{CURRENT, Turn};
+use crate::stack::Stack;
 use crate::status::Status;
 
 /// The first steps of every route: whatever fails from here on leaves the request's event reset, but on
@@ -30,7 +31,7 @@ fn begin_telling(file: &FileObject, tell: &mut Tell) -> Result<(), Status> {
     if file.is_closing() { Err(Status::FILE_CLOSED) } else { tell.begin() }
 }
 
-/// Checks everything that can refuse a request, and takes a slot for it.
+/// Checks everything that can refuse a request, and makes its IRP, which [`launch`] takes from there.
 #[inline]
 pub(super) fn admit<K: Operation>(
     core: &Core,
@@ -42,11 +43,21 @@ pub(super) fn admit<K: Operation>(
     if checked != Status::SUCCESS {
         return Err(checked);
     }
-    // Foreign code, as `check` is: before anything is to be undone.
-    let major = operation.major();
+    // Foreign code, as `check` is: before anything is to be undone. Asked once, so that all that follows
+    // fits whatever the operation would answer next time.
+    admit_major(core, file, operation.major(), extras.below)
+}
+
+#[inline]
+fn admit_major(
+    core: &Core,
+    file: &FileObject,
+    major: Major,
+    below: Option<Start>,
+) -> Result<SlotPtr, Status> {
     core.check_running()?;
     // What a driver asks for itself is part of a request that has been admitted.
-    let counts = extras.below.is_none();
+    let counts = below.is_none();
     if counts {
         within_limits(core, || file.admit(major))?;
     }
@@ -59,8 +70,7 @@ pub(super) fn admit<K: Operation>(
         file.announce_end();
     }
     // SAFETY: on the thread of a processor that is busy; that of `Request::below`.
-    let stack =
-        unsafe { extras.below.map_or_else(|| file.stack_for(core), |start| start.stack.as_ref()) };
+    let stack = unsafe { below.map_or_else(|| file.stack_for(core), |start| start.stack.as_ref()) };
     let slot = core.alloc_slot(stack.route(major).len());
     let Some(slot) = slot else {
         if let Some(scope) = scope {
@@ -68,15 +78,13 @@ pub(super) fn admit<K: Operation>(
         }
         return Err(Status::INSUFFICIENT_RESOURCES);
     };
-    // SAFETY: new and ours. `launch` takes it from here, so that slot and route fit whatever the
-    // operation would answer next time.
+    // SAFETY: new and ours; the file is alive, and counted from here to `leave_file`.
     unsafe {
-        (*slot.0.as_ptr()).major = major;
-        (*slot.0.as_ptr()).stack = Some(NonNull::from(stack));
         if scope.is_some() {
             (*slot.0.as_ptr()).scope = scope;
             (*slot.0.as_ptr()).flags.set(flags::SCOPED);
         }
+        fill(core, slot, file.address(), stack, major, below);
     }
     Ok(slot)
 }
@@ -102,17 +110,55 @@ pub(super) fn launch<K: Operation>(
     route: impl FnOnce() -> Route,
     extras: &mut Extras,
 ) -> bool {
-    // SAFETY: the slot is new and ours; the file is alive, and counted from here to `leave_file`.
+    // SAFETY: the slot is new and ours; the file is alive.
     unsafe {
-        let major = (*slot.0.as_ptr()).major;
-        fill(core, slot, file.address(), major, route, extras.below);
-        let location = &mut *slot.location(0);
-        let payload = &mut (*slot.0.as_ptr()).payload;
+        prepare(slot, operation, route);
+        issue(core, slot, file, extras)
+    }
+}
+
+/// Moves the operation into an admitted slot. If that panics, the slot is gone.
+///
+/// # Safety
+/// The slot is filled, and the caller's.
+#[inline]
+pub(super) unsafe fn prepare<K: Operation>(
+    slot: SlotPtr,
+    operation: K,
+    route: impl FnOnce() -> Route,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let header = slot.0.as_ptr();
+        // What is overwritten is nothing: a free slot has no route.
+        (&raw mut (*header).route).write(route());
+        if matches!((*header).route, Route::Future(_)) {
+            (*header).flags.set(flags::FUTURE);
+        }
+        let (major, location) = ((*header).major, &mut *slot.location(0));
+        let payload = &mut (*header).payload;
         let undo = Undo(slot);
         let mut companion = None;
         operation.prepare(&mut Setup { location, payload, companion: &mut companion, major });
         std::mem::forget(undo);
         slot.set_companion(companion);
+    }
+}
+
+/// Issues what is prepared, unless something speaks against it. `true`: it is complete.
+///
+/// # Safety
+/// The slot is filled, and the caller's on both sides; the file is alive.
+#[inline]
+pub(super) unsafe fn issue(
+    core: &Core,
+    slot: SlotPtr,
+    file: &FileObject,
+    extras: &mut Extras,
+) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let major = (*slot.0.as_ptr()).major;
         if (*slot.0.as_ptr()).flags.has(flags::SCOPED)
             && let Err(status) = within_limits(core, || scope::admit(slot))
         {
@@ -229,23 +275,21 @@ impl Drop for Undo {
     }
 }
 
-/// Fills a new slot's header and its top location.
+/// Fills a new slot's header, but for the route, and its top location.
 ///
 /// # Safety
-/// The slot is new and the caller's, its stack set; the file is alive.
+/// The slot is new and the caller's, of a class that fits the stack; the file is alive.
 #[inline]
 unsafe fn fill(
     core: &Core,
     slot: SlotPtr,
     file: NonNull<FileObject>,
+    stack: &Stack,
     major: Major,
-    route: impl FnOnce() -> Route,
     below: Option<Start>,
 ) {
     // SAFETY: the caller's; that of `Request::below`.
     unsafe {
-        let object = file.as_ref();
-        let stack = (*slot.0.as_ptr()).stack.expect("set with the slot").as_ref();
         let level = match below {
             None => 0,
             Some(start) => {
@@ -261,15 +305,14 @@ unsafe fn fill(
         (*header).depth = devices.len() as u8;
         (*header).result = IoStatus { status: Status::SUCCESS, info: 0 };
         (*header).file = Some(file);
+        (*header).stack = Some(NonNull::from(stack));
         if below.is_some() {
             core.starts_below(slot);
         }
         (*header).devices = devices.as_ptr();
-        // What is overwritten is nothing: a free slot has no route.
-        (&raw mut (*header).route).write(route());
-        let future = if matches!((*header).route, Route::Future(_)) { flags::FUTURE } else { 0 };
-        let local = if file::enter(object, core) { flags::LOCAL_USE } else { 0 };
-        (*header).flags.set(future | local);
+        if file::enter(file.as_ref(), core) {
+            (*header).flags.set(flags::LOCAL_USE);
+        }
         let top = slot.location(0);
         (*top).minor = minor::NONE;
         (*top).control = 0;
@@ -297,7 +340,8 @@ pub(super) unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
     }
 }
 
-/// As [`collect`], of a request that has just been issued, on its processor's thread, which is busy.
+/// As [`collect`], of a request that has just been issued, on its processor's thread, which goes on with a
+/// turn.
 ///
 /// # Safety
 /// As [`collect`].
@@ -310,21 +354,24 @@ pub(super) unsafe fn collect_here<K: Operation>(slot: SlotPtr) -> K::Output {
 /// # Safety
 /// The slot is `DONE`, and the caller its requester, whose reference goes to `leave`.
 #[inline(always)]
-unsafe fn take<K: Operation>(slot: SlotPtr, leave: impl FnOnce(SlotPtr)) -> K::Output {
-    /// Lets go even if `finish` panics.
-    struct Leave<F: FnOnce(SlotPtr)>(SlotPtr, Option<F>);
-    impl<F: FnOnce(SlotPtr)> Drop for Leave<F> {
-        #[inline]
+unsafe fn take<K: Operation>(slot: SlotPtr, leave: impl Fn(SlotPtr)) -> K::Output {
+    /// Lets go when `finish` panics.
+    struct Leave<F: Fn(SlotPtr)>(SlotPtr, F);
+    impl<F: Fn(SlotPtr)> Drop for Leave<F> {
+        #[cold]
         fn drop(&mut self) {
-            if let Some(leave) = self.1.take() {
-                leave(self.0);
-            }
+            (self.1)(self.0);
         }
     }
-    let _leave = Leave(slot, Some(leave));
-    // SAFETY: a `DONE` slot's result and payload are the requester's.
-    let mut done = unsafe { Done::new(slot, &mut (*slot.0.as_ptr()).payload) };
-    K::finish(&mut done)
+    let panics = Leave(slot, &leave);
+    let output = {
+        // SAFETY: a `DONE` slot's result and payload are the requester's.
+        let mut done = unsafe { Done::new(slot, &mut (*slot.0.as_ptr()).payload) };
+        K::finish(&mut done)
+    };
+    std::mem::forget(panics);
+    leave(slot);
+    output
 }
 
 /// Issues a request that nobody waits for, on the calling thread, from its top. `false`: refused; the
@@ -338,8 +385,8 @@ pub(crate) fn detached(file: NonNull<FileObject>, major: Major) -> bool {
         unsafe {
             let stack = file.as_ref().stack_for(core);
             let Some(slot) = core.alloc_slot(stack.route(major).len()) else { return false };
-            (*slot.0.as_ptr()).stack = Some(NonNull::from(stack));
-            fill(core, slot, file, major, || Route::None, None);
+            fill(core, slot, file, stack, major, None);
+            (&raw mut (*slot.0.as_ptr()).route).write(Route::None);
             travel::issue(slot);
             finish::forget(slot);
         }

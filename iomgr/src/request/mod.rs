@@ -16,6 +16,7 @@ mod operation;
 mod routes;
 mod tell;
 
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -42,9 +43,10 @@ use crate::wait::Event;
 /// thread's processor. [`Request::deadline`], [`Request::event`] and [`Request::tee`] come before that.
 #[must_use = "a request does nothing unless awaited, waited for or posted"]
 pub struct Request<'f, K> {
-    // Beside the operation, so that only that moves when the request is issued.
-    file: Target<'f>,
-    extras: Extras,
+    // Beside the operation, so that only that moves when the request is issued. Dropped by `Drop`, at a
+    // glance: there is nothing left of a request that has been issued.
+    file: ManuallyDrop<Target<'f>>,
+    extras: ManuallyDrop<Extras>,
     state: State<K>,
 }
 
@@ -196,7 +198,8 @@ impl<'f, K: Operation> Request<'f, K> {
 
     #[inline]
     fn with(file: Target<'f>, operation: K) -> Self {
-        Request { file, extras: Extras::default(), state: State::Ready(operation) }
+        let (file, extras) = (ManuallyDrop::new(file), ManuallyDrop::default());
+        Request { file, extras, state: State::Ready(operation) }
     }
 
     /// Builds a driver's own request, which starts below that driver.

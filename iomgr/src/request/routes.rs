@@ -117,8 +117,8 @@ impl<'f, K: Operation> Request<'f, K> {
         if !matches!(self.state, State::Ready(..)) {
             panic!("a request that has been polled cannot be {use_}");
         }
-        let file = std::mem::replace(&mut self.file, FileRef::Gone);
-        (file, self.state.take(), std::mem::take(&mut self.extras))
+        let file = std::mem::replace(&mut *self.file, FileRef::Gone);
+        (file, self.state.take(), std::mem::take(&mut *self.extras))
     }
 
     /// Issues the request and waits for its result on this thread, driving the thread's processor

@@ -11,7 +11,7 @@
 //! - Pushes and [`Inbox::is_empty`] are sequentially consistent: a worker that announces its sleep and
 //!   finds the inbox empty is seen asleep by the next push.
 //!
-//! The first two are checked with loom in `tests/loom.rs` of this crate; loom knows no sequential
+//! The first two are checked with loom in `models/tests/loom.rs` of this crate; loom knows no sequential
 //! consistency.
 
 use std::ptr::{self, NonNull};

@@ -3,7 +3,7 @@
 //!
 //! **Invariant.** A key is pushed once for each member, after its result can be taken; a waker that
 //! is kept was kept by an owner that had found the list empty, and the push that follows takes it.
-//! So no end is lost. Checked with loom in `tests/loom.rs` of this crate.
+//! So no end is lost. Checked with loom in `models/tests/loom.rs` of this crate.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;

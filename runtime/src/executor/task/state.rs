@@ -26,7 +26,7 @@
 //! **References.** One is the executor's, until the task is complete (and off its worker's list):
 //! it is what queues hold. One is the handle's, one each waker's. Who takes the last frees the
 //! memory; by then future and output are gone. The protocol is checked with loom in
-//! `tests/loom.rs` of this crate.
+//! `models/tests/loom.rs` of this crate.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicUsize, Ordering};

@@ -9,7 +9,7 @@
 //! - A waker is kept only under the node's own lock by one who has found it not cancelled there; a
 //!   cancel takes the wakers after it has written `cancelled`. So no wake is lost.
 //!
-//! Checked with loom in `tests/loom.rs` of this crate. The list names nodes by key and a node names
+//! Checked with loom in `models/tests/loom.rs` of this crate. The list names nodes by key and a node names
 //! its tree; a node leaves the list by being cancelled or with its last handle, so nothing leaks.
 
 use std::sync::PoisonError;

@@ -11,19 +11,19 @@
 //! The list of a join set (`task::finished`) and the tree of tokens (`task::token::tree`), as they
 //! are: no end and no cancel is missed, and no node is leaked.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p overlapped --test loom --release`
+//! `RUSTFLAGS="--cfg loom" cargo test -p overlapped-models --test loom --release`
 
 #![cfg(loom)]
 
-#[path = "../src/executor/task/state.rs"]
+#[path = "../../src/executor/task/state.rs"]
 #[expect(dead_code, reason = "the models do not use all of it")]
 mod state;
 
-#[path = "../src/task/finished.rs"]
+#[path = "../../src/task/finished.rs"]
 mod finished;
 #[path = "loom/inbox.rs"]
 mod inbox;
-#[path = "../src/task/token/tree.rs"]
+#[path = "../../src/task/token/tree.rs"]
 mod tree;
 
 use std::task::{Context, Poll, Wake, Waker};

@@ -1,6 +1,6 @@
 //! The inbox of a worker; see `loom.rs`.
 
-#[path = "../../src/executor/inbox.rs"]
+#[path = "../../../src/executor/inbox.rs"]
 mod real;
 
 use std::ptr::NonNull;
