@@ -55,26 +55,21 @@ impl<K: Operation> Request<'_, K> {
             _ => self.issue(cx),
         };
         match issued {
-            Ok((Became::Ready, slot)) => {
-                self.state = State::Done;
-                // SAFETY: complete inside its issue, on this thread, whose processor's loop goes on; the
-                // requester's reference, which goes, is ours.
-                Poll::Ready(unsafe { collect_here::<K>(slot) })
-            }
-            Ok((Became::Complete, _)) => self.poll_issued(cx),
-            Ok((Became::TooMany, _)) => {
+            Ok(Issued::Taken(output)) => Poll::Ready(output),
+            Ok(Issued::Became(Became::Pending)) => Poll::Pending,
+            Ok(Issued::Became(Became::Complete)) => self.poll_issued(cx),
+            Ok(Issued::Became(Became::TooMany)) => {
                 // The result waits here while the others have their turn.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Ok((Became::Pending, _)) => Poll::Pending,
             Err(status) => Poll::Ready(self.refused(status)),
         }
     }
 
     /// Issues what is ready. On an error it still is.
     #[inline]
-    fn issue(&mut self, cx: &Context<'_>) -> Result<(Became, SlotPtr), Status> {
+    fn issue(&mut self, cx: &Context<'_>) -> Result<Issued<K::Output>, Status> {
         let file: &FileObject = &self.file;
         begin(file, &mut self.extras)?;
         let issued = Core::with_or_create(|core| {
@@ -89,7 +84,13 @@ impl<K: Operation> Request<'_, K> {
                 self.state = State::Issued(slot);
                 issue_watched(core, slot, file, &mut self.extras, cx)
             };
-            Ok((became, slot))
+            // A plain thread's is locked here, which is not to last while the operation looks at its result.
+            if matches!(became, Became::Complete) && core.driven() == Driven::Loop {
+                self.state = State::Done;
+                // SAFETY: complete; the requester's reference, which goes, is ours.
+                return Ok(Issued::Taken(unsafe { collect_here::<K>(slot) }));
+            }
+            Ok(Issued::Became(became))
         })?;
         self.file.leave();
         issued
@@ -112,10 +113,14 @@ impl<K: Operation> Request<'_, K> {
 }
 
 /// What became of a request inside its issue.
+enum Issued<T> {
+    /// It is complete, and this its result.
+    Taken(T),
+    Became(Became),
+}
+
+/// The same, before anybody has looked at a result.
 enum Became {
-    /// It is complete, on the thread of a loop: the result may be taken on the spot.
-    Ready,
-    /// It is complete.
     Complete,
     /// It is complete, as so many have been that the requester is to wait for a turn.
     TooMany,
@@ -138,15 +143,7 @@ unsafe fn issue_watched(
     // SAFETY: the caller's.
     unsafe {
         if issue(core, slot, file, extras) {
-            return if !core.was_inline(left) {
-                Became::TooMany
-            } else if core.driven() == Driven::Loop {
-                Became::Ready
-            } else {
-                // A plain thread's is locked here, which is not to last while the operation looks at its
-                // result.
-                Became::Complete
-            };
+            return if core.was_inline(left) { Became::Complete } else { Became::TooMany };
         }
         core.pass_on();
         // It may have been completed by what others sent.

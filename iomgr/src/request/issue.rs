@@ -340,8 +340,7 @@ pub(super) unsafe fn collect<K: Operation>(slot: SlotPtr) -> K::Output {
     }
 }
 
-/// As [`collect`], of a request that has just been issued, on its processor's thread, which goes on with a
-/// turn.
+/// As [`collect`], of a request that has just been issued, on its processor's thread, which is busy.
 ///
 /// # Safety
 /// As [`collect`].
