@@ -95,6 +95,24 @@ fn two_and_two() {
     });
 }
 
+/// C-14: what has come alone is not taken before what another is about to put into the queue.
+#[test]
+fn older_ones_first() {
+    explore(4, || {
+        let port = CompletionPort::new();
+        // It belongs to the port from here on, and takes the shortest way.
+        assert_eq!(key(&port, ZERO), Err(NoPacket::TimedOut));
+        post(&port, 1);
+        post(&port, 2);
+        let theirs = port.clone();
+        let taker = thread::spawn(move || key(&theirs, ZERO).unwrap());
+        post(&port, 3);
+        let mine = key(&port, ZERO).unwrap();
+        assert_eq!(mine + taker.join().unwrap(), 3, "the two that came first");
+        assert_eq!((port.depth(), key(&port, ZERO)), (1, Ok(3)));
+    });
+}
+
 /// C-25: a waiter whose time is over takes no packet along.
 #[test]
 fn post_and_time_out() {

@@ -6,12 +6,16 @@
 //! ([`Inbox::drain`]). Whoever is to be told of packets shuts the inbox first, which empties it; from
 //! then on they go to the queue under the queue's lock. It is opened, shut and drained with the
 //! queue's lock held.
+//!
+//! One packet alone is taken here, so that threads which answer each other need no second lock
+//! ([`Inbox::take_only`]): if the queue has none, which are older. That is known by a mark which who drains
+//! sets before this lock is free again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::packet::Posted;
 use crate::irp::slot::SlotPtr;
-use crate::node::{Block, Fifo, Spare};
+use crate::node::{Block, Entry, Fifo, Spare};
 use crate::sync::lock::Lock;
 
 /// All on the lock's own cache line.
@@ -103,11 +107,32 @@ impl Inbox {
         self.filled.load(Ordering::Relaxed)
     }
 
-    /// Moves all packets behind those in `queue`, which may have `limit` of them, and takes the
-    /// queue's spare blocks if these are more than its own.
+    /// Takes the packet that is there, if it is one alone, and `is_oldest` says so meanwhile. Without the
+    /// queue's lock.
     #[inline]
-    pub(super) fn drain(&self, queue: &mut Fifo<Posted>, spare: &mut Spare<Posted>, limit: usize) {
+    pub(super) fn take_only(&self, is_oldest: impl FnOnce() -> bool) -> Option<Entry<Posted>> {
+        let Arrivals { packets, spare, .. } = &mut *self.arrivals.lock();
+        if packets.len() != 1 || !is_oldest() {
+            return None;
+        }
+        self.filled.store(false, Ordering::Relaxed);
+        packets.pop(spare)
+    }
+
+    /// Moves all packets behind those in `queue`, which may have `limit` of them, and takes the
+    /// queue's spare blocks if these are more than its own. `moved` is called meanwhile, if there are any.
+    #[inline]
+    pub(super) fn drain(
+        &self,
+        queue: &mut Fifo<Posted>,
+        spare: &mut Spare<Posted>,
+        limit: usize,
+        moved: impl FnOnce(),
+    ) {
         let mut arrivals = self.arrivals.lock();
+        if !arrivals.packets.is_empty() {
+            moved();
+        }
         self.empty(&mut arrivals, queue, spare);
         arrivals.room = limit.saturating_sub(queue.len());
     }

@@ -6,7 +6,7 @@
 //! it asks for the next, blocks, goes to another port or ends. A packet that was handed to a waiter
 //! is in `handed` until the waiter fetches it; one that leaves without fetching gives it back.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::inbox::{Inbox, Posting};
 use super::inner::{Inner, Released};
@@ -15,6 +15,7 @@ use crate::irp::slot::SlotPtr;
 use crate::node::{Block, Entry, Fifo};
 use crate::panics::{caught, log};
 use crate::status::Status;
+use crate::sync::AtomicBool;
 use crate::sync::lock::{Guard, Lock};
 use crate::wait::Signal;
 
@@ -30,7 +31,8 @@ pub(crate) struct Shared {
     limit: usize,
     /// Threads are counted (C-20).
     pub(super) counts: bool,
-    /// There are packets in the queue: a hint for those who spin.
+    /// There are packets in the queue: a hint for those who spin; and, for who has the inbox's lock, what
+    /// says whether any have been moved there and are left.
     filled: AtomicBool,
     /// On while there are packets (C-29).
     signal: Signal,
@@ -87,7 +89,8 @@ impl Shared {
     fn drain(&self, inner: &mut Inner) {
         if !inner.shut {
             let Inner { packets, spare, .. } = inner;
-            self.inbox.drain(packets, spare, self.limit);
+            let moved = || self.filled.store(true, Ordering::Relaxed);
+            self.inbox.drain(packets, spare, self.limit, moved);
         }
     }
 
@@ -126,18 +129,33 @@ impl Shared {
     /// none; who looks here is not in the way of those who post.
     #[inline]
     pub(super) fn take_one(&self) -> Option<Packet> {
-        let mut inner = self.lock();
-        if inner.packets.is_empty() && self.inbox.seems_filled() {
-            self.drain(&mut inner);
-        }
-        let entry = self.pop_entry(&mut inner)?;
-        self.show(&inner);
-        drop(inner);
+        let entry = match self.take_only() {
+            Some(entry) => entry,
+            None => self.take_oldest()?,
+        };
         if is_admitted(&entry) {
             self.reaped();
         }
         // A packet at last: what has to be dropped if something panics has to be in memory.
         Some(Packet::of(entry))
+    }
+
+    /// The packet of a port that has one.
+    #[inline]
+    fn take_only(&self) -> Option<Entry<Posted>> {
+        let is_empty = || !self.filled.load(Ordering::Relaxed);
+        if is_empty() && self.inbox.seems_filled() { self.inbox.take_only(is_empty) } else { None }
+    }
+
+    #[inline]
+    fn take_oldest(&self) -> Option<Entry<Posted>> {
+        let mut inner = self.lock();
+        if inner.packets.is_empty() && self.inbox.seems_filled() {
+            self.drain(&mut inner);
+        }
+        let entry = self.pop_entry(&mut inner);
+        self.show(&inner);
+        entry
     }
 
     /// Takes up to `most` packets, if a thread may run that has them; counts it then. How many it
