@@ -232,7 +232,8 @@ fn close_against_senders() {
         read += owner.read(true);
         let sent = one.join().unwrap() + two.join().unwrap();
         assert_eq!(read, sent, "what was sent is read");
-        assert!(!owner.push(1) && !owner.send(2));
+        assert_eq!(owner.read(false), 0);
+        assert!(!owner.push(1) && !owner.send(2), "a closed one stays so");
     });
 }
 

@@ -308,6 +308,53 @@ fn a_task_that_wakes_itself_starves_nobody() {
     });
 }
 
+/// At a runtime's end one task's future wakes another as it is dropped, which is dropped all the same,
+/// once, and counted once.
+#[test]
+fn the_end_of_one_task_wakes_another() {
+    struct Wakes(Rc<Cell<Option<Waker>>>, Rc<Cell<u32>>);
+    impl Drop for Wakes {
+        fn drop(&mut self) {
+            self.1.set(self.1.get() + 1);
+            if let Some(waker) = self.0.take() {
+                waker.wake();
+            }
+        }
+    }
+    for backend in backends() {
+        let runtime = local(backend);
+        let (handle, waker, drops) = (runtime.handle(), Rc::default(), Rc::default());
+        let (first, second) = runtime.block_on(async {
+            let guard = |waker: &Rc<Cell<Option<Waker>>>| Wakes(waker.clone(), Rc::clone(&drops));
+            let (wakes, woken) = (guard(&waker), guard(&Rc::default()));
+            let first = overlapped::spawn_local(async move {
+                let _wakes = wakes;
+                future::pending::<()>().await;
+            });
+            let second = overlapped::spawn_local({
+                let waker = waker.clone();
+                async move {
+                    let _woken = woken;
+                    future::poll_fn(|cx| {
+                        waker.set(Some(cx.waker().clone()));
+                        std::task::Poll::<()>::Pending
+                    })
+                    .await;
+                }
+            });
+            yield_now().await;
+            yield_now().await;
+            (first, second)
+        });
+        assert_eq!(handle.tasks(), 2);
+        assert_eq!(runtime.shutdown(Duration::from_secs(5)).tasks, 2);
+        assert_eq!((drops.get(), handle.tasks()), (2, 0));
+        let other = local(backend);
+        let (first, second) = other.block_on(future::join(first, second));
+        assert!(first.unwrap_err().is_cancelled() && second.unwrap_err().is_cancelled());
+    }
+}
+
 #[test]
 fn a_hundred_thousand_tasks() {
     for backend in backends() {

@@ -64,8 +64,8 @@ enum Ending {
 /// are handles of it ([`FileHandle`]) or requests in flight on it; then, and only then, it is closed
 /// a cleanup request when the last handle goes, a close request when the last request has gone
 /// too.
-// What a request touches comes first, in three cache lines: after a sleep none is in the cache. What filters
-// keep for the file stands before the stack, for it is dropped before them.
+// What a request touches comes first, in about three cache lines: after a sleep none is in the cache. What
+// the bottom and the filters keep for the file stands before the stack, for it is dropped before them.
 #[repr(C)]
 pub struct FileObject {
     fd: AtomicI32,

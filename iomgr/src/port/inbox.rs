@@ -3,13 +3,13 @@
 //! **Invariant.** While the inbox is open nobody has to hear of a packet: no waiter is left in the
 //! port, nobody watches it, and it is not closed. So whoever has a packet takes this one lock, puts it
 //! in, and is done; whoever wants packets moves all there are behind those in the port's queue
-//! ([`Inbox::drain`]). Whoever is to be told of packets shuts the inbox first, which empties it; from
+//! ([`Inbox::drain`]), or takes the only one. Whoever is to be told of packets shuts the inbox first, which empties it; from
 //! then on they go to the queue under the queue's lock. It is opened, shut and drained with the
 //! queue's lock held.
 //!
-//! One packet alone is taken here, so that threads which answer each other need no second lock
-//! ([`Inbox::take_only`]): if the queue has none, which are older. That is known by a mark which who drains
-//! sets before this lock is free again.
+//! The only packet is taken here ([`Inbox::take_only`]), so that threads which answer each other need no
+//! second lock: if the queue has none, which are older. That is known by a mark which who drains sets before
+//! this lock is free again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

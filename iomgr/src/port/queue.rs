@@ -350,7 +350,7 @@ impl Shared {
         released.tell();
     }
 
-    /// Keeps hint and signal in step with the queue. With the lock held.
+    /// Keeps mark and signal in step with the queue. With the lock held.
     #[inline]
     pub(super) fn show(&self, inner: &Inner) {
         let filled = !inner.packets.is_empty();

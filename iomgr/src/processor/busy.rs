@@ -6,6 +6,7 @@
 //! running ([`Frame`]).
 
 use std::cell::Cell;
+use std::ops::Deref;
 use std::ptr;
 use std::time::Duration;
 
@@ -41,6 +42,17 @@ impl Drop for Busy<'_> {
         } else {
             self.0.do_what_is_due(0);
         }
+    }
+}
+
+/// The calling thread's processor, which it uses.
+pub(crate) struct Here(Busy<'static>);
+
+impl Deref for Here {
+    type Target = Core;
+    #[inline]
+    fn deref(&self) -> &Core {
+        self.0.0
     }
 }
 
@@ -200,7 +212,7 @@ impl Core {
 
     /// The calling thread's processor; a plain thread gets one now.
     #[inline]
-    pub(crate) fn with_or_create<R>(f: impl FnOnce(&Core) -> R) -> Result<R, Status> {
+    pub(crate) fn here_or_create() -> Result<Here, Status> {
         if CURRENT.with(Cell::get).is_null() {
             thread::create()?;
         }
@@ -208,8 +220,15 @@ impl Core {
         if current.is_null() {
             return Err(Status::DEVICE_NOT_READY);
         }
-        // SAFETY: just looked.
-        Ok(unsafe { Self::with(current, f) })
+        // SAFETY: as in `with`: it waits as long as this is there, which does not leave the thread, for it is
+        // not `Send`.
+        Ok(Here(unsafe { &*current }.busy()))
+    }
+
+    /// As [`Core::here_or_create`].
+    #[inline]
+    pub(crate) fn with_or_create<R>(f: impl FnOnce(&Core) -> R) -> Result<R, Status> {
+        Ok(f(&*Self::here_or_create()?))
     }
 
     #[inline]

@@ -139,15 +139,22 @@ impl<L: Letter, W> Mailbox<L, W> {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
-    /// Whether there is mail, or the mailbox is closed; what comes this moment may be overlooked.
+    /// Whether there is mail; what comes this moment may be overlooked.
     #[inline]
     pub(crate) fn seems_filled(&self) -> bool {
-        !self.letters.load(Ordering::Relaxed).is_null() || self.has_work.load(Ordering::Relaxed)
+        self.has_letters() || self.has_work.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn has_letters(&self) -> bool {
+        let letters = self.letters.load(Ordering::Relaxed);
+        !letters.is_null() && letters != closed()
     }
 
     /// Takes all letters there are, oldest first. `close`: and refuses any from now on.
     pub(crate) fn take_letters(&self, close: bool) -> Letters<L> {
-        if !close && self.letters.load(Ordering::Relaxed).is_null() {
+        if !close && !self.has_letters() {
+            // A closed one stays so.
             return Letters(ptr::null_mut());
         }
         let end = if close { closed() } else { ptr::null_mut() };

@@ -50,50 +50,51 @@ impl<K: Operation> Request<'_, K> {
         if !matches!(self.state, State::Ready(_)) {
             panic!("a request was polled after it had completed");
         }
-        let issued = match *self.file {
-            Target::New(_) => self.make().and_then(|()| self.issue(cx)),
-            _ => self.issue(cx),
+        if matches!(*self.file, Target::New(_))
+            && let Err(status) = self.make()
+        {
+            return Poll::Ready(self.refused(status));
+        }
+        if let Err(status) = begin(&self.file, &mut self.extras) {
+            return Poll::Ready(self.refused(status));
+        }
+        // Not by a closure: its result, if that may be this request's, would be copied several times.
+        let core = match Core::here_or_create() {
+            Ok(core) => core,
+            Err(status) => return Poll::Ready(self.refused(status)),
         };
-        match issued {
-            Ok(Issued::Taken(output)) => Poll::Ready(output),
-            Ok(Issued::Became(Became::Pending)) => Poll::Pending,
-            Ok(Issued::Became(Became::Complete)) => self.poll_issued(cx),
-            Ok(Issued::Became(Became::TooMany)) => {
+        let State::Ready(operation) = &self.state else { unreachable!("just looked") };
+        let slot = match admit(&core, &self.file, operation, &self.extras) {
+            Ok(slot) => slot,
+            Err(status) => {
+                drop(core);
+                return Poll::Ready(self.refused(status));
+            }
+        };
+        let operation = self.state.take();
+        // SAFETY: the slot is new and ours, and the requester's reference the state's.
+        let became = unsafe {
+            prepare(slot, operation, || Route::Future(None));
+            self.state = State::Issued(slot);
+            issue_watched(&core, slot, &self.file, &mut self.extras, cx)
+        };
+        self.file.leave();
+        // A plain thread's is locked here, which is not to last while the operation looks at its result.
+        if matches!(became, Became::Complete) && core.driven() == Driven::Loop {
+            self.state = State::Done;
+            // SAFETY: complete; the requester's reference, which goes, is ours.
+            return Poll::Ready(unsafe { collect_here::<K>(slot) });
+        }
+        drop(core);
+        match became {
+            Became::Complete => self.poll_issued(cx),
+            Became::TooMany => {
                 // The result waits here while the others have their turn.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Err(status) => Poll::Ready(self.refused(status)),
+            Became::Pending => Poll::Pending,
         }
-    }
-
-    /// Issues what is ready. On an error it still is.
-    #[inline]
-    fn issue(&mut self, cx: &Context<'_>) -> Result<Issued<K::Output>, Status> {
-        let file: &FileObject = &self.file;
-        begin(file, &mut self.extras)?;
-        let issued = Core::with_or_create(|core| {
-            let State::Ready(operation) = &self.state else {
-                unreachable!("the caller has looked")
-            };
-            let slot = admit(core, file, operation, &self.extras)?;
-            let operation = self.state.take();
-            // SAFETY: the slot is new and ours, and the requester's reference the state's.
-            let became = unsafe {
-                prepare(slot, operation, || Route::Future(None));
-                self.state = State::Issued(slot);
-                issue_watched(core, slot, file, &mut self.extras, cx)
-            };
-            // A plain thread's is locked here, which is not to last while the operation looks at its result.
-            if matches!(became, Became::Complete) && core.driven() == Driven::Loop {
-                self.state = State::Done;
-                // SAFETY: complete; the requester's reference, which goes, is ours.
-                return Ok(Issued::Taken(unsafe { collect_here::<K>(slot) }));
-            }
-            Ok(Issued::Became(became))
-        })?;
-        self.file.leave();
-        issued
     }
 
     /// The result of a request that is not issued. Its file object, if it has one of its own, is not kept.
@@ -113,13 +114,6 @@ impl<K: Operation> Request<'_, K> {
 }
 
 /// What became of a request inside its issue.
-enum Issued<T> {
-    /// It is complete, and this its result.
-    Taken(T),
-    Became(Became),
-}
-
-/// The same, before anybody has looked at a result.
 enum Became {
     Complete,
     /// It is complete, as so many have been that the requester is to wait for a turn.
@@ -131,7 +125,7 @@ enum Became {
 ///
 /// # Safety
 /// The slot is prepared, the caller its requester; the file is alive, and the processor busy.
-#[inline]
+#[inline(always)]
 unsafe fn issue_watched(
     core: &Core,
     slot: SlotPtr,
@@ -244,10 +238,10 @@ impl<K> Request<'_, K> {
     /// Only `Drop` calls this.
     #[cold]
     fn drop_rest(&mut self) {
-        // SAFETY: dropped once, and not used any more.
+        // SAFETY: dropped once, and not used any more. The file may be foreign code, which may panic.
         unsafe {
+            let _extras = ManuallyDrop::take(&mut self.extras);
             ManuallyDrop::drop(&mut self.file);
-            ManuallyDrop::drop(&mut self.extras);
         }
     }
 }

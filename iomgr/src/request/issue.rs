@@ -31,7 +31,7 @@ fn begin_telling(file: &FileObject, tell: &mut Tell) -> Result<(), Status> {
     if file.is_closing() { Err(Status::FILE_CLOSED) } else { tell.begin() }
 }
 
-/// Checks everything that can refuse a request, and makes its IRP, which [`launch`] takes from there.
+/// Checks what can be checked before there is an IRP, and makes that. [`launch`] takes it from there.
 #[inline]
 pub(super) fn admit<K: Operation>(
     core: &Core,
@@ -48,7 +48,7 @@ pub(super) fn admit<K: Operation>(
     admit_major(core, file, operation.major(), extras.below)
 }
 
-#[inline]
+#[inline(always)]
 fn admit_major(
     core: &Core,
     file: &FileObject,
@@ -354,23 +354,20 @@ pub(super) unsafe fn collect_here<K: Operation>(slot: SlotPtr) -> K::Output {
 /// The slot is `DONE`, and the caller its requester, whose reference goes to `leave`.
 #[inline(always)]
 unsafe fn take<K: Operation>(slot: SlotPtr, leave: impl Fn(SlotPtr)) -> K::Output {
-    /// Lets go when `finish` panics.
+    /// Lets go even if `finish` panics.
     struct Leave<F: Fn(SlotPtr)>(SlotPtr, F);
     impl<F: Fn(SlotPtr)> Drop for Leave<F> {
-        #[cold]
+        #[inline]
         fn drop(&mut self) {
             (self.1)(self.0);
         }
     }
-    let panics = Leave(slot, &leave);
-    let output = {
-        // SAFETY: a `DONE` slot's result and payload are the requester's.
-        let mut done = unsafe { Done::new(slot, &mut (*slot.0.as_ptr()).payload) };
-        K::finish(&mut done)
-    };
-    std::mem::forget(panics);
-    leave(slot);
-    output
+    let _leave = Leave(slot, leave);
+    // SAFETY: a `DONE` slot's result and payload are the requester's.
+    let mut done = unsafe { Done::new(slot, &mut (*slot.0.as_ptr()).payload) };
+    // Last, so that it is made where the caller wants it: to copy what has just been written word by word, in
+    // larger pieces, has the processor wait for the writes.
+    K::finish(&mut done)
 }
 
 /// Issues a request that nobody waits for, on the calling thread, from its top. `false`: refused; the

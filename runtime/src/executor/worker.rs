@@ -543,10 +543,7 @@ impl Worker {
                 let task = self.tasks.borrow().get(key as usize).copied();
                 // SAFETY: the worker's thread, and its list. (A key used anew meanwhile is a task
                 // that is to end as well.)
-                if let Some(task) = task.and_then(|task| unsafe { task.close(self) }) {
-                    task.cancel(self);
-                    dropped = true;
-                }
+                dropped |= task.is_some_and(|task| unsafe { task.close(self) });
             }
             if !dropped {
                 return;

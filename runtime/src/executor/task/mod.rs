@@ -8,8 +8,9 @@
 //!
 //! **Invariants.**
 //! - Who takes a [`Runnable`] off a queue, and nobody else, touches the future, until it is paused.
-//! - `shared` and `place` are written by the runner before the first pause, and cleared by the runner
-//!   that completes the task; a waker reads them only between making it active and queueing.
+//! - `shared` and `place` are written by the runner before the first pause; a waker reads them only
+//!   between making the task active and queueing it. `shared` is taken by the runner that completes the
+//!   task, and left alone where that ends with an entry for it under way ([`Listed::close`]).
 //! - A task that is pinned is run, and its future dropped, on its worker's thread only.
 
 mod id;
@@ -258,9 +259,11 @@ impl Runnable {
         self.header().place.get().is_none()
     }
 
-    /// Drops its future, on a worker of its runtime.
+    /// Drops its future, on a worker of its runtime, unless that has been done.
     pub(super) fn cancel(self, worker: &Worker) {
-        worker.count_ended();
+        if !self.is_complete() {
+            worker.count_ended();
+        }
         drop(self);
     }
 
@@ -326,16 +329,18 @@ impl Drop for Runnable {
 }
 
 impl Listed {
-    /// The runtime ends: asks for the task's end; what is to be dropped at once comes back.
+    /// The runtime ends: drops the task's future, if that may be done here and now, or asks for it. Returns
+    /// whether it has.
     ///
     /// # Safety
     /// On the thread of the list's owner, which polls no task.
-    pub(super) unsafe fn close(self, worker: &Worker) -> Option<Runnable> {
+    pub(super) unsafe fn close(self, worker: &Worker) -> bool {
         // SAFETY: on a list, so the executor's reference is there.
         unsafe {
             let header = self.0.as_ref();
             if header.state.close() {
-                return Some(Runnable(self.0));
+                Runnable(self.0).cancel(worker);
+                return true;
             }
             if header.pinned != ANYWHERE && !header.state.is_complete() {
                 // In a queue already, or in the hands of a thread that has yet to queue it. Only
@@ -345,8 +350,9 @@ impl Listed {
                 (header.vtable.cancel)(self.0);
                 worker.unlist(header.place.get().expect("listed").key);
                 finish(self.0, true);
+                return true;
             }
-            None
+            false
         }
     }
 

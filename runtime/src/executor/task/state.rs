@@ -19,8 +19,8 @@
 //! | the rest | | references |
 //!
 //! Who makes an idle task active queues it, and nobody else does until it is idle again. A turn begins
-//! with a look at the word, and changes it only if the task was woken twice: a wake that the look does
-//! not see yet is one during the poll. A pause that finds it woken leaves `WOKEN` alone: that is not idle
+//! with a look at the word, and changes it only if the task was woken since it became active: a wake that
+//! the look does not see yet is one during the poll. A pause that finds it woken leaves `WOKEN` alone: that is not idle
 //! either, and the runner queues it.
 //!
 //! **References.** One is the executor's, until the task is complete (and off its worker's list):
