@@ -3,9 +3,9 @@
 //! **Invariant.** While the inbox is open nobody has to hear of a packet: no waiter is left in the
 //! port, nobody watches it, and it is not closed. So whoever has a packet takes this one lock, puts it
 //! in, and is done; whoever wants packets moves all there are behind those in the port's queue
-//! ([`Inbox::drain`]), or takes the only one. Whoever is to be told of packets shuts the inbox first, which empties it; from
-//! then on they go to the queue under the queue's lock. It is opened, shut and drained with the
-//! queue's lock held.
+//! ([`Inbox::drain`]), or takes the only one. Whoever is to be told of packets shuts the inbox first,
+//! which empties it; from then on they go to the queue under the queue's lock. It is opened, shut and
+//! drained with the queue's lock held.
 //!
 //! The only packet is taken here ([`Inbox::take_only`]), so that threads which answer each other need no
 //! second lock: if the queue has none, which are older. That is known by a mark which who drains sets before
@@ -120,7 +120,8 @@ impl Inbox {
     }
 
     /// Moves all packets behind those in `queue`, which may have `limit` of them, and takes the
-    /// queue's spare blocks if these are more than its own. `moved` is called meanwhile, if there are any.
+    /// queue's spare blocks if these are more than its own. `moved` is called if there were any, before
+    /// anybody else can come in.
     #[inline]
     pub(super) fn drain(
         &self,
@@ -130,10 +131,9 @@ impl Inbox {
         moved: impl FnOnce(),
     ) {
         let mut arrivals = self.arrivals.lock();
-        if !arrivals.packets.is_empty() {
+        if self.empty(&mut arrivals, queue, spare) {
             moved();
         }
-        self.empty(&mut arrivals, queue, spare);
         arrivals.room = limit.saturating_sub(queue.len());
     }
 
@@ -158,12 +158,20 @@ impl Inbox {
         arrivals.room = room;
     }
 
+    /// Returns whether there was any packet.
     #[inline]
-    fn empty(&self, arrivals: &mut Arrivals, queue: &mut Fifo<Posted>, spare: &mut Spare<Posted>) {
-        if !arrivals.packets.is_empty() {
+    fn empty(
+        &self,
+        arrivals: &mut Arrivals,
+        queue: &mut Fifo<Posted>,
+        spare: &mut Spare<Posted>,
+    ) -> bool {
+        let any = !arrivals.packets.is_empty();
+        if any {
             queue.append(&mut arrivals.packets);
             self.filled.store(false, Ordering::Relaxed);
         }
         arrivals.spare.take_larger(spare);
+        any
     }
 }

@@ -63,21 +63,18 @@ thread_local! {
 impl Core {
     /// The calling thread's processor, if it has one.
     #[inline]
-    pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
+    pub(crate) fn here() -> Option<Here> {
         let current = CURRENT.with(Cell::get);
-        // SAFETY: just looked.
-        (!current.is_null()).then(|| unsafe { Self::with(current, f) })
+        // SAFETY: `CURRENT` is set by `Processor::new` and cleared by its teardown, on this thread, which
+        // waits while it is busy: as long as what is returned is there, which does not leave the thread, for
+        // it is not `Send`.
+        unsafe { current.as_ref() }.map(|core| Here(core.busy()))
     }
 
-    /// # Safety
-    /// `current` is what `CURRENT` says on this thread, and not null.
+    /// Uses the calling thread's processor, if it has one.
     #[inline]
-    unsafe fn with<R>(current: *const Core, f: impl FnOnce(&Core) -> R) -> R {
-        // SAFETY: `CURRENT` is set by `Processor::new` and cleared by its teardown, on this thread,
-        // which waits while it is busy.
-        let core = unsafe { &*current };
-        let _busy = core.busy();
-        f(core)
+    pub(crate) fn with_current<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
+        Self::here().map(|core| f(&core))
     }
 
     /// Whether the calling thread is a plain one whose processor, if it has one, has nothing to do and is
@@ -88,7 +85,7 @@ impl Core {
         if current.is_null() {
             return true;
         }
-        // SAFETY: as in `with`: it is torn down on this thread; and what is looked at is anybody's.
+        // SAFETY: as in `here`: it is torn down on this thread; and what is looked at is anybody's.
         let core = unsafe { &*current };
         core.gated && core.remote.presence().0 == State::Idle
     }
@@ -216,19 +213,13 @@ impl Core {
         if CURRENT.with(Cell::get).is_null() {
             thread::create()?;
         }
-        let current = CURRENT.with(Cell::get);
-        if current.is_null() {
-            return Err(Status::DEVICE_NOT_READY);
-        }
-        // SAFETY: as in `with`: it waits as long as this is there, which does not leave the thread, for it is
-        // not `Send`.
-        Ok(Here(unsafe { &*current }.busy()))
+        Self::here().ok_or(Status::DEVICE_NOT_READY)
     }
 
-    /// As [`Core::here_or_create`].
+    /// Uses the calling thread's processor; a plain thread gets one now.
     #[inline]
     pub(crate) fn with_or_create<R>(f: impl FnOnce(&Core) -> R) -> Result<R, Status> {
-        Ok(f(&*Self::here_or_create()?))
+        Self::here_or_create().map(|core| f(&core))
     }
 
     #[inline]

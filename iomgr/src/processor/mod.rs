@@ -60,6 +60,7 @@ use crate::per_core;
 use crate::status::Status;
 use crate::wheel::Wheel;
 use busy::CURRENT;
+pub(crate) use busy::Here;
 use drain::Drain;
 use gate::{Gate, State};
 use timers::Timer;

@@ -18,7 +18,7 @@ use super::{Extras, Operation, Request, State, Target};
 use crate::file::FileObject;
 use crate::irp::finish;
 use crate::irp::slot::{Route, SlotPtr};
-use crate::processor::{Core, Driven};
+use crate::processor::{Core, Driven, Here};
 use crate::status::Status;
 
 impl<K: Operation> Future for Request<'_, K> {
@@ -50,16 +50,8 @@ impl<K: Operation> Request<'_, K> {
         if !matches!(self.state, State::Ready(_)) {
             panic!("a request was polled after it had completed");
         }
-        if matches!(*self.file, Target::New(_))
-            && let Err(status) = self.make()
-        {
-            return Poll::Ready(self.refused(status));
-        }
-        if let Err(status) = begin(&self.file, &mut self.extras) {
-            return Poll::Ready(self.refused(status));
-        }
         // Not by a closure: its result, if that may be this request's, would be copied several times.
-        let core = match Core::here_or_create() {
+        let core = match self.enter() {
             Ok(core) => core,
             Err(status) => return Poll::Ready(self.refused(status)),
         };
@@ -95,6 +87,17 @@ impl<K: Operation> Request<'_, K> {
             }
             Became::Pending => Poll::Pending,
         }
+    }
+
+    /// What comes before everything else: the file object, if it is still to be made, the event, and the
+    /// processor.
+    #[inline]
+    fn enter(&mut self) -> Result<Here, Status> {
+        if let Target::New(_) = *self.file {
+            self.make()?;
+        }
+        begin(&self.file, &mut self.extras)?;
+        Core::here_or_create()
     }
 
     /// The result of a request that is not issued. Its file object, if it has one of its own, is not kept.

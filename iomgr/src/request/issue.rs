@@ -45,16 +45,7 @@ pub(super) fn admit<K: Operation>(
     }
     // Foreign code, as `check` is: before anything is to be undone. Asked once, so that all that follows
     // fits whatever the operation would answer next time.
-    admit_major(core, file, operation.major(), extras.below)
-}
-
-#[inline(always)]
-fn admit_major(
-    core: &Core,
-    file: &FileObject,
-    major: Major,
-    below: Option<Start>,
-) -> Result<SlotPtr, Status> {
+    let (major, below) = (operation.major(), extras.below);
     core.check_running()?;
     // What a driver asks for itself is part of a request that has been admitted.
     let counts = below.is_none();

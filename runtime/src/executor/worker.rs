@@ -305,12 +305,7 @@ impl Worker {
     /// Queues a task that this worker may run.
     #[inline]
     pub(super) fn push(&self, task: Runnable) {
-        if task.pinned().is_some() { self.push_own(task) } else { self.push_shared(task) }
-    }
-
-    #[inline]
-    fn push_own(&self, task: Runnable) {
-        self.own.push(task);
+        if task.pinned().is_some() { self.own.push(task) } else { self.push_shared(task) }
     }
 
     fn push_shared(&self, task: Runnable) {
@@ -334,7 +329,7 @@ impl Worker {
 
     #[inline]
     fn take_mail(&self) {
-        self.mail.take(|task| self.push_own(task));
+        self.mail.take(|task| self.own.push(task));
     }
 
     #[inline]

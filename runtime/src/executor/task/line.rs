@@ -1,4 +1,7 @@
 //! Tasks in the order in which a worker runs them, linked through themselves.
+//!
+//! **Invariant.** A task in a line is in no other queue. So it is alive, by the executor's reference, and its
+//! link is the line's.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -15,9 +18,6 @@ pub(in super::super) struct Line {
     last: Cell<*mut Header>,
 }
 
-// The addresses are those of tasks that are in this queue, and so in no other: they are alive, by the
-// executor's reference, and their links are this thread's.
-
 impl Line {
     pub(in super::super) fn new() -> Line {
         Line { first: Cell::new(ptr::null_mut()), last: Cell::new(ptr::null_mut()) }
@@ -31,7 +31,7 @@ impl Line {
     #[inline]
     pub(in super::super) fn push(&self, task: Runnable) {
         let task = ManuallyDrop::new(task).0;
-        // SAFETY: an entry's task, which comes into this queue, and the last one of it.
+        // SAFETY: the invariant, of the task that comes in and of the last one.
         unsafe {
             task.as_ref().link.store(ptr::null_mut(), Ordering::Relaxed);
             if self.first.get().is_null() {
@@ -48,7 +48,7 @@ impl Line {
     #[inline]
     pub(in super::super) fn pop(&self) -> Option<Runnable> {
         let first = ptr::NonNull::new(self.first.get())?;
-        // SAFETY: in this queue.
+        // SAFETY: the invariant.
         let next = unsafe { first.as_ref() }.link.load(Ordering::Relaxed);
         self.first.set(next);
         super::prefetch(next);

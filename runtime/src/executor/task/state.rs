@@ -20,8 +20,8 @@
 //!
 //! Who makes an idle task active queues it, and nobody else does until it is idle again. A turn begins
 //! with a look at the word, and changes it only if the task was woken since it became active: a wake that
-//! the look does not see yet is one during the poll. A pause that finds it woken leaves `WOKEN` alone: that is not idle
-//! either, and the runner queues it.
+//! the look does not see yet is one during the poll. A pause that finds it woken leaves `WOKEN` alone:
+//! that is not idle either, and the runner queues it.
 //!
 //! **References.** One is the executor's, until the task is complete (and off its worker's list):
 //! it is what queues hold. One is the handle's, one each waker's. Who takes the last frees the
