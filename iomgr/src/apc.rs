@@ -77,10 +77,7 @@ impl Queue {
             return Err(entry);
         }
         let Inner { list, spare, .. } = &mut *inner;
-        match entry {
-            Entry::Irp(slot) => list.push_irp(slot),
-            Entry::Own(call) => list.push(call, spare),
-        }
+        list.push(entry, spare);
         if let Some(sleeper) = &inner.sleeper {
             sleeper.tell();
         }

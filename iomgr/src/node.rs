@@ -55,10 +55,6 @@ impl<T> Spare<T> {
     /// More are freed.
     const MOST: usize = 1024;
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     #[inline]
     fn pop(&mut self) -> Option<NonNull<Block<T>>> {
         let block = NonNull::new(self.first)?;
@@ -80,14 +76,6 @@ impl<T> Spare<T> {
         unsafe { (*block.as_ptr()).next = self.first.cast() };
         self.first = block.as_ptr();
         self.len += 1;
-    }
-
-    /// Swaps them with the other's, if those are more.
-    #[inline]
-    pub(crate) fn take_larger(&mut self, other: &mut Spare<T>) {
-        if self.len < other.len {
-            std::mem::swap(self, other);
-        }
     }
 
     pub(crate) fn take(&mut self) -> Option<Box<Block<T>>> {
@@ -141,7 +129,7 @@ impl<T> Fifo<T> {
 
     /// Puts a finished request at the end.
     #[inline]
-    pub(crate) fn push_irp(&mut self, slot: SlotPtr) {
+    fn push_irp(&mut self, slot: SlotPtr) {
         match self.last_with_room() {
             // SAFETY: there is room.
             Some(block) => unsafe { self.write(block, Entry::Irp(slot)) },
@@ -155,21 +143,20 @@ impl<T> Fifo<T> {
         }
     }
 
-    /// Puts a user's entry at the end, into a spare block if the last one is full. Back: there is
-    /// none.
+    /// Puts an entry at the end: a user's into a spare block, if the last one is full.
     #[inline]
-    pub(crate) fn try_push(&mut self, content: T, spare: &mut Spare<T>) -> Result<(), T> {
-        let block = match self.last_with_room() {
-            Some(block) => block,
-            None => {
-                let Some(block) = spare.pop() else { return Err(content) };
-                self.link_block(block);
-                block
-            }
+    pub(crate) fn push(&mut self, entry: Entry<T>, spare: &mut Spare<T>) {
+        let content = match entry {
+            Entry::Irp(slot) => return self.push_irp(slot),
+            Entry::Own(content) => content,
         };
+        let block = self.last_with_room().unwrap_or_else(|| {
+            let block = spare.pop().unwrap_or_else(|| NonNull::from(Box::leak(Block::new())));
+            self.link_block(block);
+            block
+        });
         // SAFETY: there is room.
         unsafe { self.write(block, Entry::Own(content)) };
-        Ok(())
     }
 
     #[inline]
@@ -192,23 +179,10 @@ impl<T> Fifo<T> {
         self.len += 1;
     }
 
-    /// Puts a user's entry at the end.
-    #[inline]
-    pub(crate) fn push(&mut self, content: T, spare: &mut Spare<T>) {
-        if let Err(content) = self.try_push(content, spare) {
-            spare.add(Block::new());
-            let pushed = self.try_push(content, spare);
-            debug_assert!(pushed.is_ok(), "there is a spare block");
-        }
-    }
-
     /// Puts an entry at the front: one that had been taken off it.
     pub(crate) fn push_front(&mut self, entry: Entry<T>) {
         let mut front = Fifo::default();
-        match entry {
-            Entry::Irp(slot) => front.push_irp(slot),
-            Entry::Own(content) => front.push(content, &mut Spare::default()),
-        }
+        front.push(entry, &mut Spare::default());
         front.append(self);
         *self = front;
     }

@@ -53,6 +53,7 @@ const SOON: Option<Duration> = Some(Duration::from_nanos(1));
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
+    builder.max_branches = builder.max_branches.max(10_000);
     builder.check(model);
 }
 
@@ -111,6 +112,44 @@ fn older_ones_first() {
         assert_eq!(mine + taker.join().unwrap(), 3, "the two that came first");
         assert_eq!((port.depth(), key(&port, ZERO)), (1, Ok(3)));
     });
+}
+
+/// The packets' memory goes round while another thread posts, or takes, which may come late to it.
+#[test]
+fn memory_is_used_again() {
+    for takes in [false, true] {
+        explore(2, move || {
+            let port = CompletionPort::new();
+            // It belongs to the port from here on, and takes the shortest way.
+            assert_eq!(key(&port, ZERO), Err(NoPacket::TimedOut));
+            post(&port, 1);
+            assert_eq!(key(&port, ZERO), Ok(1));
+            post(&port, 2);
+            post(&port, 3);
+            let theirs = port.clone();
+            let other = thread::spawn(move || match takes {
+                false => Err(post(&theirs, 10)),
+                // The second time it takes the shortest way too.
+                true => Ok([0, 1].map(|_| key(&theirs, ZERO).expect("there always was one"))),
+            });
+            let mut taken = Vec::new();
+            for posted in 4..=9 {
+                post(&port, posted);
+                taken.extend(key(&port, ZERO));
+            }
+            let their = other.join().unwrap();
+            taken.extend(std::iter::from_fn(|| key(&port, ZERO).ok()));
+            assert_eq!(port.depth(), 0);
+            if let Ok(their) = their {
+                taken.extend(their);
+                taken.sort_unstable();
+            } else {
+                let at = taken.iter().position(|key| *key == 10).unwrap();
+                taken.remove(at);
+            }
+            assert_eq!(taken, [2, 3, 4, 5, 6, 7, 8, 9], "C-14");
+        });
+    }
 }
 
 /// C-25: a waiter whose time is over takes no packet along.

@@ -23,12 +23,7 @@ impl Drop for Place {
         if self.counted
             && let Some(port) = self.port.upgrade()
         {
-            let mut inner = port.lock();
-            inner.stops();
-            let released = inner.release();
-            port.show(&inner);
-            drop(inner);
-            released.tell();
+            port.one_stops();
         }
     }
 }
@@ -98,12 +93,7 @@ fn remember(port: &Arc<Shared>) {
     // The place before is left outside the borrow: that may wake somebody.
     if remembered.map(drop).is_err() {
         // The thread ends.
-        let mut inner = port.lock();
-        inner.stops();
-        let released = inner.release();
-        port.show(&inner);
-        drop(inner);
-        released.tell();
+        port.one_stops();
     }
 }
 
@@ -120,12 +110,7 @@ pub(crate) fn blocked() -> Blocked {
     });
     let port = port.ok().flatten();
     if let Some(port) = port.as_ref().and_then(Weak::upgrade) {
-        let mut inner = port.lock();
-        inner.stops();
-        let released = inner.release();
-        port.show(&inner);
-        drop(inner);
-        released.tell();
+        port.one_stops();
     }
     Blocked(port)
 }

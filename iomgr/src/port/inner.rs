@@ -1,9 +1,10 @@
 //! What a port's lock guards: the queue, who waits, and the count of running threads. See `queue.rs`
-//! for the invariant.
+//! for the invariants.
 
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::chain::Stock;
 use super::packet::{COPY, Packet, Posted, Tag};
 use crate::node::{Fifo, Spare};
 use crate::wait::sleeper::Sleeper;
@@ -25,11 +26,14 @@ pub(super) struct Waiter {
 pub(super) struct Inner {
     pub(super) packets: Fifo<Posted>,
     pub(super) spare: Spare<Posted>,
-    /// The inbox is shut.
+    /// The chain is shut.
     pub(super) shut: bool,
     /// Somebody has waited for the port as an object (C-29): `Shared::signal` is kept up to date.
     pub(super) watched: bool,
     pub(super) closed: bool,
+    pub(super) stock: Stock,
+    /// A finished request found no room in the chain.
+    pub(super) lacked: bool,
     /// The last to come at the end.
     pub(super) waiting: Vec<Waiter>,
     pub(super) handed: Vec<(u64, Packet)>,
@@ -55,13 +59,15 @@ impl Released {
 }
 
 impl Inner {
-    pub(super) fn new(maximum: usize) -> Inner {
+    pub(super) fn new(maximum: usize, is_open: bool, stock: Stock) -> Inner {
         Inner {
             packets: Fifo::default(),
             spare: Spare::default(),
-            shut: false,
+            shut: !is_open,
             watched: false,
             closed: false,
+            stock,
+            lacked: false,
             waiting: Vec::new(),
             handed: Vec::new(),
             next_id: 0,
@@ -112,14 +118,11 @@ impl Inner {
         mine.or_else(|| self.waiting.iter().rposition(may_run))
     }
 
-    /// Hands the oldest packet to a waiter, if there are both and one may run.
-    pub(super) fn release(&mut self) -> Released {
-        if self.packets.is_empty() {
-            return Released(None);
-        }
-        let Some(at) = self.next_waiter() else { return Released(None) };
-        let packet = self.pop().expect("not empty");
-        self.hand(at, packet)
+    /// Whether nobody has to hear of what comes.
+    #[inline]
+    pub(super) fn may_open(&self) -> bool {
+        let none = self.packets.is_empty() && self.waiting.is_empty();
+        none && !self.watched && !self.closed
     }
 
     pub(super) fn hand(&mut self, at: usize, packet: Packet) -> Released {
@@ -129,12 +132,6 @@ impl Inner {
         }
         self.handed.push((waiter.id, packet));
         Released(Some(waiter.who))
-    }
-
-    /// The oldest packet of the queue.
-    #[inline]
-    pub(super) fn pop(&mut self) -> Option<Packet> {
-        self.packets.pop(&mut self.spare).map(Packet::of)
     }
 
     /// Somebody waits. Handing them a packet will need no memory (I-1).

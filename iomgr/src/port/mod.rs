@@ -11,7 +11,7 @@
 //! Reads next: `queue.rs` and `inner.rs`, where packets and waiters meet; `association.rs`, who is counted.
 
 mod association;
-mod inbox;
+mod chain;
 mod inner;
 mod names;
 mod next;
@@ -41,7 +41,7 @@ use crate::sync;
 use crate::wait::sleeper::{self, Limit};
 use crate::wait::{Alertable, Object, Signal};
 use inner::{Waiter, Who};
-use packet::{Posted, UNTAGGED};
+use packet::{Parts, Posted, UNTAGGED};
 
 /// Packets that nobody has taken, and requests that will be packets, of one port, unless
 /// [`PortOptions::limit`] says otherwise.
@@ -240,8 +240,8 @@ impl CompletionPort {
     #[inline]
     pub fn remove(&self, timeout: Option<Duration>) -> Result<Packet, NoPacket> {
         match self.remove_at_once() {
-            Some(packet) => Ok(packet),
-            None => self.remove_one(timeout, Alertable::No),
+            Some(parts) => Ok(Packet::of(parts)),
+            None => self.remove_one(timeout, Alertable::No).map(Packet::of),
         }
     }
 
@@ -254,8 +254,8 @@ impl CompletionPort {
     /// See [`NoPacket`].
     pub fn remove_alertable(&self, timeout: Option<Duration>) -> Result<Packet, NoPacket> {
         match self.remove_at_once() {
-            Some(packet) => Ok(packet),
-            None => self.remove_one(timeout, Alertable::Yes),
+            Some(parts) => Ok(Packet::of(parts)),
+            None => self.remove_one(timeout, Alertable::Yes).map(Packet::of),
         }
     }
 
@@ -320,7 +320,7 @@ impl CompletionPort {
 
     /// The oldest packet, if there is one that can be had without further ado.
     #[inline]
-    fn remove_at_once(&self) -> Option<Packet> {
+    fn remove_at_once(&self) -> Option<Parts> {
         if self.is_at_home() { self.shared().take_one() } else { None }
     }
 
@@ -328,7 +328,7 @@ impl CompletionPort {
         &self,
         timeout: Option<Duration>,
         alertable: Alertable,
-    ) -> Result<Packet, NoPacket> {
+    ) -> Result<Parts, NoPacket> {
         // Threads that answer each other need not touch anything of their processors.
         let looks_out = alertable == Alertable::No
             && timeout != Some(Duration::ZERO)
@@ -337,13 +337,13 @@ impl CompletionPort {
         if looks_out {
             let port = self.shared();
             sync::look_out(|| port.seems_filled());
-            if let Some(packet) = port.take_one() {
-                return Ok(packet);
+            if let Some(parts) = port.take_one() {
+                return Ok(parts);
             }
         }
         let mut packet = None;
         self.remove_with(timeout, alertable, looks_out, |p| packet = Some(p), 1)?;
-        Ok(packet.expect("one was taken"))
+        Ok(packet.expect("one was taken").into_parts())
     }
 
     /// `looked_out`: and nothing has come.

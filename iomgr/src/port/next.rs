@@ -29,6 +29,12 @@ impl Future for Next<'_> {
             return Poll::Ready(Err(NoPacket::AccessDenied));
         }
         let port = self.port.shared();
+        if self.id.is_none()
+            && !port.counts
+            && let Some(parts) = port.take_one()
+        {
+            return Poll::Ready(Ok(Packet::of(parts)));
+        }
         // Foreign code: not with the lock held.
         let waker = cx.waker().clone();
         let mut inner = port.lock();

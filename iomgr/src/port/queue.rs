@@ -1,16 +1,21 @@
 //! What is behind a port's handles: packets, waiters, and the count of running threads.
 //!
-//! **Invariant.** All of it changes under one lock, but for packets that come while nobody waits:
-//! these are left in the inbox (`inbox.rs`), and belong behind those in the queue. `current` is the number of associated threads
-//! that run (C-20 to C-25): whoever is handed a packet is counted from then on, and not any more when
-//! it asks for the next, blocks, goes to another port or ends. A packet that was handed to a waiter
-//! is in `handed` until the waiter fetches it; one that leaves without fetching gives it back.
+//! **Invariant.** Packets come into the chain (`chain.rs`) while nobody has to hear of them: no waiter is left in
+//! the port, nobody watches it, it is not closed, the queue is empty, and the limit is far. Otherwise the chain
+//! is shut, and they come into the queue, or go to a waiter, under the one lock. So what is in the chain is
+//! older than what is in the queue: who takes looks at the chain first, without the lock, and at the queue
+//! only if the chain is empty and shut. Whoever is to be told of packets shuts the chain before the last look.
+//!
+//! `current` is the number of associated threads that run (C-20 to C-25): whoever is handed a packet is
+//! counted from then on, and not any more when it asks for the next, blocks, goes to another port or ends. A
+//! packet that was handed to a waiter is in `handed` until the waiter fetches it; one that leaves without
+//! fetching gives it back.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::inbox::{Inbox, Posting};
+use super::chain::{Chain, Front, ROOM, Refused, Segment};
 use super::inner::{Inner, Released};
-use super::packet::{Packet, Posted, is_admitted};
+use super::packet::{Packet, Parts, Posted};
 use crate::irp::slot::SlotPtr;
 use crate::node::{Block, Entry, Fifo};
 use crate::panics::{caught, log};
@@ -19,23 +24,29 @@ use crate::sync::AtomicBool;
 use crate::sync::lock::{Guard, Lock};
 use crate::wait::Signal;
 
-/// Empty blocks that are given back to those who post at a time.
-const GIVEN: usize = 32;
-
 /// A port, behind its handles and the files and requests that report to it (C-13).
 pub(crate) struct Shared {
+    chain: Chain,
     inner: Lock<Inner>,
-    inbox: Inbox,
     /// Requests that report here and whose packets have not been taken.
     outstanding: AtomicUsize,
     limit: usize,
     /// Threads are counted (C-20).
     pub(super) counts: bool,
-    /// There are packets in the queue: a hint for those who spin; and, for who has the inbox's lock, what
-    /// says whether any have been moved there and are left.
+    /// There are packets in the queue: a hint for those who spin.
     filled: AtomicBool,
     /// On while there are packets (C-29).
     signal: Signal,
+}
+
+/// Whether a packet has come into the chain.
+#[derive(PartialEq, Eq)]
+enum Entered {
+    Yes,
+    /// There is none for it.
+    NoSegment,
+    /// It goes to the queue, or to who waits.
+    Shut,
 }
 
 /// A request's place among the packets of a port: given back if the request comes to nothing, also
@@ -57,9 +68,11 @@ impl Drop for Admission<'_> {
 
 impl Shared {
     pub(super) fn new(maximum: usize, limit: usize) -> Shared {
+        let is_open = limit >= ROOM as usize;
+        let (chain, stock) = Chain::new(is_open);
         Shared {
-            inner: Lock::new(Inner::new(maximum)),
-            inbox: Inbox::new(limit),
+            chain,
+            inner: Lock::new(Inner::new(maximum, is_open, stock)),
             outstanding: AtomicUsize::new(0),
             limit,
             counts: maximum != usize::MAX,
@@ -75,87 +88,84 @@ impl Shared {
 
     /// Whether there are packets, or were a moment ago.
     pub(super) fn seems_filled(&self) -> bool {
-        self.inbox.seems_filled() || self.filled.load(Ordering::Relaxed)
+        self.chain.seems_filled() || self.filled.load(Ordering::Relaxed)
     }
 
     /// Packets that nobody has taken.
     pub(super) fn depth(&self) -> usize {
-        let inner = self.lock();
-        inner.packets.len() + self.inbox.len()
+        self.depth_of(&self.lock())
     }
 
-    /// Takes in what has come.
-    #[inline]
-    fn drain(&self, inner: &mut Inner) {
-        if !inner.shut {
-            let Inner { packets, spare, .. } = inner;
-            let moved = || self.filled.store(true, Ordering::Relaxed);
-            self.inbox.drain(packets, spare, self.limit, moved);
-        }
+    fn depth_of(&self, inner: &Inner) -> usize {
+        self.chain.len() + inner.packets.len()
     }
 
-    /// Takes in what has come; what comes from now on goes to the queue, and to those who wait.
+    /// What comes from now on goes to the queue, and to those who wait.
     pub(super) fn shut(&self, inner: &mut Inner) {
         if !inner.shut {
-            let Inner { packets, spare, .. } = inner;
-            self.inbox.shut(packets, spare);
+            self.chain.shut();
             inner.shut = true;
         }
     }
 
+    /// Lets packets into the chain again, if nobody has to hear of them. Whether they may come in there.
+    #[inline]
+    fn open(&self, inner: &mut Inner) -> bool {
+        if inner.shut && inner.may_open() && self.is_far_from_limit() {
+            self.chain.open();
+            inner.shut = false;
+        }
+        !inner.shut
+    }
+
+    /// Posts that come into the chain are not counted one by one, only whenever it needs another segment.
+    fn is_far_from_limit(&self) -> bool {
+        self.chain.len() + ROOM as usize <= self.limit
+    }
+
     /// The oldest packet.
     #[inline]
-    fn pop(&self, inner: &mut Inner) -> Option<Packet> {
-        if inner.packets.is_empty() {
-            self.drain(inner);
+    fn pop(&self, inner: &mut Inner) -> Option<Parts> {
+        loop {
+            match self.chain.take() {
+                Front::Packet(parts) => return Some(parts),
+                Front::Empty | Front::Shut => {
+                    return inner.packets.pop(&mut inner.spare).map(Parts::of);
+                }
+                Front::Further => self.chain.advance(),
+            }
         }
-        self.pop_entry(inner).map(Packet::of)
     }
 
-    /// The oldest of the queue. Who posts gets the empty blocks, now and then: while the queue is not,
-    /// nothing is drained.
+    /// Takes the oldest packet, for a thread of a port that does not count them. `None`: there is none.
     #[inline]
-    fn pop_entry(&self, inner: &mut Inner) -> Option<Entry<Posted>> {
-        let Inner { packets, spare, shut, .. } = inner;
-        let before = spare.len();
-        let entry = packets.pop(spare)?;
-        if spare.len() > before && spare.len() % GIVEN == 0 && !*shut {
-            self.inbox.give(spare);
-        }
-        Some(entry)
-    }
-
-    /// Takes the oldest packet, for a thread of a port that does not count them. `None`: there seems to be
-    /// none; who looks here is not in the way of those who post.
-    #[inline]
-    pub(super) fn take_one(&self) -> Option<Packet> {
-        let entry = match self.take_only() {
-            Some(entry) => entry,
-            None => self.take_oldest()?,
+    pub(super) fn take_one(&self) -> Option<Parts> {
+        let parts = match self.chain.take() {
+            Front::Packet(parts) => parts,
+            Front::Empty => return None,
+            Front::Shut | Front::Further => self.take_further()?,
         };
-        if is_admitted(&entry) {
-            self.reaped();
+        self.note_taken(&parts);
+        Some(parts)
+    }
+
+    #[cold]
+    fn take_further(&self) -> Option<Parts> {
+        if !self.seems_filled() {
+            // Others wait here too: who looks is not in the way of those who post.
+            return None;
         }
-        // A packet at last: what has to be dropped if something panics has to be in memory.
-        Some(Packet::of(entry))
-    }
-
-    /// The packet of a port that has one.
-    #[inline]
-    fn take_only(&self) -> Option<Entry<Posted>> {
-        let is_empty = || !self.filled.load(Ordering::Relaxed);
-        if is_empty() && self.inbox.seems_filled() { self.inbox.take_only(is_empty) } else { None }
-    }
-
-    #[inline]
-    fn take_oldest(&self) -> Option<Entry<Posted>> {
         let mut inner = self.lock();
-        if inner.packets.is_empty() && self.inbox.seems_filled() {
-            self.drain(&mut inner);
-        }
-        let entry = self.pop_entry(&mut inner);
+        let parts = self.pop(&mut inner);
+        self.open(&mut inner);
         self.show(&inner);
-        entry
+        let lacked = std::mem::take(&mut inner.lacked);
+        drop(inner);
+        if lacked {
+            let segment = Segment::new();
+            self.lock().stock.add(segment);
+        }
+        parts
     }
 
     /// Takes up to `most` packets, if a thread may run that has them; counts it then. How many it
@@ -187,27 +197,46 @@ impl Shared {
     ) -> usize {
         let mut taken = 0;
         while taken < most
-            && let Some(packet) = self.pop(inner)
+            && let Some(parts) = self.pop(inner)
         {
-            self.note_taken(&packet);
-            give(packet);
+            self.note_taken(&parts);
+            give(Packet::of(parts));
             taken += 1;
         }
-        self.show(inner);
+        if taken > 0 {
+            self.open(inner);
+            self.show(inner);
+        }
         taken
+    }
+
+    /// A thread that was counted runs no more: another may, if there is a packet for it.
+    pub(super) fn one_stops(&self) {
+        let mut inner = self.lock();
+        inner.stops();
+        let released = match inner.next_waiter() {
+            Some(at) => match self.pop(&mut inner) {
+                Some(parts) => inner.hand(at, Packet::of(parts)),
+                None => Released(None),
+            },
+            None => Released(None),
+        };
+        self.show(&inner);
+        drop(inner);
+        released.tell();
     }
 
     /// Takes the packet that was handed to a waiter.
     pub(super) fn fetch(&self, inner: &mut Inner, id: u64) -> Option<Packet> {
         let at = inner.handed.iter().position(|(to, _)| *to == id)?;
         let packet = inner.handed.swap_remove(at).1;
-        self.note_taken(&packet);
+        self.note_taken(packet.parts());
         Some(packet)
     }
 
     #[inline]
-    fn note_taken(&self, packet: &Packet) {
-        if packet.is_admitted() {
+    fn note_taken(&self, parts: &Parts) {
+        if parts.is_admitted() {
             self.reaped();
         }
     }
@@ -217,113 +246,148 @@ impl Shared {
     /// # Safety
     /// The slot is `DONE`, its route says what its packet carries; the requester's reference goes to
     /// the port.
+    #[inline]
     pub(crate) unsafe fn insert(&self, slot: SlotPtr) {
-        // SAFETY: the caller's.
-        if unsafe { self.inbox.insert(slot) } {
-            return;
+        if self.chain.post(|| Parts::request(slot)).is_err() {
+            self.insert_further(slot);
         }
-        let inner = self.lock();
+    }
+
+    #[cold]
+    fn insert_further(&self, slot: SlotPtr) {
+        let mut inner = self.lock();
         if inner.closed {
             drop(inner);
             self.reaped();
             // C-30: nobody can reach it. Its buffer is foreign code to drop.
-            if caught(|| drop(Packet::of(Entry::Irp(slot)))).is_none() {
+            if caught(|| drop(Packet::of(Parts::request(slot)))).is_none() {
                 log(|| tracing::error!("a buffer or result panicked while it was dropped"));
             }
             return;
         }
-        self.queue(inner, Entry::Irp(slot));
+        match self.enter(&mut inner, || Parts::request(slot)) {
+            Entered::Yes => {}
+            no => {
+                inner.lacked |= no == Entered::NoSegment;
+                self.queue(inner, Parts::request(slot));
+            }
+        }
     }
 
     #[inline]
     pub(super) fn post(&self, posted: Posted) -> Result<(), Status> {
-        match self.inbox.post(&posted, &mut None) {
-            Posting::Done => Ok(()),
-            otherwise => self.post_further(posted, otherwise),
+        match self.chain.post(|| Parts::posted(posted)) {
+            Ok(()) => Ok(()),
+            Err(_) => self.post_further(posted),
         }
+    }
+
+    #[cold]
+    fn post_further(&self, posted: Posted) -> Result<(), Status> {
+        // Made without the lock.
+        let mut segment = None;
+        loop {
+            let mut inner = self.lock();
+            if inner.closed {
+                return Err(Status::INVALID_HANDLE);
+            }
+            if let Some(segment) = segment.take() {
+                inner.stock.add(segment);
+            }
+            match self.enter(&mut inner, || Parts::posted(posted)) {
+                Entered::Yes => return Ok(()),
+                Entered::NoSegment => {
+                    drop(inner);
+                    segment = Some(Segment::new());
+                }
+                Entered::Shut => {
+                    if self.depth_of(&inner) >= self.limit {
+                        return Err(Status::INSUFFICIENT_RESOURCES);
+                    }
+                    self.queue(inner, Parts::posted(posted));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Puts a packet into the chain after all, if it may come in there.
+    fn enter(&self, inner: &mut Inner, make: impl Fn() -> Parts) -> Entered {
+        while self.open(inner) {
+            match self.chain.post(&make) {
+                Ok(()) => return Entered::Yes,
+                Err(Refused::Full) if self.is_far_from_limit() => {
+                    if !self.chain.extend(&mut inner.stock) {
+                        return Entered::NoSegment;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        Entered::Shut
     }
 
     /// Memory for a packet that is queued later, when none may be wanting (I-1).
     pub(super) fn block(&self) -> Box<Block<Posted>> {
-        self.inbox.spare_block().unwrap_or_else(Block::new)
+        let spare = self.lock().spare.take();
+        spare.unwrap_or_else(Block::new)
     }
 
     /// Queues a packet for which there is memory, whatever the limit says. `false`: the port is closed, and
     /// nobody can reach it (C-30).
     pub(super) fn post_into(&self, posted: Posted, block: Box<Block<Posted>>) -> bool {
-        let mut block = Some(block);
-        if self.inbox.post(&posted, &mut block) == Posting::Done {
-            return true;
-        }
         let mut inner = self.lock();
-        if let Some(block) = block {
-            inner.spare.add(block);
-        }
+        inner.spare.add(block);
         if inner.closed {
             return false;
         }
-        self.queue(inner, Entry::Own(posted));
+        if self.enter(&mut inner, || Parts::posted(posted)) != Entered::Yes {
+            self.queue(inner, Parts::posted(posted));
+        }
         true
     }
 
-    #[cold]
-    fn post_further(&self, posted: Posted, mut so: Posting) -> Result<(), Status> {
-        while so == Posting::NoBlock {
-            so = self.inbox.post(&posted, &mut Some(Block::new()));
-        }
-        if so == Posting::Done {
-            return Ok(());
-        }
-        let mut inner = self.lock();
-        if inner.closed {
-            return Err(Status::INVALID_HANDLE);
-        }
-        self.drain(&mut inner);
-        if inner.packets.len() >= self.limit {
-            return Err(Status::INSUFFICIENT_RESOURCES);
-        }
-        self.queue(inner, Entry::Own(posted));
-        Ok(())
+    /// Moves what is in the chain before the others in the queue. What is not the oldest packet is wanted there.
+    fn gather(&self, inner: &mut Inner) {
+        self.shut(inner);
+        let mut all = Fifo::default();
+        self.chain.take_all(|parts| all.push(parts.into_entry(), &mut inner.spare));
+        all.append(&mut inner.packets);
+        inner.packets = all;
     }
 
     /// Takes a tagged packet off the queue; `false`: it is not there any more.
     pub(super) fn remove_tagged(&self, it: &Posted) -> bool {
         let mut inner = self.lock();
-        self.drain(&mut inner);
+        self.gather(&mut inner);
         let (mut found, mut others) = (false, Fifo::default());
         let Inner { packets, spare, .. } = &mut *inner;
         while let Some(entry) = packets.pop(spare) {
             match entry {
                 Entry::Own(posted) if posted.is(it) => found = true,
-                Entry::Own(posted) => others.push(posted, spare),
-                Entry::Irp(slot) => others.push_irp(slot),
+                other => others.push(other, spare),
             }
         }
         inner.packets = others;
+        self.open(&mut inner);
         self.show(&inner);
         found
     }
 
-    /// Hands a packet to who waits, or puts it behind the others.
-    fn queue(&self, mut inner: Guard<'_, Inner>, entry: Entry<Posted>) {
-        self.drain(&mut inner);
-        let released = match inner.next_waiter().filter(|_| inner.packets.is_empty()) {
-            Some(at) => inner.hand(at, Packet::of(entry)),
+    /// Hands a packet to who waits, or puts it behind the others. A request needs no memory for that (I-1), a
+    /// post takes a spare block if there is one.
+    fn queue(&self, mut inner: Guard<'_, Inner>, parts: Parts) {
+        self.shut(&mut inner);
+        let released = match inner.next_waiter().filter(|_| self.depth_of(&inner) == 0) {
+            Some(at) => inner.hand(at, Packet::of(parts)),
             None => {
                 let Inner { packets, spare, .. } = &mut *inner;
-                match entry {
-                    Entry::Irp(slot) => packets.push_irp(slot),
-                    Entry::Own(posted) => packets.push(posted, spare),
-                }
-                self.show(&inner);
+                packets.push(parts.into_entry(), spare);
                 Released(None)
             }
         };
-        if inner.shut && inner.waiting.is_empty() && !inner.watched {
-            // Nobody has to hear of the next one.
-            self.inbox.open(self.limit.saturating_sub(inner.packets.len()));
-            inner.shut = false;
-        }
+        self.open(&mut inner);
+        self.show(&inner);
         drop(inner);
         released.tell();
     }
@@ -335,13 +399,14 @@ impl Shared {
             drop(inner);
             return drop(packet);
         }
-        if packet.is_admitted() {
+        if packet.parts().is_admitted() {
             self.admit_late();
         }
         let released = match inner.next_waiter() {
             Some(at) => inner.hand(at, packet),
             None => {
-                inner.packets.push_front(packet.into_entry());
+                self.gather(&mut inner);
+                inner.packets.push_front(packet.into_parts().into_entry());
                 self.show(&inner);
                 Released(None)
             }
@@ -369,9 +434,12 @@ impl Shared {
     /// C-29.
     pub(super) fn signal(&self) -> &Signal {
         let mut inner = self.lock();
-        inner.watched = true;
-        self.shut(&mut inner);
-        self.show(&inner);
+        if !inner.watched {
+            inner.watched = true;
+            // From now on the queue alone says whether there are any.
+            self.gather(&mut inner);
+            self.show(&inner);
+        }
         &self.signal
     }
 
@@ -421,9 +489,10 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // C-30: queued packets die with the port.
         let mut inner = self.inner.lock();
-        self.shut(&mut inner);
-        while let Some(packet) = inner.pop() {
-            drop(packet);
+        while let Some(parts) = self.pop(&mut inner) {
+            drop(Packet::of(parts));
         }
+        // SAFETY: the chain's own stock, and this is the end of both.
+        unsafe { self.chain.free(&mut inner.stock) };
     }
 }

@@ -4,12 +4,15 @@
 pub mod lock;
 
 #[cfg(loom)]
-pub(crate) use crate::loomed::AtomicBool;
+pub(crate) use crate::loomed::{AtomicBool, AtomicPtr, AtomicU64};
 #[cfg(loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::{Mutex, MutexGuard, atomic::AtomicBool},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicPtr, AtomicU64},
+    },
     thread_local as per_thread,
 };
 
@@ -32,6 +35,31 @@ macro_rules! per_thread {
 }
 #[cfg(loom)]
 pub(crate) use per_thread;
+
+/// What threads pass on to each other by other means. loom sees who looks at it.
+#[cfg(not(loom))]
+pub(crate) struct Watched<T>(std::cell::UnsafeCell<T>);
+/// The same.
+#[cfg(loom)]
+pub(crate) struct Watched<T>(loom::cell::UnsafeCell<T>);
+
+impl<T> Watched<T> {
+    pub(crate) fn new(content: T) -> Watched<T> {
+        #[cfg(not(loom))]
+        return Watched(std::cell::UnsafeCell::new(content));
+        #[cfg(loom)]
+        return Watched(loom::cell::UnsafeCell::new(content));
+    }
+
+    /// What is done with the content is up to the caller, who knows whose it is.
+    #[inline]
+    pub(crate) fn with_mut<R>(&self, run: impl FnOnce(*mut T) -> R) -> R {
+        #[cfg(not(loom))]
+        return run(self.0.get());
+        #[cfg(loom)]
+        return self.0.with_mut(run);
+    }
+}
 
 /// Waits a moment for what another thread does in some dozens of instructions; asked for the `nth`
 /// time. Twice as long each time: whoever holds a lock that is wanted often then takes it many times

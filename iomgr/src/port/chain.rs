@@ -1,0 +1,355 @@
+//! The front of a port: packets that threads post and take without a lock, in a chain of segments.
+//!
+//! **Invariants.** Every packet has an index, and indices only grow. A place's `turn` says whose it is: equal to
+//! an index, it is free for who posts at this index; one more, it holds that packet, for who takes at it; two
+//! more, that has been read. Whoever moves `tail` on from an index has its place until it has written it,
+//! whoever moves `head`, until it has read it: contents are passed on by `turn` alone. A segment holds the packets from its `base` on. A full one is followed by another, and one that has
+//! been read whole is used again, under the port's lock ([`Stock`]); so a place's turn is never the same
+//! twice, and who comes late to a segment sees by it that it came late. Segments are freed with the chain:
+//! somebody may still look at one that has been left.
+//!
+//! The chain can be shut: then posts are refused until it is opened, and all that can be taken are those from
+//! before, of which some may still be being written. Who takes waits for these: they are the oldest.
+
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::Ordering;
+
+use super::packet::Parts;
+use crate::sync::{AtomicPtr, AtomicU64, Watched, relax};
+
+/// Packets of a segment.
+pub(super) const ROOM: u64 = if cfg!(loom) { 3 } else { 64 };
+// What was read at an index is not free for the one a segment further.
+const _: () = assert!(ROOM > 2);
+
+/// The lowest bit of the tail's word: the chain is shut. The index lies above.
+const SHUT: u64 = 1;
+const ONE: u64 = 2;
+
+struct Place {
+    turn: AtomicU64,
+    content: Watched<MaybeUninit<Parts>>,
+}
+
+/// See the module's header.
+pub(super) struct Segment {
+    base: AtomicU64,
+    /// Of the chain, or of the spare ones.
+    next: AtomicPtr<Segment>,
+    places: [Place; ROOM as usize],
+}
+
+impl Segment {
+    pub(super) fn new() -> Box<Segment> {
+        let place =
+            |_| Place { turn: AtomicU64::new(0), content: Watched::new(MaybeUninit::uninit()) };
+        Box::new(Segment {
+            base: AtomicU64::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
+            places: std::array::from_fn(place),
+        })
+    }
+
+    #[inline]
+    fn place(&self, index: u64) -> &Place {
+        &self.places[(index % ROOM) as usize]
+    }
+
+    /// For the packets from `base` on. Nobody has a place of it.
+    fn begin(&self, base: u64) {
+        self.next.store(ptr::null_mut(), Ordering::Relaxed);
+        self.base.store(base, Ordering::Release);
+        for (index, place) in (base..).zip(&self.places) {
+            place.turn.store(index, Ordering::Release);
+        }
+    }
+
+    /// Whether it is full, and each packet has been read.
+    fn is_read(&self) -> bool {
+        let base = self.base.load(Ordering::Relaxed);
+        let is = |(index, place): (u64, &Place)| place.turn.load(Ordering::Acquire) == index + 2;
+        (base..).zip(&self.places).all(is)
+    }
+}
+
+/// One end: the index that is next, and a segment, which is that of this index or one before. On cache lines of
+/// its own, also of those that are fetched in pairs: each end belongs to other threads.
+#[repr(align(128))]
+struct End {
+    word: AtomicU64,
+    segment: AtomicPtr<Segment>,
+}
+
+/// See the module's header.
+pub(super) struct Chain {
+    head: End,
+    tail: End,
+}
+
+// SAFETY: a packet is written by one thread and read by one other, which its place's turn lets go on after it;
+// segments are freed with the chain only.
+unsafe impl Sync for Chain {}
+
+/// What the port's lock guards of a chain: the segments that are not, or not yet, in use.
+pub(super) struct Stock {
+    /// The oldest of the chain. Those before the head's may be used again when they have been read.
+    oldest: NonNull<Segment>,
+    spare: *mut Segment,
+}
+
+// SAFETY: the segments belong to the chain and its stock, which are one; packets in them may be sent.
+unsafe impl Send for Stock {}
+
+/// Why a packet was not put in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    Shut,
+    /// [`Chain::extend`] makes room.
+    Full,
+}
+
+/// What was found at the head.
+pub(super) enum Front {
+    Packet(Parts),
+    /// Nothing, and the chain is open.
+    Empty,
+    /// Nothing, and it is shut.
+    Shut,
+    /// The next packet is in another segment: see [`Chain::advance`].
+    Further,
+}
+
+impl Chain {
+    /// A chain, and what its port keeps under its lock.
+    pub(super) fn new(is_open: bool) -> (Chain, Stock) {
+        let first = Box::into_raw(Segment::new());
+        let end = |word| End { word: AtomicU64::new(word), segment: AtomicPtr::new(first) };
+        let chain = Chain { head: end(0), tail: end(if is_open { 0 } else { SHUT }) };
+        let oldest = NonNull::new(first).expect("a box");
+        // SAFETY: just made.
+        unsafe { oldest.as_ref().begin(0) };
+        let mut stock = Stock { oldest, spare: ptr::null_mut() };
+        stock.add(Segment::new());
+        (chain, stock)
+    }
+
+    #[inline]
+    fn segment(&self, end: &End) -> &Segment {
+        // SAFETY: of the chain, and freed with it.
+        unsafe { &*end.segment.load(Ordering::Acquire) }
+    }
+
+    /// Puts what `make` makes behind the others.
+    #[inline]
+    pub(super) fn post(&self, make: impl FnOnce() -> Parts) -> Result<(), Refused> {
+        let mut lost = 0;
+        loop {
+            let tail = self.tail.word.load(Ordering::Acquire);
+            if tail & SHUT != 0 {
+                return Err(Refused::Shut);
+            }
+            let (index, segment) = (tail / ONE, self.segment(&self.tail));
+            let place = segment.place(index);
+            if place.turn.load(Ordering::Acquire) != index {
+                // Either it has been posted at, or the segment is another's.
+                let is_full = segment.base.load(Ordering::Relaxed) + ROOM == index;
+                if is_full && self.tail.word.load(Ordering::Relaxed) == tail {
+                    return Err(Refused::Full);
+                }
+                stand_back(&mut lost);
+                continue;
+            }
+            let order = Ordering::Relaxed;
+            if self.tail.word.compare_exchange_weak(tail, tail + ONE, order, order).is_ok() {
+                // SAFETY: the place is this index's, and the index is ours alone.
+                place.content.with_mut(|content| unsafe { (*content).write(make()) });
+                place.turn.store(index + 1, Ordering::Release);
+                return Ok(());
+            }
+            stand_back(&mut lost);
+        }
+    }
+
+    /// Takes the oldest packet.
+    #[inline]
+    pub(super) fn take(&self) -> Front {
+        let (mut looks, mut lost) = (0, 0);
+        loop {
+            let index = self.head.word.load(Ordering::Acquire);
+            let segment = self.segment(&self.head);
+            let place = segment.place(index);
+            if place.turn.load(Ordering::Acquire) == index + 1 {
+                // Who comes after sees at the tail what was posted before: where there is always a packet, nobody
+                // finds none.
+                let (order, failure) = (Ordering::Release, Ordering::Relaxed);
+                if self.head.word.compare_exchange_weak(index, index + 1, order, failure).is_ok() {
+                    // SAFETY: it holds this index's packet, and the index is ours alone.
+                    return Front::Packet(unsafe { Self::read(place, index) });
+                }
+                stand_back(&mut lost);
+                continue;
+            }
+            let tail = self.tail.word.load(Ordering::Acquire);
+            if tail / ONE == index {
+                return if tail & SHUT == 0 { Front::Empty } else { Front::Shut };
+            }
+            if self.head.word.load(Ordering::Relaxed) != index {
+                stand_back(&mut lost);
+                continue;
+            }
+            if segment.base.load(Ordering::Relaxed) + ROOM == index {
+                return Front::Further;
+            }
+            // It is being written.
+            relax(looks);
+            looks += 1;
+        }
+    }
+
+    /// # Safety
+    /// The place holds this index's packet, and the index is the caller's alone.
+    #[inline]
+    unsafe fn read(place: &Place, index: u64) -> Parts {
+        // SAFETY: written, as the caller says, and read once.
+        let packet = place.content.with_mut(|content| unsafe { Parts::read(content.cast()) });
+        place.turn.store(index + 2, Ordering::Release);
+        packet
+    }
+
+    /// Whether there is a packet, or was a moment ago.
+    #[inline]
+    pub(super) fn seems_filled(&self) -> bool {
+        let index = self.head.word.load(Ordering::Relaxed);
+        let segment = self.segment(&self.head);
+        // The tail is left to those who post, if possible.
+        segment.place(index).turn.load(Ordering::Relaxed) == index + 1
+            || segment.base.load(Ordering::Relaxed) + ROOM == index
+                && index != self.tail.word.load(Ordering::Relaxed) / ONE
+    }
+
+    /// Packets in it; those that are being written too.
+    pub(super) fn len(&self) -> usize {
+        let head = self.head.word.load(Ordering::Acquire);
+        let tail = self.tail.word.load(Ordering::Acquire);
+        (tail / ONE).saturating_sub(head) as usize
+    }
+
+    /// Refuses posts from now on. With the port's lock held, as are all that follow.
+    pub(super) fn shut(&self) {
+        let mut tail = self.tail.word.load(Ordering::Relaxed);
+        let (order, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+        while let Err(now) = self.tail.word.compare_exchange_weak(tail, tail | SHUT, order, failure)
+        {
+            tail = now;
+        }
+    }
+
+    /// Lets posts in again.
+    pub(super) fn open(&self) {
+        let tail = self.tail.word.load(Ordering::Relaxed);
+        debug_assert_ne!(tail & SHUT, 0);
+        // Nobody else changes a shut chain's tail.
+        self.tail.word.store(tail & !SHUT, Ordering::Release);
+    }
+
+    /// Sees to it that there is room for a post. `false`: for want of a segment ([`Stock::add`]).
+    pub(super) fn extend(&self, stock: &mut Stock) -> bool {
+        let index = self.tail.word.load(Ordering::Relaxed) / ONE;
+        let full = self.segment(&self.tail);
+        let base = full.base.load(Ordering::Relaxed) + ROOM;
+        if index < base {
+            return true;
+        }
+        let Some(next) = self.unused(stock) else { return false };
+        // SAFETY: of the stock, so alive, and nobody has a place of it.
+        unsafe { next.as_ref().begin(base) };
+        full.next.store(next.as_ptr(), Ordering::Release);
+        self.tail.segment.store(next.as_ptr(), Ordering::Release);
+        true
+    }
+
+    fn unused(&self, stock: &mut Stock) -> Option<NonNull<Segment>> {
+        let oldest = stock.oldest;
+        // SAFETY: of the chain.
+        let segment = unsafe { oldest.as_ref() };
+        if !ptr::eq(oldest.as_ptr(), self.head.segment.load(Ordering::Relaxed)) && segment.is_read()
+        {
+            let next = segment.next.load(Ordering::Relaxed);
+            stock.oldest = NonNull::new(next).expect("it is not the last");
+            return Some(oldest);
+        }
+        let spare = NonNull::new(stock.spare)?;
+        // SAFETY: of the stock.
+        stock.spare = unsafe { spare.as_ref() }.next.load(Ordering::Relaxed);
+        Some(spare)
+    }
+
+    /// Moves the head to the segment of the next packet, if that is another one.
+    pub(super) fn advance(&self) {
+        let segment = self.segment(&self.head);
+        let index = self.head.word.load(Ordering::Relaxed);
+        let next = segment.next.load(Ordering::Relaxed);
+        if segment.base.load(Ordering::Relaxed) + ROOM == index && !next.is_null() {
+            self.head.segment.store(next, Ordering::Release);
+        }
+    }
+
+    /// Takes all packets of a shut chain at once: whoever comes later finds none of them.
+    pub(super) fn take_all(&self, mut give: impl FnMut(Parts)) {
+        let tail = self.tail.word.load(Ordering::Relaxed);
+        debug_assert_ne!(tail & SHUT, 0);
+        let (end, order, failure) = (tail / ONE, Ordering::Release, Ordering::Relaxed);
+        let mut head = self.head.word.load(Ordering::Relaxed);
+        while let Err(now) = self.head.word.compare_exchange_weak(head, end, order, failure) {
+            head = now;
+        }
+        for index in head..end {
+            let mut segment = self.segment(&self.head);
+            if segment.base.load(Ordering::Relaxed) + ROOM == index {
+                let next = segment.next.load(Ordering::Relaxed);
+                self.head.segment.store(next, Ordering::Release);
+                segment = self.segment(&self.head);
+            }
+            let (place, mut looks) = (segment.place(index), 0);
+            while place.turn.load(Ordering::Acquire) != index + 1 {
+                relax(looks);
+                looks += 1;
+            }
+            // SAFETY: it holds this index's packet; the indices up to `end` are ours alone.
+            give(unsafe { Self::read(place, index) });
+        }
+    }
+
+    /// Frees the segments. What is in them is leaked.
+    ///
+    /// # Safety
+    /// The stock is this chain's, and neither is used again.
+    pub(super) unsafe fn free(&self, stock: &mut Stock) {
+        for first in [stock.oldest.as_ptr(), stock.spare] {
+            let mut at = first;
+            while !at.is_null() {
+                // SAFETY: made by `Box::into_raw`, and in one list only, which nobody looks at any more.
+                let segment = unsafe { Box::from_raw(at) };
+                at = segment.next.load(Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Another was faster; twice as long each time, so that it may go on in its own cache.
+#[cold]
+fn stand_back(lost: &mut u32) {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    (0..1 << *lost).for_each(|_| std::hint::spin_loop());
+    *lost = (*lost + 1).min(6);
+}
+
+impl Stock {
+    /// For when the chain is full again.
+    pub(super) fn add(&mut self, segment: Box<Segment>) {
+        segment.next.store(self.spare, Ordering::Relaxed);
+        self.spare = Box::into_raw(segment);
+    }
+}
