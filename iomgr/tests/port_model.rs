@@ -101,7 +101,8 @@ impl Model {
             posted.expect("below the limit");
             self.queued.push_back(Queued::Request(key));
         } else {
-            let refused = posted.err().expect("at the limit").unwrap_err();
+            let Err(refused) = posted else { panic!("beyond the limit") };
+            let refused = refused.unwrap_err();
             assert_eq!(refused.status(), Status::QUOTA_EXCEEDED);
         }
     }

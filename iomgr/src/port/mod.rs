@@ -8,8 +8,10 @@
 //! that issues is as fast as the bare hardware. A packet that comes for a thread that sleeps is handed
 //! to it, and its sleep is ended.
 //!
-//! Reads next: `queue.rs` and `inner.rs`, where packets and waiters meet; `association.rs`, who is counted.
+//! Reads next: `queue.rs` and `inner.rs`, where packets and waiters meet; `chain.rs`, how they do without a lock;
+//! `arrival.rs`, how packets come; `association.rs`, who is counted.
 
+mod arrival;
 mod association;
 mod chain;
 mod inner;
