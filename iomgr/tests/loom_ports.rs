@@ -33,7 +33,7 @@ use lock::Word;
 use mailbox::{Letter, Mailbox};
 use overlapped_iomgr::irp::state::State;
 use overlapped_iomgr::wait::Event;
-use overlapped_iomgr::{CompletionPort, NoPacket, PortOptions, Status};
+use overlapped_iomgr::{CompletionPort, NoPacket, PortOptions, Status, WaitPacket};
 use told::Told;
 
 /// `crate::sync`, for what is included above.
@@ -150,6 +150,39 @@ fn memory_is_used_again() {
             assert_eq!(taken, [2, 3, 4, 5, 6, 7, 8, 9], "C-14");
         });
     }
+}
+
+/// C-32: what is taken off has all others moved together; who takes meanwhile may come late to their memory.
+#[test]
+fn gathered() {
+    explore(2, || {
+        let port = CompletionPort::new();
+        assert_eq!(key(&port, ZERO), Err(NoPacket::TimedOut));
+        (1..=3).for_each(|key| post(&port, key));
+        (1..=3).for_each(|posted| assert_eq!(key(&port, ZERO), Ok(posted)));
+        let (event, packet) = (Event::auto(true), WaitPacket::new());
+        packet.associate(&event, &port, 100, 0).unwrap();
+        post(&port, 4);
+        post(&port, 5);
+        let theirs = port.clone();
+        // A task's first look goes the shortest way at once.
+        let taker = thread::spawn(move || {
+            match pin!(theirs.next()).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(packet) => Some(packet.unwrap().key()),
+                Poll::Pending => None,
+            }
+        });
+        packet.cancel(true);
+        let mut taken: Vec<_> = [0, 1].iter().filter_map(|_| key(&port, ZERO).ok()).collect();
+        post(&port, 6);
+        post(&port, 7);
+        taken.extend(taker.join().unwrap());
+        taken.extend(std::iter::from_fn(|| key(&port, ZERO).ok()));
+        // The taker may have had it.
+        taken.retain(|key| *key != 100);
+        taken.sort_unstable();
+        assert_eq!(taken, [4, 5, 6, 7]);
+    });
 }
 
 /// C-25: a waiter whose time is over takes no packet along.
@@ -316,7 +349,7 @@ fn time_outs_are_counted() {
     });
 }
 
-/// The lock of a port's ends: one has it at a time, and sees what the one before did.
+/// A port's lock: one has it at a time, and sees what the one before did.
 #[test]
 fn the_lock() {
     loom::model(|| {

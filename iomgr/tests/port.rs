@@ -82,6 +82,24 @@ fn c14_order_is_that_of_completion() {
     h.finish();
 }
 
+/// The depth is one that was, also while others post and take.
+#[test]
+fn depth_beside_others() {
+    let (port, ends) = (CompletionPort::new(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for key in 0..200_000 {
+                port.post(key, 0, Status::SUCCESS, 0).unwrap();
+                assert_eq!(port.remove(ZERO).unwrap().key(), key);
+            }
+            ends.store(true, SeqCst);
+        });
+        while !ends.load(SeqCst) {
+            assert!(port.depth() <= 1);
+        }
+    });
+}
+
 /// C-26: up to so many, oldest first, appended; none is lost.
 #[test]
 fn c26_remove_many() {

@@ -50,13 +50,16 @@ impl Shared {
     #[inline]
     pub(crate) unsafe fn insert(&self, slot: SlotPtr) {
         if self.chain.post(|| Parts::request(slot)).is_err() {
-            self.insert_further(slot);
+            // SAFETY: the caller's.
+            unsafe { self.insert_further(slot) };
         }
     }
 
+    /// # Safety
+    /// As [`Shared::insert`].
     #[cold]
-    fn insert_further(&self, slot: SlotPtr) {
-        let mut inner = self.lock();
+    unsafe fn insert_further(&self, slot: SlotPtr) {
+        let inner = self.lock();
         if inner.closed {
             drop(inner);
             self.reaped();
@@ -66,13 +69,7 @@ impl Shared {
             }
             return;
         }
-        match self.enter(&mut inner, || Parts::request(slot)) {
-            Entered::Yes => {}
-            no => {
-                inner.lacked |= no == Entered::NoSegment;
-                self.queue(inner, Parts::request(slot));
-            }
-        }
+        self.enter_or_queue(inner, || Parts::request(slot));
     }
 
     #[inline]
@@ -128,6 +125,19 @@ impl Shared {
         Entered::Shut
     }
 
+    /// For a packet that may not wait for memory.
+    fn enter_or_queue(&self, mut inner: Guard<'_, Inner>, make: impl Fn() -> Parts) {
+        match self.enter(&mut inner, &make) {
+            Entered::Yes => {}
+            no => {
+                if no == Entered::NoSegment {
+                    self.lacks.store(true, Ordering::Relaxed);
+                }
+                self.queue(inner, make());
+            }
+        }
+    }
+
     /// Memory for a packet that is queued later, when none may be wanting (I-1).
     pub(super) fn block(&self) -> Box<Block<Posted>> {
         let spare = self.lock().spare.take();
@@ -142,9 +152,7 @@ impl Shared {
         if inner.closed {
             return false;
         }
-        if self.enter(&mut inner, || Parts::posted(posted)) != Entered::Yes {
-            self.queue(inner, Parts::posted(posted));
-        }
+        self.enter_or_queue(inner, || Parts::posted(posted));
         true
     }
 
@@ -170,7 +178,18 @@ impl Shared {
     pub(crate) fn admit(&self) -> Result<Admission<'_>, Status> {
         let before = self.outstanding.fetch_add(1, Ordering::Relaxed);
         let admission = Admission(self);
+        if self.lacks.load(Ordering::Relaxed) {
+            self.add_segment();
+        }
         if before < self.limit { Ok(admission) } else { Err(Status::QUOTA_EXCEEDED) }
+    }
+
+    #[cold]
+    fn add_segment(&self) {
+        let segment = Segment::new();
+        if self.lacks.swap(false, Ordering::Relaxed) {
+            self.lock().stock.add(segment);
+        }
     }
 
     /// A request that was not asked about reports here all the same (C-12).

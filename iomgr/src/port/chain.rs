@@ -56,7 +56,7 @@ impl Segment {
         &self.places[(index % ROOM) as usize]
     }
 
-    /// For the packets from `base` on. Nobody has a place of it.
+    /// For the packets from `base` on. Nobody has a place of it, or gets one before its turn has been stored.
     fn begin(&self, base: u64) {
         self.next.store(ptr::null_mut(), Ordering::Relaxed);
         self.base.store(base, Ordering::Release);
@@ -73,8 +73,9 @@ impl Segment {
     }
 }
 
-/// One end: the index that is next, and a segment, which is that of this index or one before. On cache lines of
-/// its own, also of those that are fetched in pairs: each end belongs to other threads.
+/// One end: the index that is next, and a segment: that of this index, or one before. (The one before it; but
+/// after [`Chain::take_all`], and when a taker comes late to a segment that is used again, the head's may be
+/// several behind, until [`Chain::advance`] has moved it on.) On cache lines of its own, also of those that are fetched in pairs: each end belongs to other threads.
 #[repr(align(128))]
 struct End {
     word: AtomicU64,
@@ -87,9 +88,8 @@ pub(super) struct Chain {
     tail: End,
 }
 
-// SAFETY: a packet is written by one thread and read by one other, which its place's turn lets go on after it;
-// segments are freed with the chain only.
-unsafe impl Sync for Chain {}
+// SAFETY: a packet is written by one thread and read by one other, which its place's turn lets go on after it.
+unsafe impl Sync for Segment {}
 
 /// What the port's lock guards of a chain: the segments that are not, or not yet, in use.
 pub(super) struct Stock {
@@ -130,7 +130,9 @@ impl Chain {
         // SAFETY: just made.
         unsafe { oldest.as_ref().begin(0) };
         let mut stock = Stock { oldest, spare: ptr::null_mut() };
-        stock.add(Segment::new());
+        if is_open {
+            stock.add(Segment::new());
+        }
         (chain, stock)
     }
 
@@ -160,8 +162,8 @@ impl Chain {
                 stand_back(&mut lost);
                 continue;
             }
-            let order = Ordering::Relaxed;
-            if self.tail.word.compare_exchange_weak(tail, tail + ONE, order, order).is_ok() {
+            let (order, failure) = (Ordering::Release, Ordering::Relaxed);
+            if self.tail.word.compare_exchange_weak(tail, tail + ONE, order, failure).is_ok() {
                 // SAFETY: the place is this index's, and the index is ours alone.
                 place.content.with_mut(|content| unsafe { (*content).write(make()) });
                 place.turn.store(index + 1, Ordering::Release);
@@ -198,7 +200,7 @@ impl Chain {
                 stand_back(&mut lost);
                 continue;
             }
-            if segment.base.load(Ordering::Relaxed) + ROOM == index {
+            if segment.base.load(Ordering::Relaxed) + ROOM <= index {
                 return Front::Further;
             }
             // It is being written.
@@ -224,15 +226,22 @@ impl Chain {
         let segment = self.segment(&self.head);
         // The tail is left to those who post, if possible.
         segment.place(index).turn.load(Ordering::Relaxed) == index + 1
-            || segment.base.load(Ordering::Relaxed) + ROOM == index
+            || segment.base.load(Ordering::Relaxed) + ROOM <= index
                 && index != self.tail.word.load(Ordering::Relaxed) / ONE
     }
 
     /// Packets in it; those that are being written too.
     pub(super) fn len(&self) -> usize {
-        let head = self.head.word.load(Ordering::Acquire);
-        let tail = self.tail.word.load(Ordering::Acquire);
-        (tail / ONE).saturating_sub(head) as usize
+        let mut head = self.head.word.load(Ordering::Acquire);
+        loop {
+            let tail = self.tail.word.load(Ordering::Acquire) / ONE;
+            // Otherwise it may have been moved far before the tail was seen.
+            let now = self.head.word.load(Ordering::Acquire);
+            if now == head {
+                return tail.saturating_sub(head) as usize;
+            }
+            head = now;
+        }
     }
 
     /// Refuses posts from now on. With the port's lock held, as are all that follow.
@@ -269,15 +278,24 @@ impl Chain {
         true
     }
 
+    /// A segment that has been read whole, or a spare one. Of those that have been left, one may not have been
+    /// read because a thread was preempted in the middle of that: the others are used all the same.
     fn unused(&self, stock: &mut Stock) -> Option<NonNull<Segment>> {
-        let oldest = stock.oldest;
-        // SAFETY: of the chain.
-        let segment = unsafe { oldest.as_ref() };
-        if !ptr::eq(oldest.as_ptr(), self.head.segment.load(Ordering::Relaxed)) && segment.is_read()
-        {
+        let head = self.head.segment.load(Ordering::Relaxed);
+        let (mut before, mut at) = (None::<NonNull<Segment>>, stock.oldest);
+        while at.as_ptr() != head {
+            // SAFETY: of the chain, as what they are linked to is; freed with it.
+            let (segment, before_it) = unsafe { (at.as_ref(), before.map(|it| it.as_ref())) };
             let next = segment.next.load(Ordering::Relaxed);
-            stock.oldest = NonNull::new(next).expect("it is not the last");
-            return Some(oldest);
+            let further = NonNull::new(next).expect("the head's is further");
+            if segment.is_read() {
+                match before_it {
+                    Some(before) => before.next.store(next, Ordering::Relaxed),
+                    None => stock.oldest = further,
+                }
+                return Some(at);
+            }
+            (before, at) = (Some(at), further);
         }
         let spare = NonNull::new(stock.spare)?;
         // SAFETY: of the stock.
@@ -285,14 +303,20 @@ impl Chain {
         Some(spare)
     }
 
-    /// Moves the head to the segment of the next packet, if that is another one.
+    /// Moves the head a segment further, if that of the next packet is further.
     pub(super) fn advance(&self) {
+        self.advance_to(self.head.word.load(Ordering::Relaxed));
+    }
+
+    /// Whether it has moved.
+    fn advance_to(&self, index: u64) -> bool {
         let segment = self.segment(&self.head);
-        let index = self.head.word.load(Ordering::Relaxed);
         let next = segment.next.load(Ordering::Relaxed);
-        if segment.base.load(Ordering::Relaxed) + ROOM == index && !next.is_null() {
+        let further = segment.base.load(Ordering::Relaxed) + ROOM <= index && !next.is_null();
+        if further {
             self.head.segment.store(next, Ordering::Release);
         }
+        further
     }
 
     /// Takes all packets of a shut chain at once: whoever comes later finds none of them.
@@ -305,13 +329,8 @@ impl Chain {
             head = now;
         }
         for index in head..end {
-            let mut segment = self.segment(&self.head);
-            if segment.base.load(Ordering::Relaxed) + ROOM == index {
-                let next = segment.next.load(Ordering::Relaxed);
-                self.head.segment.store(next, Ordering::Release);
-                segment = self.segment(&self.head);
-            }
-            let (place, mut looks) = (segment.place(index), 0);
+            while self.advance_to(index) {}
+            let (place, mut looks) = (self.segment(&self.head).place(index), 0);
             while place.turn.load(Ordering::Acquire) != index + 1 {
                 relax(looks);
                 looks += 1;
@@ -351,5 +370,43 @@ impl Stock {
     pub(super) fn add(&mut self, segment: Box<Segment>) {
         segment.next.store(self.spare, Ordering::Relaxed);
         self.spare = Box::into_raw(segment);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::port::packet::{Posted, UNTAGGED};
+    use crate::status::Status;
+
+    fn post(chain: &Chain, stock: &mut Stock, key: u64) -> usize {
+        let status = Status::SUCCESS;
+        let make = || Parts::posted(Posted { key, value: 0, info: 0, status, tag: UNTAGGED });
+        let mut added = 0;
+        while chain.post(make).is_err() {
+            if !chain.extend(stock) {
+                stock.add(Segment::new());
+                added += 1;
+            }
+        }
+        added
+    }
+
+    /// A thread that was preempted while it took a packet keeps its segment from being used again, and no other.
+    #[test]
+    fn one_that_is_away() {
+        let (chain, mut stock) = Chain::new(true);
+        let mut added = post(&chain, &mut stock, 0);
+        // It has claimed the packet, and not read it.
+        chain.head.word.store(1, Ordering::Relaxed);
+        for key in 1..100 * ROOM {
+            added += post(&chain, &mut stock, key);
+            while matches!(chain.take(), Front::Further) {
+                chain.advance();
+            }
+        }
+        assert_eq!((chain.len(), added), (0, 1));
+        // SAFETY: the chain's own stock, and the end of both.
+        unsafe { chain.free(&mut stock) };
     }
 }

@@ -32,8 +32,6 @@ pub(super) struct Inner {
     pub(super) watched: bool,
     pub(super) closed: bool,
     pub(super) stock: Stock,
-    /// A finished request found no room in the chain.
-    pub(super) lacked: bool,
     /// The last to come at the end.
     pub(super) waiting: Vec<Waiter>,
     pub(super) handed: Vec<(u64, Packet)>,
@@ -67,7 +65,6 @@ impl Inner {
             watched: false,
             closed: false,
             stock,
-            lacked: false,
             waiting: Vec::new(),
             handed: Vec::new(),
             next_id: 0,

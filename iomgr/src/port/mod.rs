@@ -85,7 +85,8 @@ impl PortOptions {
     }
 
     /// Most packets that wait to be taken, those of outstanding requests included: beyond it, requests
-    /// and posts are refused.
+    /// and posts are refused. A port keeps the memory of the most that have waited at a time, some forty bytes
+    /// each, until it goes.
     pub fn limit(mut self, packets: usize) -> PortOptions {
         self.limit = packets;
         self

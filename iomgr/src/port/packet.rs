@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::num::NonZeroU32;
 use std::ptr::{self, NonNull};
 
@@ -44,7 +45,8 @@ impl Posted {
 
 /// What a packet consists of, whichever it is: words that are moved in registers. As an enumeration it would
 /// go through memory, in pieces of other sizes than it was written in, for which a processor waits.
-#[derive(Clone, Copy)]
+///
+/// A request's have its requester's reference: they are moved, and become a packet once.
 pub(super) struct Parts {
     key: u64,
     value: u64,
@@ -137,7 +139,9 @@ impl Packet {
     }
 
     pub(super) fn into_parts(self) -> Parts {
-        std::mem::ManuallyDrop::new(self).0
+        let this = ManuallyDrop::new(self);
+        // SAFETY: read once, for the packet is not dropped.
+        unsafe { ptr::read(&raw const this.0) }
     }
 
     #[inline]

@@ -1,8 +1,8 @@
 //! What is behind a port's handles: packets, waiters, and the count of running threads.
 //!
 //! **Invariant.** Packets come into the chain (`chain.rs`) while nobody has to hear of them: no waiter is left in
-//! the port, nobody watches it, it is not closed, the queue is empty, and the limit is far. Otherwise the chain
-//! is shut, and they come into the queue, or go to a waiter, under the one lock. So what is in the chain is
+//! the port, nobody watches it, it is not closed, the queue is empty, and the limit is not near. Otherwise the
+//! chain is shut, or full, and they come into the queue, or go to a waiter, under the one lock. So what is in the chain is
 //! older than what is in the queue: who takes looks at the chain first, without the lock, and at the queue
 //! only if the chain is empty and shut. Whoever is to be told of packets shuts the chain before the last look.
 //!
@@ -13,7 +13,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::chain::{Chain, Front, ROOM, Segment};
+use super::chain::{Chain, Front, ROOM};
 use super::inner::{Inner, Released};
 use super::packet::{Packet, Parts, Posted};
 use crate::node::{Entry, Fifo};
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(super) counts: bool,
     /// There are packets in the queue: a hint for those who spin.
     filled: AtomicBool,
+    /// A packet that may not wait for memory found no room in the chain: the next request brings some.
+    pub(super) lacks: AtomicBool,
     /// On while there are packets (C-29).
     signal: Signal,
 }
@@ -47,6 +49,7 @@ impl Shared {
             limit,
             counts: maximum != usize::MAX,
             filled: AtomicBool::new(false),
+            lacks: AtomicBool::new(false),
             signal: Signal::new(false, false),
         }
     }
@@ -129,12 +132,6 @@ impl Shared {
         let parts = self.pop(&mut inner);
         self.open(&mut inner);
         self.show(&inner);
-        let lacked = std::mem::take(&mut inner.lacked);
-        drop(inner);
-        if lacked {
-            let segment = Segment::new();
-            self.lock().stock.add(segment);
-        }
         parts
     }
 
@@ -211,7 +208,8 @@ impl Shared {
         }
     }
 
-    /// Moves what is in the chain before the others in the queue. What is not the oldest packet is wanted there.
+    /// Moves what is in the chain before the others in the queue: one by one, with the lock held. For what is rare:
+    /// packets that are given back or taken off, and the first watcher.
     fn gather(&self, inner: &mut Inner) {
         self.shut(inner);
         let mut all = Fifo::default();

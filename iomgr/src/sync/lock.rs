@@ -1,4 +1,4 @@
-//! A lock for some dozens of instructions at a time, as the ends of a port are.
+//! A lock that is held for some dozens of instructions, as a port's nearly always is.
 //!
 //! Taking it is one read-modify-write and letting go a store, where a lock whose waiters sleep needs
 //! a second one to learn of them. Who finds it taken looks again ([`relax`]).
@@ -48,7 +48,7 @@ impl Word {
     }
 }
 
-/// See the module's header. On cache lines of its own: the ends of a port are used by different threads.
+/// See the module's header. On cache lines of its own: beside it lies what other threads use.
 /// The word lies before the content, so that whoever has fetched its cache line has what comes first of
 /// the content as well.
 #[repr(C, align(128))]
