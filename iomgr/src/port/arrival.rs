@@ -159,7 +159,7 @@ impl Shared {
     /// Hands a packet to who waits, or puts it behind the others. A request needs no memory for that (I-1), a
     /// post takes a spare block if there is one.
     fn queue(&self, mut inner: Guard<'_, Inner>, parts: Parts) {
-        self.shut(&mut inner);
+        self.chain.shut();
         let released = match inner.next_waiter().filter(|_| self.depth_of(&inner) == 0) {
             Some(at) => inner.hand(at, Packet::of(parts)),
             None => {
@@ -168,10 +168,8 @@ impl Shared {
                 Released(None)
             }
         };
-        self.open(&mut inner);
-        self.show(&inner);
-        drop(inner);
-        released.tell();
+        self.open(&inner);
+        self.leave(inner, released);
     }
 
     /// A request is to report here; refused when too many do already.

@@ -3,10 +3,12 @@
 //! **Invariants.** Every packet has an index, and indices only grow. A place's `turn` says whose it is: equal to
 //! an index, it is free for who posts at this index; one more, it holds that packet, for who takes at it; two
 //! more, that has been read. Whoever moves `tail` on from an index has its place until it has written it,
-//! whoever moves `head`, until it has read it: contents are passed on by `turn` alone. A segment holds the packets from its `base` on. A full one is followed by another, and one that has
-//! been read whole is used again, under the port's lock ([`Stock`]); so a place's turn is never the same
-//! twice, and who comes late to a segment sees by it that it came late. Segments are freed with the chain:
-//! somebody may still look at one that has been left.
+//! whoever moves `head`, until it has read it: contents are passed on by `turn` alone.
+//!
+//! A segment holds the packets from its `base` on. A full one is followed by another, and one that has been
+//! read whole is used again, under the port's lock ([`Stock`]); so a place's turn is never the same twice,
+//! and who comes late to a segment sees by it that it came late. Segments are freed with the chain: somebody
+//! may still look at one that has been left.
 //!
 //! The chain can be shut: then posts are refused until it is opened, and all that can be taken are those from
 //! before, of which some may still be being written. Who takes waits for these: they are the oldest.
@@ -65,6 +67,12 @@ impl Segment {
         }
     }
 
+    /// The index behind its last packet's.
+    #[inline]
+    fn end(&self) -> u64 {
+        self.base.load(Ordering::Relaxed) + ROOM
+    }
+
     /// Whether it is full, and each packet has been read.
     fn is_read(&self) -> bool {
         let base = self.base.load(Ordering::Relaxed);
@@ -75,7 +83,8 @@ impl Segment {
 
 /// One end: the index that is next, and a segment: that of this index, or one before. (The one before it; but
 /// after [`Chain::take_all`], and when a taker comes late to a segment that is used again, the head's may be
-/// several behind, until [`Chain::advance`] has moved it on.) On cache lines of its own, also of those that are fetched in pairs: each end belongs to other threads.
+/// several behind, until [`Chain::advance`] has moved it on.) On cache lines of its own, also of those that are
+/// fetched in pairs: each end belongs to other threads.
 #[repr(align(128))]
 struct End {
     word: AtomicU64,
@@ -87,9 +96,6 @@ pub(super) struct Chain {
     head: End,
     tail: End,
 }
-
-// SAFETY: a packet is written by one thread and read by one other, which its place's turn lets go on after it.
-unsafe impl Sync for Segment {}
 
 /// What the port's lock guards of a chain: the segments that are not, or not yet, in use.
 pub(super) struct Stock {
@@ -155,7 +161,7 @@ impl Chain {
             let place = segment.place(index);
             if place.turn.load(Ordering::Acquire) != index {
                 // Either it has been posted at, or the segment is another's.
-                let is_full = segment.base.load(Ordering::Relaxed) + ROOM == index;
+                let is_full = segment.end() == index;
                 if is_full && self.tail.word.load(Ordering::Relaxed) == tail {
                     return Err(Refused::Full);
                 }
@@ -200,7 +206,7 @@ impl Chain {
                 stand_back(&mut lost);
                 continue;
             }
-            if segment.base.load(Ordering::Relaxed) + ROOM <= index {
+            if segment.end() <= index {
                 return Front::Further;
             }
             // It is being written.
@@ -226,8 +232,7 @@ impl Chain {
         let segment = self.segment(&self.head);
         // The tail is left to those who post, if possible.
         segment.place(index).turn.load(Ordering::Relaxed) == index + 1
-            || segment.base.load(Ordering::Relaxed) + ROOM <= index
-                && index != self.tail.word.load(Ordering::Relaxed) / ONE
+            || segment.end() <= index && index != self.tail.word.load(Ordering::Relaxed) / ONE
     }
 
     /// Packets in it; those that are being written too.
@@ -248,10 +253,18 @@ impl Chain {
     pub(super) fn shut(&self) {
         let mut tail = self.tail.word.load(Ordering::Relaxed);
         let (order, failure) = (Ordering::AcqRel, Ordering::Relaxed);
-        while let Err(now) = self.tail.word.compare_exchange_weak(tail, tail | SHUT, order, failure)
+        while tail & SHUT == 0
+            && let Err(now) =
+                self.tail.word.compare_exchange_weak(tail, tail | SHUT, order, failure)
         {
             tail = now;
         }
+    }
+
+    /// Whether it is shut.
+    #[inline]
+    pub(super) fn is_shut(&self) -> bool {
+        self.tail.word.load(Ordering::Relaxed) & SHUT != 0
     }
 
     /// Lets posts in again.
@@ -266,13 +279,12 @@ impl Chain {
     pub(super) fn extend(&self, stock: &mut Stock) -> bool {
         let index = self.tail.word.load(Ordering::Relaxed) / ONE;
         let full = self.segment(&self.tail);
-        let base = full.base.load(Ordering::Relaxed) + ROOM;
-        if index < base {
+        if index < full.end() {
             return true;
         }
         let Some(next) = self.unused(stock) else { return false };
         // SAFETY: of the stock, so alive, and nobody has a place of it.
-        unsafe { next.as_ref().begin(base) };
+        unsafe { next.as_ref().begin(full.end()) };
         full.next.store(next.as_ptr(), Ordering::Release);
         self.tail.segment.store(next.as_ptr(), Ordering::Release);
         true
@@ -312,7 +324,7 @@ impl Chain {
     fn advance_to(&self, index: u64) -> bool {
         let segment = self.segment(&self.head);
         let next = segment.next.load(Ordering::Relaxed);
-        let further = segment.base.load(Ordering::Relaxed) + ROOM <= index && !next.is_null();
+        let further = segment.end() <= index && !next.is_null();
         if further {
             self.head.segment.store(next, Ordering::Release);
         }
@@ -323,11 +335,8 @@ impl Chain {
     pub(super) fn take_all(&self, mut give: impl FnMut(Parts)) {
         let tail = self.tail.word.load(Ordering::Relaxed);
         debug_assert_ne!(tail & SHUT, 0);
-        let (end, order, failure) = (tail / ONE, Ordering::Release, Ordering::Relaxed);
-        let mut head = self.head.word.load(Ordering::Relaxed);
-        while let Err(now) = self.head.word.compare_exchange_weak(head, end, order, failure) {
-            head = now;
-        }
+        let end = tail / ONE;
+        let head = self.head.word.swap(end, Ordering::Release);
         for index in head..end {
             while self.advance_to(index) {}
             let (place, mut looks) = (self.segment(&self.head).place(index), 0);
@@ -359,9 +368,7 @@ impl Chain {
 /// Another was faster; twice as long each time, so that it may go on in its own cache.
 #[cold]
 fn stand_back(lost: &mut u32) {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    (0..1 << *lost).for_each(|_| std::hint::spin_loop());
+    relax(*lost);
     *lost = (*lost + 1).min(6);
 }
 

@@ -26,8 +26,6 @@ pub(super) struct Waiter {
 pub(super) struct Inner {
     pub(super) packets: Fifo<Posted>,
     pub(super) spare: Spare<Posted>,
-    /// The chain is shut.
-    pub(super) shut: bool,
     /// Somebody has waited for the port as an object (C-29): `Shared::signal` is kept up to date.
     pub(super) watched: bool,
     pub(super) closed: bool,
@@ -57,11 +55,10 @@ impl Released {
 }
 
 impl Inner {
-    pub(super) fn new(maximum: usize, is_open: bool, stock: Stock) -> Inner {
+    pub(super) fn new(maximum: usize, stock: Stock) -> Inner {
         Inner {
             packets: Fifo::default(),
             spare: Spare::default(),
-            shut: !is_open,
             watched: false,
             closed: false,
             stock,

@@ -444,7 +444,7 @@ impl CompletionPort {
                 // A poll does not wait, though a turn of its own may bring it a packet.
                 if left.is_none() && !limit.is_poll() {
                     // One may have come in since.
-                    port.shut(&mut inner);
+                    port.chain.shut();
                     match port.take(&mut inner, &mut give, most) {
                         0 => {}
                         taken => return Some(Ok(taken)),

@@ -42,7 +42,7 @@ impl Future for Next<'_> {
         let mut packet = self.id.and_then(|id| port.fetch(&mut inner, id));
         if packet.is_none() {
             // Before it says that it waits.
-            port.shut(&mut inner);
+            port.chain.shut();
             port.pop_many(&mut inner, &mut |oldest| packet = Some(oldest), 1);
         }
         let result = match packet {

@@ -40,11 +40,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(super) fn new(maximum: usize, limit: usize) -> Shared {
-        let is_open = limit >= ROOM as usize;
-        let (chain, stock) = Chain::new(is_open);
+        let (chain, stock) = Chain::new(limit >= ROOM as usize);
         Shared {
             chain,
-            inner: Lock::new(Inner::new(maximum, is_open, stock)),
+            inner: Lock::new(Inner::new(maximum, stock)),
             outstanding: AtomicUsize::new(0),
             limit,
             counts: maximum != usize::MAX,
@@ -73,22 +72,17 @@ impl Shared {
         self.chain.len() + inner.packets.len()
     }
 
-    /// What comes from now on goes to the queue, and to those who wait.
-    pub(super) fn shut(&self, inner: &mut Inner) {
-        if !inner.shut {
-            self.chain.shut();
-            inner.shut = true;
-        }
-    }
-
     /// Lets packets into the chain again, if nobody has to hear of them. Whether they may come in there.
     #[inline]
-    pub(super) fn open(&self, inner: &mut Inner) -> bool {
-        if inner.shut && inner.may_open() && self.is_far_from_limit() {
-            self.chain.open();
-            inner.shut = false;
+    pub(super) fn open(&self, inner: &Inner) -> bool {
+        if !self.chain.is_shut() {
+            return true;
         }
-        !inner.shut
+        let opens = inner.may_open() && self.is_far_from_limit();
+        if opens {
+            self.chain.open();
+        }
+        opens
     }
 
     /// Posts that come into the chain are not counted one by one, only whenever it needs another segment.
@@ -130,7 +124,7 @@ impl Shared {
         }
         let mut inner = self.lock();
         let parts = self.pop(&mut inner);
-        self.open(&mut inner);
+        self.open(&inner);
         self.show(&inner);
         parts
     }
@@ -181,13 +175,18 @@ impl Shared {
     pub(super) fn one_stops(&self) {
         let mut inner = self.lock();
         inner.stops();
-        let released = match inner.next_waiter() {
-            Some(at) => match self.pop(&mut inner) {
-                Some(parts) => inner.hand(at, Packet::of(parts)),
-                None => Released(None),
-            },
-            None => Released(None),
+        let released = if let Some(at) = inner.next_waiter()
+            && let Some(parts) = self.pop(&mut inner)
+        {
+            inner.hand(at, Packet::of(parts))
+        } else {
+            Released(None)
         };
+        self.leave(inner, released);
+    }
+
+    /// Lets go of the lock, and tells who has been handed a packet.
+    pub(super) fn leave(&self, inner: Guard<'_, Inner>, released: Released) {
         self.show(&inner);
         drop(inner);
         released.tell();
@@ -211,7 +210,7 @@ impl Shared {
     /// Moves what is in the chain before the others in the queue: one by one, with the lock held. For what is rare:
     /// packets that are given back or taken off, and the first watcher.
     fn gather(&self, inner: &mut Inner) {
-        self.shut(inner);
+        self.chain.shut();
         let mut all = Fifo::default();
         self.chain.take_all(|parts| all.push(parts.into_entry(), &mut inner.spare));
         all.append(&mut inner.packets);
@@ -231,7 +230,7 @@ impl Shared {
             }
         }
         inner.packets = others;
-        self.open(&mut inner);
+        self.open(&inner);
         self.show(&inner);
         found
     }
@@ -251,12 +250,10 @@ impl Shared {
             None => {
                 self.gather(&mut inner);
                 inner.packets.push_front(packet.into_parts().into_entry());
-                self.show(&inner);
                 Released(None)
             }
         };
-        drop(inner);
-        released.tell();
+        self.leave(inner, released);
     }
 
     /// Keeps mark and signal in step with the queue. With the lock held.
@@ -291,7 +288,7 @@ impl Shared {
     pub(super) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
-        self.shut(&mut inner);
+        self.chain.shut();
         let mut packets = Vec::new();
         self.pop_many(&mut inner, &mut |packet| packets.push(packet), usize::MAX);
         let waiting = std::mem::take(&mut inner.waiting);
